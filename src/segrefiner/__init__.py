@@ -1,0 +1,60 @@
+"""Refine coarse segmentation masks.
+
+```python
+from segrefiner import Refiner
+
+refiner = Refiner.from_pretrained()
+result = refiner("photo.jpg", "coarse.png", seed=0)
+result.mask  # (H, W) bool
+```
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CheckpointError,
+    ImageError,
+    InputError,
+    MaskError,
+    MissingExtraError,
+    OutputError,
+    SegRefinerError,
+    SizeMismatchError,
+    TrainingError,
+)
+
+if TYPE_CHECKING:
+    from .refiner import Refiner, Report, Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ImageError",
+    "InputError",
+    "MaskError",
+    "MissingExtraError",
+    "OutputError",
+    "Refiner",
+    "Report",
+    "Result",
+    "SegRefinerError",
+    "SizeMismatchError",
+    "TrainingError",
+    "__version__",
+]
+
+_FROM_REFINER = ("Refiner", "Report", "Result")
+
+
+def __getattr__(name: str) -> Any:
+    # What needs torch is imported when it is first asked for: importing torch takes seconds.
+    if name in _FROM_REFINER:
+        from . import refiner
+
+        return getattr(refiner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,204 @@
+"""The command line. Commands import what they need when they run, so that `--help` is immediate."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import __version__
+from .errors import SegRefinerError
+
+if TYPE_CHECKING:
+    from .diffusion import Progress
+
+T = TypeVar("T")
+_PIPELINES = ("default", "semantic", "instance")
+
+
+def _errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SegRefinerError as error:
+            click.echo(f"segrefiner: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="segrefiner")
+def main() -> None:
+    """Refine coarse segmentation masks."""
+
+
+@main.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("mask", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Refined mask, PNG.")
+@click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
+@_device_option
+@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--steps", type=click.IntRange(1, 6), default=6, show_default=True, help="Diffusion steps.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
+@click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
+@click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
+@click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
+              help="The published pipelines are for published checkpoints.")  # fmt: skip
+@_errors_in_one_line
+def refine(
+    image: Path,
+    mask: Path,
+    output: Path,
+    model: str | None,
+    device: str,
+    dtype: str,
+    steps: int,
+    seed: int,
+    threshold: float | None,
+    soft: bool,
+    overlay_path: Path | None,
+    pipeline: str,
+) -> None:
+    """Refine the coarse MASK of the photo IMAGE."""
+    from .io import check_same_size, read_image, read_mask
+    from .output import check_output, write_png
+
+    # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
+    for path in (output, overlay_path):
+        if path is not None:
+            check_output(path)
+    photo, coarse = read_image(image), read_mask(mask, threshold=threshold)
+    check_same_size(photo, coarse, image_source=image, mask_source=mask)
+
+    from . import refiner as refiners
+
+    run = getattr(refiners, f"{pipeline}_pipeline")
+    refiner = refiners.Refiner.from_pretrained(model, device=device, dtype=dtype, pipeline=run)
+    with _view_bar() as follow:
+        result = refiner(photo, coarse, seed=seed, steps=steps, on_progress=follow)
+    write_png(output, result.probability if soft else result.mask)
+    if overlay_path is not None:
+        from .overlay import overlay
+
+        write_png(overlay_path, overlay(photo, coarse, result.mask))
+    click.echo(f"{output}: {result.report}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--fp32", is_flag=True, help="Keep 32-bit weights; the default halves the file.")
+@_errors_in_one_line
+def convert(source: Path, target: Path, fp32: bool) -> None:
+    """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
+    import torch
+
+    from .weights import convert as convert_checkpoint
+
+    config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
+    click.echo(f"{target}: {json.dumps(config.to_dict())}")
+
+
+@main.group()
+def data() -> None:
+    """Prepare training data."""
+
+
+@data.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
+@_errors_in_one_line
+def pack(folder: Path, target: Path, size: int) -> None:
+    """Pack the photos of FOLDER (images/, masks/, coarse*/) into one small file for `train`."""
+    from .data import pack_folder
+    from .output import check_output
+
+    check_output(target, suffix=None)
+    count = pack_folder(folder, target, size=size, progress=_item_bar("packing"))
+    click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
+
+
+@main.command()
+@click.argument("photos", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="Folder for checkpoint, log and weights; a checkpoint in it is continued.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
+@click.option("--large-share", type=click.FloatRange(0, 1), help="Share of them, the last, at the large patch size.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of every draw.")
+@click.option("--max-minutes", type=float, default=float("inf"), help="Stop with a checkpoint after this time.")
+@_device_option
+@_errors_in_one_line
+def train(photos: Path, output: Path, max_minutes: float, device: str, **recipe: float | None) -> None:
+    """Train the compact model on PHOTOS, a data folder or a file made by `data pack`."""
+    from rich.console import Console
+
+    from . import train as training
+    from .data import PackedPhotos, pack_folder
+    from .refiner import choose_device
+    from .weights import save
+
+    target = choose_device(device)
+    output.mkdir(parents=True, exist_ok=True)
+    if photos.is_dir():
+        packed = output / "photos.pack"
+        if not packed.exists():
+            pack_folder(photos, packed, progress=_item_bar("packing"))
+        photos = packed
+    config = training.TrainConfig(**{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
+    console = Console()
+    for entry in fields(config):
+        console.print(f"{entry.name} = {getattr(config, entry.name)}", style="dim", highlight=False)
+    trainer = training.Trainer(PackedPhotos(photos, target), config, target)
+    line = (
+        "step {step:.0f}/{steps}  loss {loss:.4f}  lr {lr:.2e}  {samples_per_second:.1f} samples/s  {minutes:.1f} min"
+    )
+
+    def show(row: dict[str, float]) -> None:
+        console.print(line.format(steps=config.steps, **row), highlight=False)
+
+    finished = training.train(trainer, output, max_minutes=max_minutes, on_log=show)
+    weights = output / "model.safetensors"
+    recipe_text = json.dumps(config.to_dict())
+    save(trainer.ema, weights, metadata={"recipe": recipe_text, "step": str(trainer.step)})
+    state = "finished" if finished else "stopped; run the same command again to continue"
+    click.echo(f"{weights}: {state} at step {trainer.step} of {config.steps}")
+
+
+@contextmanager
+def _view_bar() -> Iterator[Callable[["Progress"], None]]:
+    """A progress bar on standard error that follows a refinement, stage by stage; silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("reading", total=None)
+
+        def follow(progress: "Progress") -> None:
+            bars.update(task, description=progress.stage, completed=progress.done, total=progress.total)
+
+        yield follow
+
+
+def _item_bar(title: str) -> Callable[[Iterable[T]], Iterable[T]]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return lambda items: track(items, title, console=console, disable=not console.is_terminal)

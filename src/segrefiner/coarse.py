@@ -1,0 +1,145 @@
+"""Synthetic coarse masks, made in batches on the training device from signed distances.
+
+A mask is where its signed distance is positive, so adding smooth random fields to the distance moves the contour
+by about the field's value in pixels: wobbling, dilation, erosion, lost thin parts and merged neighbours come out of one
+threshold. Everything is a tensor operation over the batch; every draw comes from the caller's generator.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+LOW_RESOLUTION_FACTORS = (4, 8, 16, 32)
+NOISE_CELLS = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class CoarseConfig:
+    """Shares of the kinds of coarse mask and bounds of their severity.
+
+    Attributes:
+        perfect: Share that is the truth itself, so that the model learns to leave good masks alone.
+        real: Share that starts from the photo's real coarse mask where there is one, instead of from the truth.
+        slight: Share, of the rest, moved by `slight_shift` pixels at most.
+        slight_shift: In pixels.
+        low_resolution: Share that makes a round trip through a low-resolution grid.
+        blobs: Share with a false or a missing blob.
+        max_shift: Largest contour noise as a fraction of the object's extent (square root of its area).
+        min_iou: Masks worse than this are replaced by a milder version of themselves.
+    """
+
+    perfect: float = 0.08
+    real: float = 0.35
+    slight: float = 0.25
+    slight_shift: float = 3.0
+    low_resolution: float = 0.2
+    blobs: float = 0.25
+    max_shift: float = 0.16
+    min_iou: float = 0.4
+
+
+def smooth_noise(batch: int, size: int, cells: int, generator: Generator) -> Tensor:
+    """Smooth random fields `(batch, 1, size, size)`, zero mean, about unit variance, `cells` features across."""
+    cells = min(cells, size)
+    grid = torch.randn(batch, 1, cells + 2, cells + 2, generator=generator, device=generator.device)
+    field = F.interpolate(grid, size=size, mode="bicubic", align_corners=False)
+    return field * 1.4
+
+
+def _uniform(batch: int, low: float, high: float, generator: Generator) -> Tensor:
+    draw = torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device)
+    return low + (high - low) * draw
+
+
+def _chance(batch: int, share: float, generator: Generator) -> Tensor:
+    return torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device) < share
+
+
+def contour_noise(amplitude: Tensor, size: int, generator: Generator) -> Tensor:
+    """Displacement field `(B, 1, size, size)` in pixels, a sum of smooth fields over octaves plus a constant.
+
+    Args:
+        amplitude: `(B, 1, 1, 1)`, the scale of the displacement in pixels.
+        size: Height and width.
+        generator: Source of all draws.
+    """
+    batch = len(amplitude)
+    field = 0.5 * amplitude * torch.randn(batch, 1, 1, 1, generator=generator, device=amplitude.device)
+    for cells in NOISE_CELLS:
+        if cells > size // 2:
+            break
+        share = _uniform(batch, 0.0, 1.0, generator) * (NOISE_CELLS[0] / cells) ** 0.5
+        # More than about a third of a cell of displacement tears the contour into specks, which no coarse mask shows.
+        bound = torch.clamp(amplitude * share, max=0.35 * size / cells)
+        field = field + bound * smooth_noise(batch, size, cells, generator)
+    return field
+
+
+def low_resolution(mask: Tensor, factor: int, generator: Generator) -> Tensor:
+    """A mask as a network of output stride `factor` gives it: area mean, bilinear (or nearest) up, threshold 0.5."""
+    small = F.avg_pool2d(mask, factor)
+    smooth = F.interpolate(small, size=mask.shape[-2:], mode="bilinear", align_corners=False)
+    blocky = F.interpolate(small, size=mask.shape[-2:], mode="nearest")
+    return torch.where(_chance(len(mask), 0.25, generator), blocky, smooth).ge(0.5).to(mask.dtype)
+
+
+def _blobs(mask: Tensor, truth_distance: Tensor, extent: Tensor, generator: Generator) -> Tensor:
+    """Adds a false blob near the object, or takes a piece out of it."""
+    batch, size = len(mask), mask.shape[-1]
+    for cells in (5, 12):
+        chosen = smooth_noise(batch, size, cells, generator) > _uniform(batch, 1.3, 2.6, generator)
+        near = truth_distance > -0.5 * extent
+        added = torch.maximum(mask, (chosen & near).to(mask.dtype))
+        removed = mask * (~chosen).to(mask.dtype)
+        mask = torch.where(_chance(batch, 0.5, generator), added, removed)
+    return mask
+
+
+def coarse_masks(
+    truth_distance: Tensor,
+    real_distance: Tensor,
+    has_real: Tensor,
+    generator: Generator,
+    config: CoarseConfig = CoarseConfig(),
+) -> Tensor:
+    """Coarse masks for a batch of crops.
+
+    Args:
+        truth_distance: `(B, 1, S, S)` float, signed distance to the truth's contour in pixels, positive inside.
+        real_distance: The same of the real coarse mask; ignored where there is none.
+        has_real: `(B,)` bool.
+        generator: Source of all draws, on the tensors' device.
+        config: Shares and bounds.
+
+    Returns:
+        `(B, 1, S, S)` float in {0, 1}.
+    """
+    batch, size = len(truth_distance), truth_distance.shape[-1]
+    truth = (truth_distance > 0).float()
+    extent = truth.mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=0.05) * size
+
+    real = _chance(batch, config.real, generator) & has_real.view(-1, 1, 1, 1)
+    slight = _chance(batch, config.slight, generator) | (real & _chance(batch, 0.7, generator))
+    # Squared: mild masks are the more common ones.
+    severity = _uniform(batch, 0.0, 1.0, generator).square()
+    strong_bound = (config.max_shift * extent).clamp(min=2.0, max=0.15 * size)
+    amplitude = torch.where(slight, config.slight_shift * severity, 0.7 + strong_bound * severity)
+    noise = contour_noise(amplitude, size, generator)
+    base = torch.where(real, real_distance, truth_distance)
+    mask = (base + noise > 0).float()
+
+    low = _chance(batch, config.low_resolution, generator) & ~slight
+    for factor in LOW_RESOLUTION_FACTORS:
+        chosen = low & _chance(batch, 1 / len(LOW_RESOLUTION_FACTORS), generator)
+        if factor <= size // 8:
+            mask = torch.where(chosen, low_resolution(mask, factor, generator), mask)
+    blobs = _chance(batch, config.blobs, generator) & ~slight
+    mask = torch.where(blobs, _blobs(mask, truth_distance, extent, generator), mask)
+
+    intersection = (mask * truth).sum(dim=(1, 2, 3), keepdim=True)
+    union = torch.maximum(mask, truth).sum(dim=(1, 2, 3), keepdim=True)
+    too_bad = intersection < config.min_iou * union
+    mask = torch.where(too_bad, (truth_distance + 0.3 * noise > 0).float(), mask)
+    return torch.where(_chance(batch, config.perfect, generator), truth, mask)

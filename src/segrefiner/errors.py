@@ -1,0 +1,77 @@
+"""The exceptions a user can meet.
+
+```
+SegRefinerError            everything below, for one `except`
+├── InputError             what was given cannot be used (also a ValueError)
+│   ├── ImageError         the photo
+│   └── MaskError          the mask
+│       └── SizeMismatchError   the mask does not fit the photo
+├── OutputError            the result cannot be written (also an OSError)
+├── CheckpointError        weights: missing, malformed, of the wrong shape, not trustworthy
+├── MissingExtraError      an optional package is not installed (also an ImportError)
+└── TrainingError          training cannot start or go on
+```
+
+Every message is one line that says what was given, what was expected and what to do. Each class takes that
+line as its only argument, so that errors survive pickling on their way back from worker processes.
+"""
+
+from __future__ import annotations
+
+
+class SegRefinerError(Exception):
+    """Root of all errors that segrefiner raises on purpose."""
+
+
+class InputError(SegRefinerError, ValueError):
+    """Something given by the user cannot be used."""
+
+
+class ImageError(InputError):
+    """The photo cannot be read, or is not a photo."""
+
+
+class MaskError(InputError):
+    """The mask cannot be read, or does not say what is object and what is background."""
+
+
+class SizeMismatchError(MaskError):
+    """The mask does not have the size of the photo."""
+
+
+class OutputError(SegRefinerError, OSError):
+    """A result cannot be written to the place that was asked for."""
+
+
+class CheckpointError(SegRefinerError):
+    """Weights are missing, malformed, of the wrong shape or not trustworthy."""
+
+
+class MissingExtraError(SegRefinerError, ImportError):
+    """A part of segrefiner needs an optional package that is not installed."""
+
+    @classmethod
+    def needed_by(cls, feature: str, *, package: str, extra: str) -> MissingExtraError:
+        """Build the error that tells what to install.
+
+        Args:
+            feature: What the user asked for, as the subject of a sentence, such as "the web demo".
+            package: The distribution that is absent, such as "gradio".
+            extra: The extra of segrefiner that installs it, such as "app".
+
+        Returns:
+            The error, ready to be raised.
+        """
+        return cls(
+            f'{feature} needs the package {package!r}, which is not installed; run: pip install "segrefiner[{extra}]"'
+        )
+
+
+class TrainingError(SegRefinerError):
+    """Training cannot start or cannot go on."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error of another library says, on one line, for use within a message."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())

@@ -1,0 +1,43 @@
+"""The training loss: binary cross-entropy plus the texture loss (arXiv 2312.12425, section 3.4)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TEXTURE_WEIGHT = 5.0
+
+
+def sobel(mask: Tensor) -> Tensor:
+    """Gradient magnitude of a smoothed soft mask.
+
+    Args:
+        mask: `(B, 1, H, W)` float in [0, 1].
+
+    Returns:
+        `(B, 1, H, W)`: `sqrt(gx² + gy² + 1e-4)` of the 3x3 mean of `mask`, zero-padded, Sobel kernels divided by 4.
+    """
+    smooth = F.avg_pool2d(mask, 3, stride=1, padding=1)
+    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=mask.device, dtype=mask.dtype)
+    kernels = torch.stack([kernel, kernel.T])[:, None] / 4
+    gradient = F.conv2d(smooth, kernels, padding=1)
+    return (gradient.square().sum(dim=1, keepdim=True) + 1e-4).sqrt()
+
+
+def texture_loss(logits: Tensor, fine: Tensor) -> Tensor:
+    """L1 distance of the gradient magnitudes of prediction and truth, mean over pixels, unweighted.
+
+    Args:
+        logits: `(B, 1, H, W)` float.
+        fine: `(B, 1, H, W)` float in {0, 1}.
+    """
+    return F.l1_loss(sobel(logits.sigmoid()), sobel(fine))
+
+
+def cross_entropy(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, mean over pixels; `weight` `(B, 1, H, W)` multiplies each pixel's term."""
+    return F.binary_cross_entropy_with_logits(logits, fine, weight=weight)
+
+
+def refinement_loss(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The published loss `BCE + 5 · texture`; `weight`, if given, applies to the cross-entropy's pixels."""
+    return cross_entropy(logits, fine, weight) + TEXTURE_WEIGHT * texture_loss(logits, fine)

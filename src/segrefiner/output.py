@@ -1,0 +1,122 @@
+"""Arrays to files that are whole or not there at all."""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .errors import OutputError, reason
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+def write_png(path: str | os.PathLike[str], array: Array) -> None:
+    """Write a mask, probabilities or a photo as an 8-bit PNG, whole or not at all.
+
+    Args:
+        path: Where to, ending in `.png`. A file that is there is replaced.
+        array: `(H, W)` bool, written as 0 and 255; `(H, W)` float in [0, 1], written as 0-255, rounded, so
+            that 128 and more means 0.5 and more; `(H, W)` uint8 grey; or `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        OutputError: The file cannot be written, or the array is none of these.
+    """
+    check_output(path)
+    name = _named(path)
+    grey = array.ndim == 2 and (array.dtype.kind in "bf" or array.dtype == np.uint8)
+    colour = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    if not array.size or not (grey or colour):
+        raise OutputError(
+            f"{name}: a PNG cannot be made of {array.dtype} {array.shape}; "
+            "give (H, W) bool, uint8 or float in [0, 1], or (H, W, 3) uint8"
+        )
+    if array.dtype.kind == "f":
+        # Written so that NaN fails too.
+        if not (array.min() >= 0 and array.max() <= 1):
+            span = f"{array.min():.6g} to {array.max():.6g}"
+            raise OutputError(f"{name}: floats must lie in [0, 1], got {span}; apply a sigmoid to logits")
+        # float16 has too few digits for the product.
+        array = np.rint(array.astype(np.result_type(array, np.float32)) * 255)
+    elif array.dtype.kind == "b":
+        array = array * np.uint8(255)
+    picture = Image.fromarray(array.astype(np.uint8))
+    atomic_write(path, lambda stream: picture.save(stream, format="PNG"))
+
+
+def check_output(path: str | os.PathLike[str], *, suffix: str | None = ".png") -> None:
+    """Check that a file can be written here, before minutes of work are spent on its content.
+
+    Args:
+        path: Where to.
+        suffix: How the name must end, in either case; None allows any name.
+
+    Raises:
+        OutputError: The suffix is wrong, there is no such folder, the path is a folder or a device, or
+            writing is not permitted.
+    """
+    name = _named(path)
+    if suffix is not None and Path(path).suffix.lower() != suffix:
+        raise OutputError(f"{name} must end in {suffix}; change the name")
+    try:
+        target = Path(os.path.realpath(path))
+        folder = target.parent
+        if target.is_dir():
+            raise OutputError(f"{name} is a folder, expected a file name; add one to the path")
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise OutputError(f"{name}: the folder {str(folder)!r} {what}; create it or choose another")
+        if target.exists() and not target.is_file():
+            # Replacing /dev/null by a picture would break the machine.
+            raise OutputError(f"{name} is a device or pipe, expected a regular file; choose another path")
+        # The file's own bits do not stop a replacement; who write-protects a file wants it kept all the same.
+        for place, rights in ((folder, os.W_OK | os.X_OK), (target, os.W_OK)):
+            if place.exists() and not os.access(place, rights):
+                raise OutputError(f"{name}: {str(place)!r} is write-protected; choose another place")
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{name} cannot be written ({reason(error)}); choose another path") from error
+
+
+def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that nobody ever sees a part of it.
+
+    The content goes to a temporary file in the same folder, which then takes the place of `path`. If
+    anything fails, the temporary file is removed and what was at `path` stays. A symbolic link stays one and
+    its target is replaced. The permissions are those of any new file.
+
+    Args:
+        path: Where to, with any suffix.
+        write: Called once with the open binary stream.
+
+    Raises:
+        OutputError: The file cannot be written. Errors of `write` other than OSError pass through.
+    """
+    check_output(path, suffix=None)
+    target = Path(os.path.realpath(path))
+    # Not the `tempfile` module: its files are private (0600) and would stay so after the replacement.
+    temporary = target.with_name(f".segrefiner-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{_named(path)} cannot be written ({reason(error)}); choose another path") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _named(path: str | os.PathLike[str]) -> str:
+    # repr keeps a name with line breaks on one line.
+    return f"output {str(path)!r}"

@@ -1,0 +1,119 @@
+"""The two published pipelines, faithful to the published code's figures and to its faults.
+
+They are for the published checkpoints and for comparison; `pipeline.refine_mask` is what users should run.
+Both take any size of network; patches are 256x256 pixels.
+"""
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from .diffusion import Network, OnProgress, Progress, ancestral, sample, silent
+from .geometry import mask_box, non_maximum_suppression
+from .unet import normalize
+
+PATCH = 256
+_GLOBAL_TIMESTEPS = (5, 4, 3, 2, 1)
+_ALL_TIMESTEPS = (5, 4, 3, 2, 1, 0)
+_UNCERTAIN = 0.9
+_NMS_IOU = 0.3
+_INSTANCE_PAD = 20
+_INSTANCE_MIN_AREA = 512
+
+
+def _resize(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    return F.interpolate(picture, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def semantic(
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    generator: Generator,
+    *,
+    batch_size: int = 8,
+    on_progress: OnProgress = silent,
+) -> Tensor:
+    """The published pipeline for semantic and dichotomous masks: one global pass, then native patches.
+
+    Args:
+        network: The denoising network.
+        image: `(3, H, W)` uint8, RGB.
+        mask: `(H, W)` bool, the coarse mask.
+        generator: Source of the noise, on the CPU.
+        batch_size: Patches per network evaluation.
+        on_progress: Called after each network evaluation.
+
+    Returns:
+        `(H, W)` bool, the refined mask. Height and width must be at least 256.
+    """
+    height, width = mask.shape
+    photo = normalize(image[None])
+    coarse = (_resize(mask[None, None].float(), (PATCH, PATCH), "nearest") >= 0.5).float()
+    uniform = ancestral(coarse.shape, generator)
+    small = _resize(photo, (PATCH, PATCH), "nearest")
+    states = sample(network, small, coarse, _GLOBAL_TIMESTEPS, lambda: uniform().to(coarse.device))
+    for done, state in enumerate(states, start=1):
+        on_progress(Progress("whole photo", done, len(_GLOBAL_TIMESTEPS), state))
+    current = _resize((state.probability >= 0.5).float(), (height, width), "nearest")
+    boxes = _uncertain_boxes(state.fine_prob[0, 0], height, width)
+    patches = [current[0, :, y : y + PATCH, x : x + PATCH] for x, y in boxes]
+    chosen = [i for i, patch in enumerate(patches) if bool(patch.any()) and not bool(patch.all())]
+    total, count = torch.zeros_like(current[0]), torch.zeros_like(current[0])
+    for start in range(0, len(chosen), batch_size):
+        part = chosen[start : start + batch_size]
+        views = torch.stack([photo[0, :, y : y + PATCH, x : x + PATCH] for x, y in (boxes[i] for i in part)])
+        (state,) = sample(network, views, torch.stack([patches[i] for i in part]), (0,), uniform)
+        on_progress(Progress("patches", start + len(part), len(chosen), state))
+        for i, probability in zip(part, state.probability, strict=True):
+            x, y = boxes[i]
+            total[:, y : y + PATCH, x : x + PATCH] += probability
+            count[:, y : y + PATCH, x : x + PATCH] += 1
+    return torch.where(count > 0, total / count.clamp(min=1) >= 0.5, current[0] >= 0.5)[0]
+
+
+def _uncertain_boxes(fine_prob: Tensor, height: int, width: int) -> list[tuple[int, int]]:
+    """Corners (x, y) of the native patches around pixels that the global pass left uncertain."""
+    uncertain = (fine_prob < _UNCERTAIN * fine_prob.max()).nonzero()
+    if not len(uncertain):
+        return []
+    scores = 1 - fine_prob[uncertain[:, 0], uncertain[:, 1]]
+    scale = torch.tensor([height / PATCH, width / PATCH], device=fine_prob.device)
+    centre = (uncertain * scale).int()
+    limit = torch.tensor([height - PATCH, width - PATCH], device=fine_prob.device)
+    corner = torch.minimum((centre - PATCH // 2).clamp(min=0), limit).flip(1)
+    boxes = torch.cat([corner, corner + PATCH], dim=1).float()
+    kept = non_maximum_suppression(boxes, scores, _NMS_IOU)
+    return [(int(x), int(y)) for x, y in corner[kept].tolist()]
+
+
+def instance(
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    generator: Generator,
+    *,
+    on_progress: OnProgress = silent,
+) -> Tensor:
+    """The published pipeline for one instance: its padded box at 256x256, all six steps.
+
+    Arguments and result as for `semantic`; a mask under 512 pixels comes back unchanged.
+    """
+    height, width = mask.shape
+    box = mask_box(mask)
+    if box is None or int(mask.sum()) < _INSTANCE_MIN_AREA:
+        return mask
+    box = box.grow(_INSTANCE_PAD).clip(height, width)
+    view = _resize(normalize(box.crop(image)[None]), (PATCH, PATCH), "bilinear")
+    coarse = (_resize(box.crop(mask[None])[None].float(), (PATCH, PATCH), "bilinear") >= 0.5).float()
+    uniform = ancestral(coarse.shape, generator)
+    states = sample(network, view, coarse, _ALL_TIMESTEPS, lambda: uniform().to(coarse.device))
+    for done, state in enumerate(states, start=1):
+        on_progress(Progress("object", done, len(_ALL_TIMESTEPS), state))
+    x = (torch.arange(box.width, device=mask.device) + 0.5) / box.width * 2 - 1
+    y = (torch.arange(box.height, device=mask.device) + 0.5) / box.height * 2 - 1
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    probability = F.grid_sample(state.probability, grid, align_corners=False)
+    refined = torch.zeros_like(mask)
+    box.paste(probability[0] >= 0.5, refined[None])
+    return refined

@@ -1,0 +1,322 @@
+"""`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from torch import Generator, Tensor
+
+from . import published, weights
+from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, confidence, silent, spaced_timesteps
+from .errors import InputError
+from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
+from .pipeline import refine_mask
+from .unet import DenoisingUNet
+
+
+class Pipeline(Protocol):
+    """A way through the photo: which views the network sees, at which scale, in which order."""
+
+    def __call__(
+        self, network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+    ) -> Tensor:
+        """Gives the refined mask's probability `(H, W)` float of `image` `(3, H, W)` uint8, `mask` `(H, W)` bool."""
+        ...
+
+
+def default_pipeline(
+    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+) -> Tensor:
+    """Each object as a whole, then tiles along its contour, with the monotone sampler."""
+    return refine_mask(network, image, mask, spaced_timesteps(steps), seed=seed, on_progress=on_progress)
+
+
+def semantic_pipeline(
+    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+) -> Tensor:
+    """The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
+    _check_published(steps, image, published.PATCH)
+    return published.semantic(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
+
+
+def instance_pipeline(
+    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+) -> Tensor:
+    """The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
+    _check_published(steps, image, 1)
+    return published.instance(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
+
+
+def _check_published(steps: int, image: Tensor, smallest: int) -> None:
+    if steps != NUM_TIMESTEPS:
+        raise InputError(f"steps is {steps}: the published pipelines have {NUM_TIMESTEPS} fixed steps; leave it out")
+    height, width = image.shape[-2:]
+    if min(height, width) < smallest:
+        raise InputError(
+            f"the photo is {width}x{height}: the published semantic pipeline needs {smallest} pixels "
+            "on each side; use the default pipeline"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a refinement changed.
+
+    Attributes:
+        changed: Share of the photo's pixels whose mask value changed, in [0, 1].
+        agreement: IoU of the refined with the coarse mask, in [0, 1].
+        largest_shift: Distance in pixels of the changed pixel that is farthest from the coarse mask's contour.
+        confidence: Mean confidence of the refined mask over the changed pixels and its contour, in [0, 1].
+        seconds: Wall-clock time, without loading the model.
+        evaluations: Views that the network saw, counted once per step.
+        steps: Diffusion steps.
+        model: Name of the weights.
+        seed: Seed of the sampler.
+        note: Why a mask came back as it was, or an empty string.
+    """
+
+    changed: float
+    agreement: float
+    largest_shift: float
+    confidence: float
+    seconds: float
+    evaluations: int
+    steps: int
+    model: str
+    seed: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        return (
+            f"{100 * self.changed:.2f} % of pixels changed, IoU with the coarse mask {100 * self.agreement:.1f} %, "
+            f"largest shift {self.largest_shift:.0f} px, confidence {100 * self.confidence:.0f} %, "
+            f"{self.seconds:.2f} s ({self.model}, {self.steps} steps, seed {self.seed})"
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """A refined mask.
+
+    Attributes:
+        mask: `(H, W)` bool, exactly the input's size.
+        probability: `(H, W)` float32 in [0, 1]; `mask` is where it is at least 0.5.
+        report: What changed.
+    """
+
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    report: Report
+
+
+class Refiner:
+    """Refines coarse masks with one set of weights on one device.
+
+    Args:
+        network: The denoising network, on its device.
+        dtype: `torch.float32`, or `torch.bfloat16` to run it under autocast.
+        name: Of the weights, for reports.
+        pipeline: `default_pipeline`, or one of the two published ones.
+    """
+
+    def __init__(
+        self,
+        network: DenoisingUNet,
+        *,
+        dtype: torch.dtype = torch.float32,
+        name: str = "custom",
+        pipeline: Pipeline = default_pipeline,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.device = next(network.parameters()).device
+        self.dtype, self.name, self.pipeline = dtype, name, pipeline
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        pipeline: Pipeline = default_pipeline,
+    ) -> "Refiner":
+        """Loads weights.
+
+        Args:
+            model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`.
+            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+            dtype: "auto" (bfloat16 where the device computes it natively), "fp32" or "bf16".
+            pipeline: See the class.
+
+        Raises:
+            CheckpointError: The weights cannot be found or are not as expected.
+            InputError: There is no such device or dtype.
+        """
+        target = choose_device(device)
+        path = weights.resolve(model)
+        name = weights.BUNDLED if model is None else str(model)
+        network = weights.load(path, device=target)
+        return cls(network, dtype=choose_dtype(dtype, target), name=name, pipeline=pipeline)
+
+    def __call__(
+        self,
+        image: ImageSource,
+        mask: MaskSource,
+        *,
+        seed: int = 0,
+        steps: int = NUM_TIMESTEPS,
+        threshold: float | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Result:
+        """Refines one mask.
+
+        Args:
+            image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_image` for what else works.
+            mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
+            seed: Same seed, same result.
+            steps: Diffusion steps, 1 to 6.
+            threshold: What counts as foreground in a mask of more than two values, on the values as stored.
+            on_progress: Called after each network evaluation.
+
+        Returns:
+            The refined mask. An empty or full mask comes back as it is, and the report says so.
+
+        Raises:
+            InputError: A file, array or number is not as described; the message says what to do.
+        """
+        photo = read_image(image)
+        coarse = read_mask(mask, threshold=threshold)
+        check_same_size(photo, coarse, image_source=image, mask_source=mask)
+        if not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS:
+            raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
+        if not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed is {seed!r}: expected a whole number from 0 up")
+        started = time.perf_counter()
+        stages: dict[str, int] = {}
+
+        def follow(progress: Progress) -> None:
+            stages[progress.stage] = progress.done
+            on_progress(progress)
+
+        if note := _nothing_to_do(coarse):
+            probability = coarse.astype(np.float32)
+        else:
+            probability = self._refine(photo, coarse, steps, seed, follow)
+        report = _report(coarse, probability)
+        seconds = time.perf_counter() - started
+        report = replace(
+            report,
+            seconds=seconds,
+            evaluations=sum(stages.values()),
+            steps=steps,
+            model=self.name,
+            seed=seed,
+            note=note,
+        )
+        return Result(probability >= 0.5, probability, report)
+
+    @torch.inference_mode()
+    def _refine(
+        self,
+        photo: NDArray[np.uint8],
+        coarse: NDArray[np.bool_],
+        steps: int,
+        seed: int,
+        on_progress: OnProgress,
+    ) -> NDArray[np.float32]:
+        image = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device).permute(2, 0, 1)
+        mask = torch.from_numpy(np.ascontiguousarray(coarse)).to(self.device)
+        probability = self.pipeline(self._logits, image, mask, steps=steps, seed=seed, on_progress=on_progress)
+        return probability.float().cpu().numpy()
+
+    def _logits(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.network(x, timesteps).float()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" is CUDA where there is one. Raises `InputError` where there is none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}: expected auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device is {name!r} but PyTorch finds no CUDA device here: use cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of this name; "auto" is bfloat16 where the device computes it natively. Raises `InputError`."""
+    if name == "auto":
+        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if name not in dtypes:
+        raise InputError(f"dtype is {name!r}: expected auto, fp32 or bf16")
+    return dtypes[name]
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Emulated bfloat16 is slower than float32.
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _nothing_to_do(coarse: NDArray[np.bool_]) -> str:
+    if not coarse.any():
+        return "the mask is empty: returned as it is"
+    if coarse.all():
+        return "the mask covers the whole photo: returned as it is"
+    return ""
+
+
+def _report(coarse: NDArray[np.bool_], probability: NDArray[np.float32]) -> Report:
+    mask = probability >= 0.5
+    changed = mask != coarse
+    union = np.count_nonzero(mask | coarse)
+    agreement = np.count_nonzero(mask & coarse) / union if union else 1.0
+    where = changed | _inner_contour(mask)
+    certain = float(confidence(torch.from_numpy(probability[where])).mean()) if where.any() else 1.0
+    return Report(
+        changed=float(changed.mean()),
+        agreement=agreement,
+        largest_shift=_largest_shift(coarse, changed),
+        confidence=certain,
+        seconds=math.nan,
+        evaluations=0,
+        steps=0,
+        model="",
+        seed=0,
+    )
+
+
+def _inner_contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    edge = np.zeros_like(mask)
+    edge[:-1] |= mask[:-1] & ~mask[1:]
+    edge[1:] |= mask[1:] & ~mask[:-1]
+    edge[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
+    edge[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
+    return edge
+
+
+def _largest_shift(coarse: NDArray[np.bool_], changed: NDArray[np.bool_]) -> float:
+    if not changed.any():
+        return 0.0
+    # Nothing outside the box of the coarse mask and of the changes can be nearest to a changed pixel, up to its rim.
+    rows = np.flatnonzero((coarse | changed).any(axis=1))
+    columns = np.flatnonzero((coarse | changed).any(axis=0))
+    box = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
+    inside, moved = coarse[box], changed[box]
+    return float(max(distance_transform_edt(part)[moved & part].max(initial=0) for part in (inside, ~inside)))

@@ -1,0 +1,277 @@
+"""Training: one loop for a laptop's CPU and for a GPU, that resumes exactly where it was stopped.
+
+Every draw of a step comes from a generator seeded with (seed, step), so a run that was stopped and resumed gives
+the same weights as one that was not. The learning rate warms up, stays constant, and decays linearly to zero over the
+last part of the run, so that the length of a run can still be chosen while it is under way.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .coarse import CoarseConfig
+from .data import Batch, PackedPhotos, ViewConfig, shuffled
+from .diffusion import NUM_TIMESTEPS, forward_sample
+from .errors import TrainingError
+from .losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
+from .output import atomic_write
+from .unet import COMPACT, DenoisingUNet, UNetConfig, normalize
+
+CHECKPOINT_NAME = "checkpoint.pt"
+LOG_NAME = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A recipe. The defaults are the bundled model's.
+
+    Attributes:
+        model: Shape of the network.
+        samples: Crops to train on.
+        large_share: Share of the samples, the last ones, at the large patch size.
+        small_size: Patch size of the first samples, in pixels; about four times as many per second as large ones.
+        small_batch: Crops per step at the small size.
+        large_size: Patch size of the last samples.
+        large_batch: Crops per step at the large size.
+        lr: Peak learning rate of AdamW.
+        warmup_steps: Steps over which the learning rate rises from zero.
+        decay_share: Share of the steps, the last ones, over which it falls to zero.
+        weight_decay: Of AdamW.
+        clip_norm: Gradients are scaled down to this norm.
+        ema_decay: Of the moving average of the weights, which is what is saved in the end.
+        coarse_timestep_share: Share of samples at t = T-1, where the input is the coarse mask alone.
+        contour_weight: Extra weight of the cross-entropy at the truth's contour.
+        contour_width: Of that extra weight, in pixels.
+        seed: Of every draw.
+        views: How crops are drawn.
+        coarse: How coarse masks are made.
+    """
+
+    model: UNetConfig = COMPACT
+    samples: int = 150_000
+    large_share: float = 0.18
+    small_size: int = 128
+    small_batch: int = 16
+    large_size: int = 256
+    large_batch: int = 8
+    lr: float = 1e-3
+    warmup_steps: int = 300
+    decay_share: float = 0.35
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    coarse_timestep_share: float = 0.35
+    contour_weight: float = 2.0
+    contour_width: float = 4.0
+    seed: int = 0
+    views: ViewConfig = field(default_factory=ViewConfig)
+    coarse: CoarseConfig = field(default_factory=CoarseConfig)
+
+    @property
+    def small_steps(self) -> int:
+        """Steps at the small patch size."""
+        return round(self.samples * (1 - self.large_share) / self.small_batch)
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.small_steps + round(self.samples * self.large_share / self.large_batch)
+
+    def size_and_batch(self, step: int) -> tuple[int, int]:
+        """Patch size and crops of a step."""
+        if step < self.small_steps:
+            return self.small_size, self.small_batch
+        return self.large_size, self.large_batch
+
+    def samples_before(self, step: int) -> int:
+        """Samples that the steps before this one have used."""
+        small = min(step, self.small_steps)
+        return small * self.small_batch + (step - small) * self.large_batch
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step."""
+        rise = (step + 1) / max(1, self.warmup_steps)
+        fall = (self.steps - step) / max(1.0, self.decay_share * self.steps)
+        return self.lr * min(1.0, rise, fall)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {**asdict(self), "model": self.model.to_dict()}
+
+
+def contour_weight(distance: Tensor, config: TrainConfig) -> Tensor:
+    """Weight `(B, 1, S, S)` of each pixel's cross-entropy: 1 far from the truth's contour, more beside it."""
+    return 1 + config.contour_weight * torch.exp(-((distance / config.contour_width) ** 2))
+
+
+def draw_timesteps(batch: int, coarse_share: float, generator: Generator) -> Tensor:
+    """Timesteps `(batch,)` int64: T-1 for the given share, else uniform on 0 … T-1."""
+    draw = torch.rand(2, batch, generator=generator, device=generator.device)
+    uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
+    return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
+
+
+class Trainer:
+    """The state of a run: network, moving average, optimizer and step.
+
+    Args:
+        photos: What to train on.
+        config: The recipe.
+        device: Where to train; `photos` lives there too.
+    """
+
+    def __init__(self, photos: PackedPhotos, config: TrainConfig, device: torch.device) -> None:
+        self.photos, self.config, self.device = photos, config, device
+        torch.manual_seed(config.seed)
+        self.net = DenoisingUNet(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = DenoisingUNet(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema.load_state_dict(self.net.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.step = 0
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One step; the returned scalars stay on the device, so that a GPU is not waited for."""
+        config = self.config
+        generator = Generator(self.device).manual_seed(config.seed * 1_000_000_007 + self.step)
+        size, count = config.size_and_batch(self.step)
+        batch = self.photos.batch(self._indices(count), size, generator, config.views, config.coarse)
+        lr = config.lr_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        entropy, texture = self._losses(batch, generator)
+        loss = entropy + TEXTURE_WEIGHT * texture
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return {
+            "loss": loss.detach(),
+            "bce": entropy.detach(),
+            "texture": texture.detach(),
+            "gradient_norm": norm,
+        }
+
+    def _indices(self, count: int) -> Tensor:
+        start = self.config.samples_before(self.step)
+        total = len(self.photos)
+        epochs = range(start // total, (start + count - 1) // total + 1)
+        order = torch.cat([shuffled(total, epoch, self.config.seed) for epoch in epochs])
+        first = start - epochs[0] * total
+        return order[first : first + count].to(self.device)
+
+    def _losses(self, batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
+        timesteps = draw_timesteps(len(batch.fine), self.config.coarse_timestep_share, generator)
+        uniform = torch.rand(batch.fine.shape, generator=generator, device=self.device)
+        mixed = forward_sample(batch.fine, batch.coarse, timesteps, uniform)
+        x = torch.cat([normalize(batch.image), mixed], dim=1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits = self.net(x, timesteps)
+        logits = logits.float()
+        return cross_entropy(logits, batch.fine, contour_weight(batch.distance, self.config)), texture_loss(
+            logits, batch.fine
+        )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        average, current = list(self.ema.parameters()), list(self.net.parameters())
+        torch._foreach_lerp_(average, current, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Writes the whole state, atomically."""
+        state = {
+            "step": self.step,
+            "config": json.dumps(self.config.to_dict()),
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        atomic_write(path, lambda file: torch.save(state, file))
+
+    def load(self, path: Path) -> None:
+        """Continues from a checkpoint. Raises `TrainingError` where its recipe is another one."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise TrainingError(f"{path} cannot be read as a checkpoint ({error}): delete it to start anew") from error
+        self._check_recipe(json.loads(state["config"]), path)
+        self.net.load_state_dict(state["net"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def _check_recipe(self, saved: dict[str, Any], path: Path) -> None:
+        mine = json.loads(json.dumps(self.config.to_dict()))
+        changed = [k.name for k in fields(self.config) if saved.get(k.name) != mine[k.name]]
+        # The length may change as long as the steps taken so far would have been the same.
+        changed = [name for name in changed if name not in ("samples", "large_share", "decay_share")]
+        if changed:
+            difference = "; ".join(f"{name}: {saved.get(name)} there, {mine[name]} asked for" for name in changed)
+            raise TrainingError(f"{path} was made by another recipe ({difference}): use its values or another folder")
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    max_minutes: float = math.inf,
+    checkpoint_minutes: float = 3.0,
+    log_every: int = 50,
+    on_log: Callable[[dict[str, float]], None] = lambda row: None,
+) -> bool:
+    """Trains until the recipe's end or for so many minutes, resuming from the folder's checkpoint if there is one.
+
+    Args:
+        trainer: The run.
+        folder: Where checkpoint and log go; created if need be.
+        max_minutes: Stop, with a checkpoint, after this time.
+        checkpoint_minutes: Time between checkpoints.
+        log_every: Steps between log rows.
+        on_log: Called with each row.
+
+    Returns:
+        True when the recipe's end is reached.
+
+    Raises:
+        TrainingError: The loss is no longer a number; the checkpoint on disk is the last good one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / CHECKPOINT_NAME
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    started = saved = logged = time.monotonic()
+    samples = trainer.config.samples_before(trainer.step)
+    while trainer.step < trainer.config.steps:
+        values = trainer.train_step()
+        now = time.monotonic()
+        if trainer.step % log_every == 0:
+            row = {"step": float(trainer.step)} | {name: value.item() for name, value in values.items()}
+            if not math.isfinite(row["loss"]):
+                raise TrainingError(
+                    f"the loss became {row['loss']} at step {trainer.step}: continue from {checkpoint} with a lower lr"
+                )
+            seen = trainer.config.samples_before(trainer.step)
+            row |= {"samples": float(seen), "lr": trainer.config.lr_at(trainer.step - 1)}
+            row |= {"samples_per_second": (seen - samples) / (now - logged), "minutes": (now - started) / 60}
+            samples, logged = seen, now
+            with (folder / LOG_NAME).open("a") as log:
+                log.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
+            on_log(row)
+        if now - saved > 60 * checkpoint_minutes:
+            trainer.save(checkpoint)
+            saved = now
+        if now - started > 60 * max_minutes:
+            break
+    trainer.save(checkpoint)
+    return trainer.step >= trainer.config.steps

@@ -1,0 +1,241 @@
+"""The denoising UNet: photo and mixed mask in, one logit of the fine mask per pixel out.
+
+The UNet of improved diffusion (Nichol & Dhariwal 2021, arXiv 2102.09672) as SegRefiner uses it
+(arXiv 2312.12425, section 3.3), with the parameter names of the published checkpoints, and a compact
+member of the same family that works on pixel-unshuffled input.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+IMAGE_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `DenoisingUNet`. The defaults are the published "base" size.
+
+    Attributes:
+        model_channels: Channels of the first level; a level has `model_channels * channel_mult[level]`.
+        channel_mult: Multiplier of each level, shallow to deep; each level halves the resolution.
+        num_res_blocks: Residual blocks of each level on the way down.
+        num_up_blocks: Residual blocks of each level on the way up. With `num_res_blocks + 1` each takes one of the
+            level's skips, as published; with fewer, the deepest skips of the level are taken.
+        attention_strides: Strides, in input pixels, of the levels with self-attention.
+        num_heads: Attention heads.
+        norm_groups: Groups of every GroupNorm.
+        num_timesteps: Length T of the diffusion.
+        stem_stride: 1, or the factor of the pixel-unshuffle before the stem and pixel-shuffle after the head.
+        refine_channels: Width of the full-resolution convolutions after the pixel-shuffle; 0 for none.
+    """
+
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    num_res_blocks: int = 2
+    num_up_blocks: int = 3
+    attention_strides: tuple[int, ...] = (16, 32)
+    num_heads: int = 4
+    norm_groups: int = 32
+    num_timesteps: int = 6
+    stem_stride: int = 1
+    refine_channels: int = 0
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of the network's input must be multiples of this."""
+        return self.stem_stride * 2 ** (len(self.channel_mult) - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "UNetConfig":
+        """The inverse of `to_dict`. Raises `TypeError` for a name that is no attribute."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**known)
+
+
+BASE = UNetConfig()
+COMPACT = UNetConfig(
+    model_channels=16,
+    channel_mult=(2, 4, 6, 10, 12),
+    num_res_blocks=1,
+    num_up_blocks=1,
+    norm_groups=16,
+    stem_stride=2,
+    refine_channels=12,
+)
+
+
+def normalize(image: Tensor) -> Tensor:
+    """Photo `(B, 3, H, W)` of any real dtype, 0-255 → float with ImageNet's mean and deviation removed."""
+    if not image.is_floating_point():
+        image = image.float()
+    mean = torch.tensor(IMAGE_MEAN, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
+    return (image - mean) / std
+
+
+class _Steps(nn.Sequential):
+    """A sequence whose residual blocks also take the timestep embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, ResidualBlock) else layer(x)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the timestep embedding is added between them."""
+
+    def __init__(self, channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_channels, out_channels))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(groups, out_channels),
+            nn.SiLU(),
+            nn.Dropout(0.0),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
+        return self.skip_connection(x) + self.out_layers(h)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all positions of a feature map."""
+
+    def __init__(self, channels: int, heads: int, groups: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        qkv = self.qkv(self.norm(x).reshape(b, c, height * width))
+        # One head's q, k and v lie together in the published weights.
+        q, k, v = qkv.view(b, self.heads, 3, c // self.heads, -1).transpose(-1, -2).unbind(2)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, -1)
+        return x + self.proj_out(h).view(b, c, height, width)
+
+
+class Downsample(nn.Module):
+    """Halves the resolution by a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Doubles the resolution by nearest neighbour and a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DenoisingUNet(nn.Module):
+    """Predicts the fine mask from a photo and a mixed mask at a timestep.
+
+    `forward(x, timesteps)` takes `x` `(B, 4, H, W)` float, the normalised RGB photo and the mixed mask in {0, 1},
+    H and W multiples of `config.size_multiple`, and `timesteps` `(B,)` int64 in 0 … T-1;
+    it returns logits `(B, 1, H, W)`.
+    """
+
+    def __init__(self, config: UNetConfig = BASE) -> None:
+        super().__init__()
+        self.config = config
+        base, groups = config.model_channels, config.norm_groups
+        embedding = 4 * base
+        widths = [base * m for m in config.channel_mult]
+        strides = [config.stem_stride * 2**level for level in range(len(widths))]
+        self.time_embed = nn.Embedding(config.num_timesteps, embedding)
+
+        def block(channels: int, out_channels: int, stride: int) -> list[nn.Module]:
+            layers: list[nn.Module] = [ResidualBlock(channels, out_channels, embedding, groups)]
+            if stride in config.attention_strides:
+                layers.append(AttentionBlock(out_channels, config.num_heads, groups))
+            return layers
+
+        stem_channels = 4 * config.stem_stride**2
+        self.input_blocks = nn.ModuleList([_Steps(nn.Conv2d(stem_channels, widths[0], 3, padding=1))])
+        outputs, channels = [widths[0]], widths[0]
+        for level, (width, stride) in enumerate(zip(widths, strides, strict=True)):
+            if level:
+                self.input_blocks.append(_Steps(Downsample(channels)))
+                outputs.append(channels)
+            for _ in range(config.num_res_blocks):
+                self.input_blocks.append(_Steps(*block(channels, width, stride)))
+                channels = width
+                outputs.append(channels)
+        # A level has one entry block (stem or downsampler) and its residual blocks; the last of them are skips.
+        per_level = config.num_res_blocks + 1
+        self._skips = [i for i in range(len(outputs)) if i % per_level >= per_level - config.num_up_blocks]
+        skips = [outputs[i] for i in self._skips]
+
+        self.middle_block = _Steps(
+            ResidualBlock(channels, channels, embedding, groups),
+            AttentionBlock(channels, config.num_heads, groups),
+            ResidualBlock(channels, channels, embedding, groups),
+        )
+
+        self.output_blocks = nn.ModuleList()
+        for level, (width, stride) in reversed(list(enumerate(zip(widths, strides, strict=True)))):
+            for index in range(config.num_up_blocks):
+                layers = block(channels + skips.pop(), width, stride)
+                channels = width
+                if level and index == config.num_up_blocks - 1:
+                    layers.append(Upsample(channels))
+                self.output_blocks.append(_Steps(*layers))
+
+        head = (config.refine_channels or 1) * config.stem_stride**2
+        self.out = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, head, 3, padding=1))
+        if config.refine_channels:
+            # Sees the photo at full resolution: the pixel-unshuffled path alone places edges to two pixels.
+            self.refine = nn.Sequential(
+                nn.Conv2d(config.refine_channels + 4, config.refine_channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(config.refine_channels, config.refine_channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(config.refine_channels, 1, 3, padding=1),
+            )
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        embedding = self.time_embed(timesteps)
+        stride = self.config.stem_stride
+        h = F.pixel_unshuffle(x, stride) if stride > 1 else x
+        skips = []
+        for index, step in enumerate(self.input_blocks):
+            h = step(h, embedding)
+            if index in self._skips:
+                skips.append(h)
+        h = self.middle_block(h, embedding)
+        for step in self.output_blocks:
+            h = step(torch.cat([h, skips.pop()], dim=1), embedding)
+        h = self.out(h)
+        if stride > 1:
+            h = F.pixel_shuffle(h, stride)
+        if self.config.refine_channels:
+            h = self.refine(torch.cat([h, x.to(h.dtype)], dim=1))
+        return h

@@ -1,0 +1,162 @@
+"""Laws of writing: whole or not at all, and a bad place is told before the work is done."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.extra import numpy as arrays
+
+from segrefiner.errors import OutputError
+from segrefiner.io import read_image, read_mask
+from segrefiner.output import atomic_write, check_output, write_png
+
+QUICK = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+MASK = np.random.default_rng(0).random((6, 9)) < 0.5
+PHOTOS = arrays.array_shapes(min_dims=2, max_dims=2, max_side=12).map(lambda sides: (*sides, 3))
+
+
+@QUICK
+@given(photo=arrays.arrays(np.uint8, PHOTOS))
+def test_a_written_photo_reads_back(tmp_path: Path, photo: np.ndarray) -> None:
+    write_png(tmp_path / "photo.PNG", photo)
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.PNG"), photo)
+    write_png(tmp_path / "grey.png", photo[..., 0])
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png")[..., 0], photo[..., 0])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4), np.int64),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4), bool),
+        np.full((4, 4), 1.5),
+        np.full((4, 4), np.nan),
+    ],
+    ids=["rgba", "int64", "float colour", "empty", "too large", "nan"],
+)
+def test_arrays_that_make_no_png_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+    with pytest.raises(OutputError, match=r"a\.png") as caught:
+        write_png(tmp_path / "a.png", array)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "b.png").write_bytes(b"old")
+    return folder / "b.png" / "a.png"
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.png")
+    return folder / "pipe.png"
+
+
+BAD_OUTPUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "suffix": (lambda folder: folder / "a.jpg", "must end in .png"),
+    "no name": (lambda _: "", "must end in .png"),
+    "missing folder": (lambda folder: folder / "none" / "a.png", "does not exist"),
+    "below a file": (lambda folder: below_a_file(folder), "is not a folder"),
+    "a folder": (lambda folder: folder, "is a folder"),
+    "a pipe": (pipe, "device or pipe"),
+    "null byte": (lambda folder: f"{folder}/a\0.png", "a\\x00.png"),
+    "too long": (lambda folder: folder / ("a" * 300 + ".png"), "cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), BAD_OUTPUTS.values(), ids=BAD_OUTPUTS.keys())
+def test_bad_outputs_are_refused_up_front(tmp_path: Path, make: Callable[[Path], Any], said: str) -> None:
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    path = make(folder)
+    before = sorted(folder.iterdir())
+    for attempt in (lambda: check_output(path), lambda: write_png(path, MASK)):
+        with pytest.raises(OutputError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert "\n" not in message
+        assert repr(str(path)) in message
+        assert said in message
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("protected", ["folder", "file"])
+def test_write_protected_places_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protected: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    locked = path if protected == "file" else tmp_path
+    allowed = os.access
+    # Real permission bits would not stop a test that runs as root.
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != locked and allowed(place, mode))
+    with pytest.raises(OutputError, match="write-protected"):
+        check_output(path)
+    with pytest.raises(OutputError, match="write-protected"):
+        write_png(path, MASK)
+    assert path.read_bytes() == b"old"
+
+
+def test_a_good_output_passes_and_is_not_touched(tmp_path: Path) -> None:
+    check_output(tmp_path / "a.png")
+    check_output(str(tmp_path / "a.safetensors"), suffix=".safetensors")
+    check_output(tmp_path / "anything", suffix=None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+        (RuntimeError("bug"), RuntimeError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["disk full", "bug", "interrupted"],
+)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, failure: BaseException, raised: type[BaseException]
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"old")
+
+    def write(stream: Any) -> None:
+        stream.write(b"new")
+        raise failure
+
+    with pytest.raises(raised) as caught:
+        atomic_write(path, write)
+    if raised is OutputError:
+        assert "a.json" in str(caught.value) and "No space left" in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits")
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        write_png(tmp_path / "a.png", MASK)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "real" / "a.png")
+    for mask in (MASK, ~MASK):  # first the target is made, then replaced
+        write_png(link, mask)
+        assert link.is_symlink()
+        np.testing.assert_array_equal(read_mask(tmp_path / "real" / "a.png"), mask)

@@ -1,0 +1,169 @@
+"""`Refiner`: what goes in, what comes out, and one real photo with a bound on its quality."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segrefiner
+from segrefiner import InputError, Refiner, SizeMismatchError
+from segrefiner.metrics import iou, mba
+from segrefiner.refiner import choose_device, choose_dtype, instance_pipeline, semantic_pipeline
+from segrefiner.unet import DenoisingUNet, UNetConfig
+
+PHOTOS = Path(__file__).parent / "data" / "parity"
+TINY = UNetConfig(
+    model_channels=8,
+    channel_mult=(1, 1),
+    num_res_blocks=1,
+    num_up_blocks=1,
+    attention_strides=(),
+    num_heads=2,
+    norm_groups=4,
+    stem_stride=2,
+    refine_channels=4,
+)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Refiner:
+    return Refiner.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Refiner:
+    torch.manual_seed(0)
+    return Refiner(DenoisingUNet(TINY), name="tiny")
+
+
+def square(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    return mask
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_real_mask_gets_better(bundled: Refiner) -> None:
+    photo = PHOTOS / "car208_0007.jpg"
+    coarse, truth = (np.asarray(Image.open(PHOTOS / f"car208_0007_{kind}.png")) >= 128 for kind in ("coarse", "truth"))
+    result = bundled(photo, PHOTOS / "car208_0007_coarse.png")
+    assert iou(result.mask, truth) > iou(coarse, truth) + 0.06
+    assert mba(result.mask, truth) > mba(coarse, truth) + 0.12
+    assert result.mask.shape == truth.shape and result.mask.dtype == bool
+    assert result.probability.dtype == np.float32
+    np.testing.assert_array_equal(result.mask, result.probability >= 0.5)
+    report = result.report
+    assert report.changed == pytest.approx(np.mean(result.mask != coarse))
+    assert report.agreement == pytest.approx(iou(result.mask, coarse))
+    assert report.model == "compact" and report.seed == 0 and report.steps == 6
+    assert 0 < report.confidence <= 1 and report.seconds > 0 and report.evaluations >= 6
+
+
+def test_every_form_of_one_input_gives_the_same_result(tiny: Refiner, tmp_path: Path) -> None:
+    photo, mask = noise(70, 90), square(70, 90)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    expected = tiny(photo, mask)
+    images = [tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(photo), photo]
+    masks = [
+        tmp_path / "mask.png",
+        Image.fromarray(mask),
+        mask.astype(np.uint8),
+        mask.astype(np.uint8) * 255,
+        mask * 0.8,
+        torch.from_numpy(mask),
+    ]
+    for image, given in [*((i, mask) for i in images), *((photo, m) for m in masks)]:
+        np.testing.assert_array_equal(tiny(image, given).probability, expected.probability)
+
+
+def test_same_seed_same_result_and_no_global_randomness(tiny: Refiner) -> None:
+    photo, mask = noise(64, 64), square(64, 64)
+    before = torch.random.get_rng_state()
+    first, again, other = tiny(photo, mask, seed=3), tiny(photo, mask, seed=3), tiny(photo, mask, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    np.testing.assert_array_equal(first.probability, again.probability)
+    assert (first.probability != other.probability).any()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["empty", "full"])
+@pytest.mark.parametrize("shape", [(40, 50), (1, 1)])
+def test_masks_without_contour_come_back_and_say_so(tiny: Refiner, shape: tuple[int, int], full: bool) -> None:
+    mask = np.full(shape, full)
+    result = tiny(noise(*shape), mask)
+    np.testing.assert_array_equal(result.mask, mask)
+    assert "returned as it is" in str(result.report)
+    assert result.report.changed == 0 and result.report.evaluations == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (2, 2), (3, 700), (30, 31), (257, 255)])
+def test_odd_shapes(tiny: Refiner, shape: tuple[int, int]) -> None:
+    mask = np.zeros(shape, bool)
+    mask.flat[: mask.size // 2] = True
+    result = tiny(noise(*shape), mask, steps=2)
+    assert result.mask.shape == shape
+    assert result.mask.any()
+
+
+def test_specks_survive(bundled: Refiner) -> None:
+    photo = np.asarray(Image.open(PHOTOS / "CCP_0016.jpg"))
+    for side in (1, 3, 9):
+        mask = np.zeros(photo.shape[:2], bool)
+        mask[400 : 400 + side, 270 : 270 + side] = True
+        assert bundled(photo, mask, steps=1).mask.any()
+
+
+def test_wrong_input_is_refused(tiny: Refiner) -> None:
+    photo = noise(40, 50)
+    with pytest.raises(SizeMismatchError, match=r"50x39.*50x40"):
+        tiny(photo, square(39, 50))
+    with pytest.raises(InputError, match="steps is 7"):
+        tiny(photo, square(40, 50), steps=7)
+    with pytest.raises(InputError, match="seed is -1"):
+        tiny(photo, square(40, 50), seed=-1)
+    with pytest.raises(InputError, match="threshold"):
+        tiny(photo, np.arange(2000).reshape(40, 50) % 200)
+
+
+def test_published_pipelines_run(tiny: Refiner) -> None:
+    for pipeline in (semantic_pipeline, instance_pipeline):
+        refiner = Refiner(tiny.network, pipeline=pipeline)
+        result = refiner(noise(300, 280), square(300, 280))
+        assert result.mask.shape == (300, 280)
+        assert result.report.evaluations >= 5
+        with pytest.raises(InputError, match="fixed steps"):
+            refiner(noise(300, 280), square(300, 280), steps=2)
+    with pytest.raises(InputError, match="256 pixels"):
+        Refiner(tiny.network, pipeline=semantic_pipeline)(noise(200, 300), square(200, 300))
+
+
+def test_devices_and_dtypes() -> None:
+    cpu = torch.device("cpu")
+    assert choose_device("cpu") == cpu
+    assert choose_dtype("fp32", cpu) == torch.float32
+    assert choose_dtype("bf16", cpu) == torch.bfloat16
+    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    with pytest.raises(InputError, match="toaster"):
+        choose_device("toaster")
+    with pytest.raises(InputError, match="fp8"):
+        choose_dtype("fp8", cpu)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA"):
+            choose_device("cuda")
+
+
+def test_bfloat16_agrees_with_float32(bundled: Refiner) -> None:
+    photo, mask = PHOTOS / "CCP_0016.jpg", PHOTOS / "CCP_0016_coarse.png"
+    masks = [Refiner(bundled.network, dtype=d)(photo, mask).mask for d in (torch.float32, torch.bfloat16)]
+    assert iou(*masks) > 0.99
+
+
+def test_the_version_is_the_package_s() -> None:
+    from importlib.metadata import version
+
+    assert segrefiner.__version__ == version("segrefiner")
