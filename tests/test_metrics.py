@@ -353,9 +353,7 @@ def test_hausdorff_by_distances(pair: tuple[Mask, Mask]) -> None:
                 (row, column)
                 for row, column in pixels(mask)
                 if mask[row, column]
-                and any(
-                    not inside(mask, row + y, column + x) or not mask[row + y, column + x] for y, x in cross
-                )
+                and any(not inside(mask, row + y, column + x) or not mask[row + y, column + x] for y, x in cross)
             ]
         )
     expected = 0.0 if ends[0] == ends[1] else math.inf
@@ -492,9 +490,7 @@ def test_mba_is_the_mean_over_its_radii() -> None:
     expected = np.mean([metrics.boundary_accuracy(pred, truth, radius) for radius in (1, 2, 3, 4, 5)])
     assert metrics.mba(pred, truth) == pytest.approx(expected)
     small = metrics.mba(pred[100:300, 600:690], truth[100:300, 600:690])
-    assert small == pytest.approx(
-        metrics.boundary_accuracy(pred[100:300, 600:690], truth[100:300, 600:690], 1)
-    )
+    assert small == pytest.approx(metrics.boundary_accuracy(pred[100:300, 600:690], truth[100:300, 600:690], 1))
 
 
 def test_hausdorff_of_one_moved_pixel() -> None:
@@ -617,8 +613,7 @@ def record() -> None:
         element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         ellipses.append([int(line.sum()) // 2 for line in element[radius:]])
     scores = {
-        name: {case: compare(name, reference, case) for case in CASES}
-        for name, (_, _, reference) in REFERENCES.items()
+        name: {case: compare(name, reference, case) for case in CASES} for name, (_, _, reference) in REFERENCES.items()
     }
     table = {"opencv": cv2.__version__, "ellipse_half_widths": ellipses, "scores": scores}
     # A line for each metric: short enough to read a difference.

@@ -9,6 +9,7 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import InputError, Refiner, SizeMismatchError
+from segrefiner.io import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.refiner import choose_device, choose_dtype, instance_pipeline, semantic_pipeline
 from segrefiner.unet import DenoisingUNet, UNetConfig
@@ -50,7 +51,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 def test_a_real_mask_gets_better(bundled: Refiner) -> None:
     photo = PHOTOS / "car208_0007.jpg"
-    coarse, truth = (np.asarray(Image.open(PHOTOS / f"car208_0007_{kind}.png")) >= 128 for kind in ("coarse", "truth"))
+    coarse, truth = (read_mask(PHOTOS / f"car208_0007_{kind}.png") for kind in ("coarse", "truth"))
     result = bundled(photo, PHOTOS / "car208_0007_coarse.png")
     assert iou(result.mask, truth) > iou(coarse, truth) + 0.06
     assert mba(result.mask, truth) > mba(coarse, truth) + 0.12

@@ -46,17 +46,22 @@ PUBLISHED = replace(BASE, model_channels=4, norm_groups=4, channel_mult=(1, 2), 
 """The published layout with 4 instead of 128 channels and 2 instead of 6 levels."""
 
 
-def make_network(config: UNetConfig = TINY, seed: int = 0) -> DenoisingUNet:
+def make_network(config: UNetConfig = TINY) -> DenoisingUNet:
     with torch.device("meta"):
         network = DenoisingUNet(config)
-    network.load_state_dict(make_state(config, seed), assign=True)
+    network.load_state_dict({k: v.clone() for k, v in make_state(config).items()}, assign=True)
     return network.eval()
 
 
-def make_state(config: UNetConfig = PUBLISHED, seed: int = 0) -> dict[str, Tensor]:
+def make_state(config: UNetConfig = PUBLISHED) -> dict[str, Tensor]:
+    return dict(cached_state(config))
+
+
+@cache
+def cached_state(config: UNetConfig) -> dict[str, Tensor]:
     with torch.device("meta"):
         shapes = DenoisingUNet(config).state_dict()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     return {name: 0.2 * torch.randn(t.shape, generator=generator) for name, t in shapes.items()}
 
 
@@ -181,7 +186,7 @@ def test_every_field_of_the_config_has_limits_that_the_known_networks_keep() -> 
 # Published checkpoints
 
 FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "bare": lambda state: state,
+    "bare": dict,
     "bare, prefix": lambda state: {f"denoise_model.{k}": v for k, v in state.items()},
     "state_dict": lambda state: {"meta": {"iter": 120000}, "state_dict": state, "optimizer": {"lr": 1.0}},
     "state_dict, prefix": lambda state: {"state_dict": {f"denoise_model.{k}": v for k, v in state.items()}},

@@ -136,11 +136,7 @@ def corners(line: Ints, epsilon: float) -> int:
         chord = after - before
         offset = abs(_cross(point - before, chord))
         anchor = here
-        if (
-            offset**2 <= epsilon**2 / 2 * (chord @ chord)
-            and chord.all()
-            and (point - before) @ (after - point) >= 0
-        ):
+        if offset**2 <= epsilon**2 / 2 * (chord @ chord) and chord.all() and (point - before) @ (after - point) >= 0:
             count -= 1
             anchor = here + 1
         here = anchor + 1

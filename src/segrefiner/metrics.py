@@ -273,8 +273,7 @@ def check_plane(array: MaskLike, name: str) -> None:
     """Raise MaskError unless the array is `(H, W)`, of bool or real numbers, with at least one pixel."""
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "buif":
         raise MaskError(
-            f"{name} has shape {array.shape} and dtype {array.dtype}: "
-            "expected one (H, W) array of bool or numbers"
+            f"{name} has shape {array.shape} and dtype {array.dtype}: expected one (H, W) array of bool or numbers"
         )
 
 
@@ -323,9 +322,7 @@ def _opencv_ellipse(radius: int) -> npt.NDArray[np.int_]:
     is a cross, 5x5 is three full rows and two single pixels.
     """
     rows = np.arange(radius + 1)
-    half_widths: npt.NDArray[np.int_] = np.rint(radius * np.sqrt((radius**2 - rows**2) / radius**2)).astype(
-        int
-    )
+    half_widths: npt.NDArray[np.int_] = np.rint(radius * np.sqrt((radius**2 - rows**2) / radius**2)).astype(int)
     return half_widths
 
 

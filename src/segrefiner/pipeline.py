@@ -15,7 +15,17 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .diffusion import Network, OnProgress, Progress, monotone, pixel_thresholds, sample, silent
+from .diffusion import (
+    NUM_TIMESTEPS,
+    Network,
+    OnProgress,
+    Progress,
+    monotone,
+    pixel_thresholds,
+    sample,
+    silent,
+    spaced_timesteps,
+)
 from .geometry import Box, mask_box, merge_overlapping, resize, square_around, tile_starts
 from .unet import IMAGE_MEAN, normalize
 
@@ -31,6 +41,7 @@ class PipelineConfig:
         gap: Parts of a mask nearer than this, as a share of the mask's extent, are one object.
         overlap: Least overlap of neighbouring tiles in tile pixels.
         finer: A tile level is skipped unless it is this many times finer than the view before.
+        tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
     """
 
@@ -40,6 +51,7 @@ class PipelineConfig:
     gap: float = 0.05
     overlap: int = 64
     finer: float = 1.15
+    tile_steps: int = 2
     keep_iou: float = 0.2
 
 
@@ -217,7 +229,7 @@ def refine_mask(
     network: Network,
     image: Tensor,
     mask: Tensor,
-    timesteps: Sequence[int],
+    steps: int = NUM_TIMESTEPS,
     *,
     seed: int = 0,
     config: PipelineConfig = PipelineConfig(),
@@ -230,7 +242,7 @@ def refine_mask(
         network: The denoising network.
         image: `(3, H, W)` uint8, RGB.
         mask: `(H, W)` bool, the coarse mask.
-        timesteps: Of the diffusion, descending.
+        steps: Diffusion steps of the object views, 1 to 6.
         seed: Of the thresholds that decide when a pixel moves to fine.
         config: The pipeline's choices.
         batch_size: Views per network evaluation.
@@ -243,7 +255,8 @@ def refine_mask(
     objects = find_objects(mask, config)
     views = [object_view(box, height, width, config) for box in objects]
     canvas = Canvas(network, image, mask, seed=seed, config=config, batch_size=batch_size, on_progress=on_progress)
-    canvas.refine(views, timesteps, "whole objects")
+    canvas.refine(views, spaced_timesteps(steps), "whole objects")
+    tile_timesteps = spaced_timesteps(min(steps, config.tile_steps))
     regions = [box.grow(math.ceil(box.longest * (config.context - 1) / 2)) for box in objects]
     scales = [region.longest / config.patch for region in regions]
     scale = 2 ** max(0, math.floor(math.log2(max(scales, default=1.0))))
@@ -251,7 +264,7 @@ def refine_mask(
         uncertain = contour(canvas.probability >= 0.5)
         large = [region for region, own in zip(regions, scales, strict=True) if own >= config.finer * scale]
         tiles = [tile for region in large for tile in contour_tiles(uncertain, region, scale, config)]
-        canvas.refine(tiles, timesteps, f"contours, 1:{scale}")
+        canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale}")
         scale //= 2
     for region in regions:
         _keep_if_lost(canvas.probability, mask, region.clip(height, width), config.keep_iou)

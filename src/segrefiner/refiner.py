@@ -13,7 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
 from . import published, weights
-from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, confidence, silent, spaced_timesteps
+from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, confidence, silent
 from .errors import InputError
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .pipeline import refine_mask
@@ -34,7 +34,7 @@ def default_pipeline(
     network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
 ) -> Tensor:
     """Each object as a whole, then tiles along its contour, with the monotone sampler."""
-    return refine_mask(network, image, mask, spaced_timesteps(steps), seed=seed, on_progress=on_progress)
+    return refine_mask(network, image, mask, steps, seed=seed, on_progress=on_progress)
 
 
 def semantic_pipeline(

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,9 @@ class TrainConfig:
         clip_norm: Gradients are scaled down to this norm.
         ema_decay: Of the moving average of the weights, which is what is saved in the end.
         coarse_timestep_share: Share of samples at t = T-1, where the input is the coarse mask alone.
+        large_perfect: Replaces `coarse.perfect`, the share of perfect coarse masks, at the large patch size.
+        large_self_mixed: Share of each large batch whose mixed masks take their fine pixels from the network's own
+            prediction at T-1 instead of from the truth, as they do in inference.
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
         contour_width: Of that extra weight, in pixels.
         seed: Of every draw.
@@ -68,6 +71,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     coarse_timestep_share: float = 0.35
+    large_perfect: float = 0.15
+    large_self_mixed: float = 0.4
     contour_weight: float = 2.0
     contour_width: float = 4.0
     seed: int = 0
@@ -143,11 +148,13 @@ class Trainer:
         config = self.config
         generator = Generator(self.device).manual_seed(config.seed * 1_000_000_007 + self.step)
         size, count = config.size_and_batch(self.step)
-        batch = self.photos.batch(self._indices(count), size, generator, config.views, config.coarse)
+        large = self.step >= config.small_steps
+        coarse = replace(config.coarse, perfect=config.large_perfect) if large else config.coarse
+        batch = self.photos.batch(self._indices(count), size, generator, config.views, coarse)
         lr = config.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        entropy, texture = self._losses(batch, generator)
+        entropy, texture = self._losses(batch, generator, round(config.large_self_mixed * count) if large else 0)
         loss = entropy + TEXTURE_WEIGHT * texture
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -170,17 +177,24 @@ class Trainer:
         first = start - epochs[0] * total
         return order[first : first + count].to(self.device)
 
-    def _losses(self, batch: Batch, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: Batch, generator: Generator, self_mixed: int) -> tuple[Tensor, Tensor]:
         timesteps = draw_timesteps(len(batch.fine), self.config.coarse_timestep_share, generator)
         uniform = torch.rand(batch.fine.shape, generator=generator, device=self.device)
-        mixed = forward_sample(batch.fine, batch.coarse, timesteps, uniform)
-        x = torch.cat([normalize(batch.image), mixed], dim=1).contiguous(memory_format=torch.channels_last)
+        image = normalize(batch.image)
+        fine = batch.fine
+        if self_mixed:
+            with torch.no_grad():
+                first = torch.full_like(timesteps[:self_mixed], NUM_TIMESTEPS - 1)
+                own = self._logits(image[:self_mixed], batch.coarse[:self_mixed], first) >= 0
+            fine = torch.cat([own.to(fine.dtype), fine[self_mixed:]])
+        logits = self._logits(image, forward_sample(fine, batch.coarse, timesteps, uniform), timesteps)
+        weight = contour_weight(batch.distance, self.config)
+        return cross_entropy(logits, batch.fine, weight), texture_loss(logits, batch.fine)
+
+    def _logits(self, image: Tensor, mixed: Tensor, timesteps: Tensor) -> Tensor:
+        x = torch.cat([image, mixed], dim=1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            logits = self.net(x, timesteps)
-        logits = logits.float()
-        return cross_entropy(logits, batch.fine, contour_weight(batch.distance, self.config)), texture_loss(
-            logits, batch.fine
-        )
+            return self.net(x, timesteps).float()
 
     @torch.no_grad()
     def _update_average(self) -> None:

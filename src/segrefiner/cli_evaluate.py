@@ -1,0 +1,313 @@
+"""The commands `evaluate` and `report`. As in `segrefiner.cli`, heavy imports wait until a command runs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import InputError
+from .terminal import errors_in_one_line, item_bar
+
+if TYPE_CHECKING:
+    from .evaluate import Case, Failure, Results, Row, Scores
+
+INCOMPLETE = 3
+"""Exit code of a run that went through but had to leave something out."""
+
+_CASES = 5
+_folder = click.Path(path_type=Path)
+
+
+def _outputs(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every protocol has."""
+    for option in (
+        click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="One line per row, CSV."),
+        click.option("--json", "json_path", type=click.Path(path_type=Path), help="Everything, for `report`, JSON."),
+    ):
+        command = option(command)
+    return errors_in_one_line(command)
+
+
+@click.group()
+def evaluate() -> None:
+    """Measure masks against the truth, as data sets are published.
+
+    Every protocol prints a table, and what could not be measured on standard error. With coarse masks it also tells
+    what was gained by refining, and how many masks were harmed. It exits with 3 if something had to be left out, with
+    1 if there was nothing to measure.
+    """
+
+
+@evaluate.command()
+@click.argument("truth", type=_folder)
+@click.argument("predicted", type=_folder)
+@click.option("--coarse", type=_folder, help="Folder of the masks that PREDICTED was refined from.")
+@click.option("--images", type=_folder, help="Folder of the photos, for the pictures of `report`.")
+@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
+@click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba", "boundary_iou"),
+              help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
+              "[default: iou, mba, boundary_iou]")  # fmt: skip
+@_outputs
+def folder(
+    truth: Path,
+    predicted: Path,
+    coarse: Path | None,
+    images: Path | None,
+    threshold: float | None,
+    keys: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
+    from .evaluate import MASK_FIGURES, Results, mask_reader, score_mask
+    from .evaluate_layouts import folder_cases
+
+    _check_outputs(json_path, csv_path)
+    keys = _figures(keys, MASK_FIGURES)
+    found = folder_cases(truth, predicted, coarse, images)
+    columns = (keys[0], "set_iou", *keys[1:])
+    given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images, threshold=threshold)
+    results = Results("folder", "image", "iou", columns, given, threshold)
+    _run(results, found, mask_reader(threshold), lambda mask, true: score_mask(mask, true, keys), threshold)
+    _finish(results, json_path, csv_path)
+
+
+@evaluate.command()
+@click.argument("root", type=_folder)
+@click.option("--predicted", type=_folder, help="Folder of refined masks, NAME.png, NAME_seg.png or NAME_refine.png.")
+@click.option("--coarse", type=_folder, help="Folder of the coarse masks NAME_seg.png, if not ROOT.")
+@_outputs
+def big(
+    root: Path, predicted: Path | None, coarse: Path | None, json_path: Path | None, csv_path: Path | None
+) -> None:
+    """BIG: NAME_gt.png, NAME_seg.png and NAME_im.jpg in ROOT; IoU of the set, and mBA."""
+    from .evaluate import Results, mask_reader, score_mask
+    from .evaluate_layouts import big_cases
+
+    _check_outputs(json_path, csv_path)
+    found = big_cases(root, predicted, coarse)
+    given = _given(root=root, predicted=predicted, coarse=coarse)
+    results = Results("big", "image", "iou", ("set_iou", "mba"), given, _HALF)
+    _run(results, found, mask_reader(_HALF), lambda mask, true: score_mask(mask, true, ("iou", "mba")), _HALF)
+    _finish(results, json_path, csv_path)
+
+
+@evaluate.command()
+@click.argument("root", type=_folder)
+@click.option("--coarse", type=_folder, help="Coarse predictions, SET/NAME.png of one model or MODEL/SET/NAME.png.")
+@click.option("--predicted", type=_folder, help="Refined masks, laid out as the coarse ones.")
+@click.option("--set", "sets", multiple=True, type=click.Choice(["DIS-VD", *(f"DIS-TE{n}" for n in range(1, 5))]),
+              help="Only this set; may be repeated.")  # fmt: skip
+@click.option("--metric", "keys", multiple=True, metavar="NAME",
+              default=("mba", "max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce"),
+              help="iou, mba, max_f, weighted_f, mae, s_measure, e_measure or hce; may be repeated.  "
+              "[default: all]")  # fmt: skip
+@_outputs
+def dis(
+    root: Path,
+    coarse: Path | None,
+    predicted: Path | None,
+    sets: tuple[str, ...],
+    keys: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """DIS5K: ROOT/SET/im/NAME.jpg and ROOT/SET/gt/NAME.png; IoU of each set, mBA, and DIS5K's own figures."""
+    from .evaluate import SOFT_FIGURES, Results, read_grey, score_soft
+    from .evaluate_layouts import dis_cases
+
+    _check_outputs(json_path, csv_path)
+    keys = _figures(keys, SOFT_FIGURES)
+    found = dis_cases(root, coarse, predicted, sets)
+    columns = tuple({"iou": "set_iou", "max_f": "set_max_f"}.get(key, key) for key in keys)
+    given = _given(root=root, coarse=coarse, predicted=predicted)
+    results = Results("dis", "image", "iou", columns, given, _HALF)
+    _run(results, found, read_grey, lambda mask, true: score_soft(mask, true, keys), _HALF)
+    _finish(results, json_path, csv_path)
+
+
+_HALF = 128
+"""Grey value from which on BIG's and DIS5K's published scripts see the object."""
+
+
+@evaluate.command()
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.argument("detections", type=click.Path(path_type=Path))
+@click.option("--coarse", type=click.Path(path_type=Path), help="Detections with the masks before refining.")
+@click.option("--max-dets", type=click.IntRange(1),
+              help="Detections that count.  [default: LVIS 300 per image, COCO 100 per image and category]")  # fmt: skip
+@click.option("--all-images", is_flag=True, help="Count LVIS's images of COCO's training set, too.")
+@_outputs
+def coco(
+    annotations: Path,
+    detections: Path,
+    coarse: Path | None,
+    max_dets: int | None,
+    all_images: bool,
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """Mask AP and boundary AP of DETECTIONS (JSON) against ANNOTATIONS of COCO or LVIS v1.
+
+    With LVIS, detections have COCO's category ids, and LVIS's rules hold.
+    """
+    from .evaluate import Results
+    from .evaluate_coco import KINDS, load_detections, load_truth, measure_detections
+
+    _check_outputs(json_path, csv_path)
+    truth = load_truth(annotations, all_images=all_images, progress=item_bar("annotations"))
+    columns = tuple(f"{prefix}ap{part}" for prefix in KINDS for part in ("", "50", "75", "_small", "_medium", "_large"))
+    given = _given(annotations=annotations, detections=detections, coarse=coarse, max_dets=max_dets)
+    results = Results("coco", "category", "ap", columns, given, notes=truth.notes)
+    after, failures = load_detections(detections, truth, progress=item_bar("detections"))
+    before = None
+    if coarse is not None:
+        before, more = load_detections(coarse, truth, progress=item_bar("coarse"))
+        failures = failures + more
+    _take(results, truth.failures + failures)
+    with _spinner("scoring"):
+        _take(results, measure_detections(truth, after, before, max_detections=max_dets))
+    _finish(results, json_path, csv_path)
+
+
+@evaluate.command()
+@click.argument("root", type=_folder)
+@click.argument("predicted", type=_folder)
+@click.option("--coarse", type=_folder, help="Folder of the masks that PREDICTED was refined from.")
+@click.option("--split", help="Only the sequences of ROOT/ImageSets/2017/SPLIT.txt, such as val.")
+@click.option("--resolution", default="480p", show_default=True, help="Folder of ROOT/Annotations.")
+@click.option("--single-object", is_flag=True, help="Everything but 0 is one object, as in DAVIS 2016.")
+@_outputs
+def davis(
+    root: Path,
+    predicted: Path,
+    coarse: Path | None,
+    split: str | None,
+    resolution: str,
+    single_object: bool,
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """DAVIS: ROOT/Annotations/480p/SEQUENCE/00000.png with PREDICTED/SEQUENCE/00000.png; J and F of each object."""
+    from .evaluate import Results
+    from .evaluate_davis import davis_sequences, measure_sequences
+
+    _check_outputs(json_path, csv_path)
+    sequences, failures = davis_sequences(root, predicted, coarse, split=split, resolution=resolution)
+    columns = ("jf", "j", "j_recall", "j_decay", "f", "f_recall", "f_decay")
+    given = _given(root=root, predicted=predicted, coarse=coarse, split=split, single_object=single_object)
+    results = Results("davis", "object", "j", columns, given)
+    _take(results, failures)
+    _take(results, measure_sequences(item_bar("sequences")(sequences), single_object=single_object))
+    _finish(results, json_path, csv_path)
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page, HTML.")
+@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="The same without pictures.")
+@click.option("--cases", type=click.IntRange(0, 50), default=3, show_default=True,
+              help="Pictures of each kind: worst, median and best.")  # fmt: skip
+@click.option("--title", help="Heading.  [default: the protocol]")
+@errors_in_one_line
+def report(results: Path, output: Path, markdown_path: Path | None, cases: int, title: str | None) -> None:
+    """Turn RESULTS, the JSON of an evaluation, into one page that opens offline."""
+    from .output import atomic_write, check_output
+    from .report import html_report, load_results, markdown_report
+
+    check_output(output, suffix=".html")
+    if markdown_path is not None:
+        check_output(markdown_path, suffix=".md")
+    data = load_results(results)
+    page = html_report(data, cases=cases, title=title)
+    atomic_write(output, lambda stream: stream.write(page.encode()))
+    click.echo(f"{output}: {len(data['rows'])} rows, {len(page) / 1e6:.1f} MB")
+    if markdown_path is not None:
+        text = markdown_report(data, cases=cases, title=title)
+        atomic_write(markdown_path, lambda stream: stream.write(text.encode()))
+        click.echo(str(markdown_path))
+
+
+def _run(
+    results: "Results",
+    found: "tuple[list[Case], list[Failure]]",
+    read: Callable[[Path], Any],
+    score: "Callable[[Any, Any], Scores]",
+    threshold: float | None,
+) -> None:
+    from .evaluate import measure
+
+    cases, failures = found
+    _take(results, failures)
+    _take(results, measure(item_bar(results.protocol)(cases), read, score, threshold))
+
+
+def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
+    """Take items in; failures are named at once."""
+    from .evaluate import Failure
+
+    for item in items:
+        results.add(item)
+        if isinstance(item, Failure):
+            # Not click.echo: a progress bar catches what goes to sys.stderr and keeps out of its way.
+            print(f"segrefiner: {item}", file=sys.stderr)
+
+
+def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
+    """Print the tables, write the files, and exit as the group's help says."""
+    from .evaluate_tables import as_markdown, cases_table, harm_lines, ranked, summary_table
+    from .output import atomic_write
+
+    if not results.rows:
+        raise InputError(f"nothing could be measured ({len(results.failures)} problems); check the layout and the paths")
+    data = results.to_json()
+    click.echo(as_markdown(summary_table(data)))
+    rows = ranked(data)
+    for title, chosen in (("worst", rows[:_CASES]), ("best", rows[-_CASES:][::-1])):
+        click.echo(f"\n{title}\n\n{as_markdown(cases_table(data, chosen))}")
+    for line in ("", *harm_lines(data), *data["notes"]):
+        click.echo(line)
+    if json_path is not None:
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        atomic_write(json_path, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
+    if csv_path is not None:
+        atomic_write(csv_path, lambda stream: stream.write(results.to_csv().encode("utf-8", "surrogateescape")))
+    if results.failures:
+        print(
+            f"segrefiner: the figures are incomplete, {len(results.failures)} problems are named above", file=sys.stderr
+        )
+        sys.exit(INCOMPLETE)
+
+
+def _check_outputs(json_path: Path | None, csv_path: Path | None) -> None:
+    from .output import check_output
+
+    for path, suffix in ((json_path, ".json"), (csv_path, ".csv")):
+        if path is not None:
+            check_output(path, suffix=suffix)
+
+
+def _figures(keys: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The chosen figures in the usual order, with IoU, which decides about harm."""
+    for key in keys:
+        if key not in known:
+            raise click.BadParameter(f"{key!r} is none of {', '.join(known)}", param_hint="--metric")
+    return tuple(key for key in known if key == "iou" or key in keys)
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+
+
+def _spinner(title: str) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    bars = Progress(*columns, console=console, disable=not console.is_terminal)
+    bars.add_task(title, total=None)
+    return bars
