@@ -3,7 +3,8 @@
     python benchmarks/before_after.py DATA [--coarse coarse_deeplab] [--steps 6] [--model …]
 
 DATA has images/, masks/ (the truth) and a folder of coarse masks; `--coarse masks` refines the truth itself.
-Prints mean IoU and mBA over the photos that have a coarse mask, and the share of masks that lost over half an IoU point.
+Prints mean IoU and mBA over the photos that have a coarse mask, and the share of masks that
+lost over half an IoU point.
 """
 
 import csv

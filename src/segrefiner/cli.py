@@ -1,37 +1,22 @@
 """The command line. Commands import what they need when they run, so that `--help` is immediate."""
 
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from . import __version__
-from .errors import SegRefinerError
+from .cli_evaluate import evaluate, report
+from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
     from .diffusion import Progress
 
-T = TypeVar("T")
 _PIPELINES = ("default", "semantic", "instance")
-
-
-def _errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except SegRefinerError as error:
-            click.echo(f"segrefiner: {error}", err=True)
-            sys.exit(1)
-
-    return wrapped
-
 
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
@@ -40,6 +25,10 @@ _device_option = click.option("--device", default="auto", show_default=True, hel
 @click.version_option(__version__, prog_name="segrefiner")
 def main() -> None:
     """Refine coarse segmentation masks."""
+
+
+main.add_command(evaluate)
+main.add_command(report)
 
 
 @main.command()
@@ -56,7 +45,7 @@ def main() -> None:
 @click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
 @click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
               help="The published pipelines are for published checkpoints.")  # fmt: skip
-@_errors_in_one_line
+@errors_in_one_line
 def refine(
     image: Path,
     mask: Path,
@@ -100,7 +89,7 @@ def refine(
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--fp32", is_flag=True, help="Keep 32-bit weights; the default halves the file.")
-@_errors_in_one_line
+@errors_in_one_line
 def convert(source: Path, target: Path, fp32: bool) -> None:
     """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
     import torch
@@ -120,14 +109,14 @@ def data() -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
-@_errors_in_one_line
+@errors_in_one_line
 def pack(folder: Path, target: Path, size: int) -> None:
     """Pack the photos of FOLDER (images/, masks/, coarse*/) into one small file for `train`."""
     from .data import pack_folder
     from .output import check_output
 
     check_output(target, suffix=None)
-    count = pack_folder(folder, target, size=size, progress=_item_bar("packing"))
+    count = pack_folder(folder, target, size=size, progress=item_bar("packing"))
     click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
 
 
@@ -141,7 +130,7 @@ def pack(folder: Path, target: Path, size: int) -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Of every draw.")
 @click.option("--max-minutes", type=float, default=float("inf"), help="Stop with a checkpoint after this time.")
 @_device_option
-@_errors_in_one_line
+@errors_in_one_line
 def train(photos: Path, output: Path, max_minutes: float, device: str, **recipe: float | None) -> None:
     """Train the compact model on PHOTOS, a data folder or a file made by `data pack`."""
     from rich.console import Console
@@ -156,7 +145,7 @@ def train(photos: Path, output: Path, max_minutes: float, device: str, **recipe:
     if photos.is_dir():
         packed = output / "photos.pack"
         if not packed.exists():
-            pack_folder(photos, packed, progress=_item_bar("packing"))
+            pack_folder(photos, packed, progress=item_bar("packing"))
         photos = packed
     config = training.TrainConfig(**{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
     console = Console()
@@ -194,11 +183,3 @@ def _view_bar() -> Iterator[Callable[["Progress"], None]]:
             bars.update(task, description=progress.stage, completed=progress.done, total=progress.total)
 
         yield follow
-
-
-def _item_bar(title: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return lambda items: track(items, title, console=console, disable=not console.is_terminal)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from .errors import InputError
 from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
-    from .evaluate import Case, Failure, Results, Row, Scores
+    from .evaluate import Case, Failure, Row, Scores
+    from .evaluate_results import Results
 
 INCOMPLETE = 3
 """Exit code of a run that went through but had to leave something out."""
@@ -29,6 +31,9 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return errors_in_one_line(command)
+
+
+_workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 
 
 @click.group()
@@ -50,6 +55,7 @@ def evaluate() -> None:
 @click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba", "boundary_iou"),
               help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
               "[default: iou, mba, boundary_iou]")  # fmt: skip
+@_workers
 @_outputs
 def folder(
     truth: Path,
@@ -58,12 +64,15 @@ def folder(
     images: Path | None,
     threshold: float | None,
     keys: tuple[str, ...],
+    workers: int,
     json_path: Path | None,
     csv_path: Path | None,
 ) -> None:
     """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
-    from .evaluate import MASK_FIGURES, Results, mask_reader, score_mask
+    from .evaluate import MASK_FIGURES, score_mask
     from .evaluate_layouts import folder_cases
+    from .evaluate_results import Results
+    from .io import read_mask
 
     _check_outputs(json_path, csv_path)
     keys = _figures(keys, MASK_FIGURES)
@@ -71,7 +80,7 @@ def folder(
     columns = (keys[0], "set_iou", *keys[1:])
     given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images, threshold=threshold)
     results = Results("folder", "image", "iou", columns, given, threshold)
-    _run(results, found, mask_reader(threshold), lambda mask, true: score_mask(mask, true, keys), threshold)
+    _run(results, found, partial(read_mask, threshold=threshold), partial(score_mask, keys=keys), threshold, workers)
     _finish(results, json_path, csv_path)
 
 
@@ -79,19 +88,23 @@ def folder(
 @click.argument("root", type=_folder)
 @click.option("--predicted", type=_folder, help="Folder of refined masks, NAME.png, NAME_seg.png or NAME_refine.png.")
 @click.option("--coarse", type=_folder, help="Folder of the coarse masks NAME_seg.png, if not ROOT.")
+@_workers
 @_outputs
 def big(
-    root: Path, predicted: Path | None, coarse: Path | None, json_path: Path | None, csv_path: Path | None
+    root: Path, predicted: Path | None, coarse: Path | None, workers: int, json_path: Path | None, csv_path: Path | None
 ) -> None:
     """BIG: NAME_gt.png, NAME_seg.png and NAME_im.jpg in ROOT; IoU of the set, and mBA."""
-    from .evaluate import Results, mask_reader, score_mask
+    from .evaluate import score_mask
     from .evaluate_layouts import big_cases
+    from .evaluate_results import Results
+    from .io import read_mask
 
     _check_outputs(json_path, csv_path)
     found = big_cases(root, predicted, coarse)
     given = _given(root=root, predicted=predicted, coarse=coarse)
     results = Results("big", "image", "iou", ("set_iou", "mba"), given, _HALF)
-    _run(results, found, mask_reader(_HALF), lambda mask, true: score_mask(mask, true, ("iou", "mba")), _HALF)
+    score = partial(score_mask, keys=("iou", "mba"))
+    _run(results, found, partial(read_mask, threshold=_HALF), score, _HALF, workers)
     _finish(results, json_path, csv_path)
 
 
@@ -105,6 +118,7 @@ def big(
               default=("mba", "max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce"),
               help="iou, mba, max_f, weighted_f, mae, s_measure, e_measure or hce; may be repeated.  "
               "[default: all]")  # fmt: skip
+@_workers
 @_outputs
 def dis(
     root: Path,
@@ -112,12 +126,14 @@ def dis(
     predicted: Path | None,
     sets: tuple[str, ...],
     keys: tuple[str, ...],
+    workers: int,
     json_path: Path | None,
     csv_path: Path | None,
 ) -> None:
     """DIS5K: ROOT/SET/im/NAME.jpg and ROOT/SET/gt/NAME.png; IoU of each set, mBA, and DIS5K's own figures."""
-    from .evaluate import SOFT_FIGURES, Results, read_grey, score_soft
+    from .evaluate import SOFT_FIGURES, read_grey, score_soft
     from .evaluate_layouts import dis_cases
+    from .evaluate_results import Results
 
     _check_outputs(json_path, csv_path)
     keys = _figures(keys, SOFT_FIGURES)
@@ -125,7 +141,7 @@ def dis(
     columns = tuple({"iou": "set_iou", "max_f": "set_max_f"}.get(key, key) for key in keys)
     given = _given(root=root, coarse=coarse, predicted=predicted)
     results = Results("dis", "image", "iou", columns, given, _HALF)
-    _run(results, found, read_grey, lambda mask, true: score_soft(mask, true, keys), _HALF)
+    _run(results, found, read_grey, partial(score_soft, keys=keys), _HALF, workers)
     _finish(results, json_path, csv_path)
 
 
@@ -138,7 +154,7 @@ _HALF = 128
 @click.argument("detections", type=click.Path(path_type=Path))
 @click.option("--coarse", type=click.Path(path_type=Path), help="Detections with the masks before refining.")
 @click.option("--max-dets", type=click.IntRange(1),
-              help="Detections that count.  [default: LVIS 300 per image, COCO 100 per image and category]")  # fmt: skip
+              help="Detections that count.  [default: 300 per image of LVIS, 100 per category of COCO]")  # fmt: skip
 @click.option("--all-images", is_flag=True, help="Count LVIS's images of COCO's training set, too.")
 @_outputs
 def coco(
@@ -154,8 +170,8 @@ def coco(
 
     With LVIS, detections have COCO's category ids, and LVIS's rules hold.
     """
-    from .evaluate import Results
     from .evaluate_coco import KINDS, load_detections, load_truth, measure_detections
+    from .evaluate_results import Results
 
     _check_outputs(json_path, csv_path)
     truth = load_truth(annotations, all_images=all_images, progress=item_bar("annotations"))
@@ -192,14 +208,15 @@ def davis(
     csv_path: Path | None,
 ) -> None:
     """DAVIS: ROOT/Annotations/480p/SEQUENCE/00000.png with PREDICTED/SEQUENCE/00000.png; J and F of each object."""
-    from .evaluate import Results
     from .evaluate_davis import davis_sequences, measure_sequences
+    from .evaluate_results import Results
 
     _check_outputs(json_path, csv_path)
     sequences, failures = davis_sequences(root, predicted, coarse, split=split, resolution=resolution)
     columns = ("jf", "j", "j_recall", "j_decay", "f", "f_recall", "f_decay")
     given = _given(root=root, predicted=predicted, coarse=coarse, split=split, single_object=single_object)
-    results = Results("davis", "object", "j", columns, given)
+    # With a single object, a mask is everything from the index 1 on; otherwise rows name their index.
+    results = Results("davis", "object", "j", columns, given, 1 if single_object else None)
     _take(results, failures)
     _take(results, measure_sequences(item_bar("sequences")(sequences), single_object=single_object))
     _finish(results, json_path, csv_path)
@@ -237,12 +254,14 @@ def _run(
     read: Callable[[Path], Any],
     score: "Callable[[Any, Any], Scores]",
     threshold: float | None,
+    workers: int,
 ) -> None:
     from .evaluate import measure
 
     cases, failures = found
     _take(results, failures)
-    _take(results, measure(item_bar(results.protocol)(cases), read, score, threshold))
+    measured = measure(cases, read, score, threshold, workers=workers)
+    _take(results, item_bar(results.protocol, len(cases))(measured))
 
 
 def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
@@ -258,21 +277,23 @@ def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
 
 def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
     """Print the tables, write the files, and exit as the group's help says."""
-    from .evaluate_tables import as_markdown, cases_table, harm_lines, ranked, summary_table
+    from .evaluate_tables import as_markdown, cases_table, legend, ranked, summary_table
     from .output import atomic_write
 
     if not results.rows:
-        raise InputError(f"nothing could be measured ({len(results.failures)} problems); check the layout and the paths")
+        raise InputError(
+            f"nothing could be measured ({len(results.failures)} problems); check the layout and the paths"
+        )
     data = results.to_json()
     click.echo(as_markdown(summary_table(data)))
     rows = ranked(data)
-    for title, chosen in (("worst", rows[:_CASES]), ("best", rows[-_CASES:][::-1])):
+    few = max(1, min(_CASES, len(rows) // 2))
+    for title, chosen in (("worst", rows[:few]), ("best", rows[-few:][::-1])):
         click.echo(f"\n{title}\n\n{as_markdown(cases_table(data, chosen))}")
-    for line in ("", *harm_lines(data), *data["notes"]):
-        click.echo(line)
+    click.echo("\n".join(["", *legend(data)]))
     if json_path is not None:
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        atomic_write(json_path, lambda stream: stream.write(text.encode("utf-8", "surrogateescape")))
+        text = json.dumps(data, indent=1)
+        atomic_write(json_path, lambda stream: stream.write(text.encode()))
     if csv_path is not None:
         atomic_write(csv_path, lambda stream: stream.write(results.to_csv().encode("utf-8", "surrogateescape")))
     if results.failures:

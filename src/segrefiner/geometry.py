@@ -49,7 +49,7 @@ class Box:
         return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
     def crop(self, picture: Tensor, fill: Sequence[float] | float = 0.0) -> Tensor:
-        """The pixels `(C, height, width)` of `picture` `(C, H, W)`; beyond it they are `fill`, one value per channel."""
+        """The pixels `(C, height, width)` of `picture` `(C, H, W)`; beyond it `fill`, one value per channel."""
         inner = self.clip(*picture.shape[-2:])
         part = picture[:, inner.y0 : inner.y1, inner.x0 : inner.x1]
         if inner == self:

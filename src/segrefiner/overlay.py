@@ -33,7 +33,9 @@ def overlay(image: Photo, coarse: Mask, refined: Mask) -> Photo:
         detail = _detail_window(changed, whole)
         names = ("where most changed", "coarse mask", "refined mask")
         rows.append(_row(image, coarse, refined, detail, captions=names))
-    return np.concatenate(rows, axis=0)
+    width = max(row.shape[1] for row in rows)
+    # Windows of different shapes give rows of slightly different widths.
+    return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
 
 def _object_window(mask: Mask) -> Window:

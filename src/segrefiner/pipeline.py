@@ -20,6 +20,7 @@ from .diffusion import (
     Network,
     OnProgress,
     Progress,
+    confidence,
     monotone,
     pixel_thresholds,
     sample,
@@ -43,6 +44,9 @@ class PipelineConfig:
         finer: A tile level is skipped unless it is this many times finer than the view before.
         tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
+        good_iou: An object's agreement, as IoU, from which on its coarse mask counts as good, and as very good.
+        caution: Confidence that a pixel needs to change in a very good mask; it falls linearly to none in one that is
+            not good.
     """
 
     patch: int = 256
@@ -51,8 +55,10 @@ class PipelineConfig:
     gap: float = 0.05
     overlap: int = 64
     finer: float = 1.15
-    tile_steps: int = 2
+    tile_steps: int = 1
     keep_iou: float = 0.2
+    good_iou: tuple[float, float] = (0.9, 0.97)
+    caution: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -267,13 +273,24 @@ def refine_mask(
         canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale}")
         scale //= 2
     for region in regions:
-        _keep_if_lost(canvas.probability, mask, region.clip(height, width), config.keep_iou)
+        _settle(canvas.probability, mask, region.clip(height, width), config)
     return canvas.probability
 
 
-def _keep_if_lost(probability: Tensor, mask: Tensor, region: Box, keep_iou: float) -> None:
-    """Puts the coarse mask back, in place, where the refined one has little to do with it any more."""
+def _settle(probability: Tensor, mask: Tensor, region: Box, config: PipelineConfig) -> None:
+    """Takes back, in place, what one object's refinement changed without enough reason.
+
+    The better the coarse mask agrees with the refined one already, the less there is to gain and the more confidence a
+    change must have. Where the two have hardly anything in common, the coarse mask comes back whole.
+    """
     here = (slice(region.y0, region.y1), slice(region.x0, region.x1))
-    refined, coarse = probability[here] >= 0.5, mask[here]
-    if int((refined & coarse).sum()) < keep_iou * int((refined | coarse).sum()):
+    refined, coarse = probability[here], mask[here]
+    agreement = int(((refined >= 0.5) & coarse).sum()) / max(1, int(((refined >= 0.5) | coarse).sum()))
+    if agreement < config.keep_iou:
         probability[here] = coarse.float()
+        return
+    low, high = config.good_iou
+    asked = config.caution * min(1.0, max(0.0, (agreement - low) / (high - low)))
+    # An uncertain pixel goes no farther than to its coarse side of 0.5.
+    held = torch.where(coarse, refined.clamp(min=0.5), refined.clamp(max=math.nextafter(0.5, 0) - 1e-7))
+    probability[here] = torch.where(confidence(refined) < asked, held, refined)

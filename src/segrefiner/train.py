@@ -58,15 +58,15 @@ class TrainConfig:
     """
 
     model: UNetConfig = COMPACT
-    samples: int = 150_000
-    large_share: float = 0.18
+    samples: int = 92_032
+    large_share: float = 0.233
     small_size: int = 128
     small_batch: int = 16
     large_size: int = 256
     large_batch: int = 8
     lr: float = 1e-3
     warmup_steps: int = 300
-    decay_share: float = 0.35
+    decay_share: float = 0.325
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     ema_decay: float = 0.999
@@ -105,6 +105,12 @@ class TrainConfig:
         rise = (step + 1) / max(1, self.warmup_steps)
         fall = (self.steps - step) / max(1.0, self.decay_share * self.steps)
         return self.lr * min(1.0, rise, fall)
+
+    def same_until(self, step: int, other: "TrainConfig") -> bool:
+        """Whether the learning rates, patch sizes and batches of the steps before `step` are those of `other`."""
+        if min(self.small_steps, step) != min(other.small_steps, step):
+            return False
+        return all(self.lr_at(s) == other.lr_at(s) for s in range(step))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -219,17 +225,19 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise TrainingError(f"{path} cannot be read as a checkpoint ({error}): delete it to start anew") from error
-        self._check_recipe(json.loads(state["config"]), path)
+        self._check_recipe(json.loads(state["config"]), state["step"], path)
         self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
-    def _check_recipe(self, saved: dict[str, Any], path: Path) -> None:
+    def _check_recipe(self, saved: dict[str, Any], steps_taken: int, path: Path) -> None:
         mine = json.loads(json.dumps(self.config.to_dict()))
         changed = [k.name for k in fields(self.config) if saved.get(k.name) != mine[k.name]]
+        length = {name: saved[name] for name in ("samples", "large_share", "decay_share") if name in saved}
         # The length may change as long as the steps taken so far would have been the same.
-        changed = [name for name in changed if name not in ("samples", "large_share", "decay_share")]
+        if self.config.same_until(steps_taken, replace(self.config, **length)):
+            changed = [name for name in changed if name not in length]
         if changed:
             difference = "; ".join(f"{name}: {saved.get(name)} there, {mine[name]} asked for" for name in changed)
             raise TrainingError(f"{path} was made by another recipe ({difference}): use its values or another folder")

@@ -1,0 +1,294 @@
+"""Measuring masks against the truth: cases in, rows and figures of the whole set out.
+
+A protocol is a list of cases (`segrefiner.evaluate_layouts` finds them in the layouts in which data sets are
+published), a function that reads a mask and one that scores it. `measure` walks through the cases and yields one row
+or one failure for each; `segrefiner.evaluate_results.Results` takes them in. Protocols whose items are no pictures of
+their own, `segrefiner.evaluate_coco` and `segrefiner.evaluate_davis`, yield the same rows.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from . import metrics, metrics_dis
+from .errors import InputError, MaskError, SizeMismatchError, reason
+from .io import read_image, read_mask
+
+Array: TypeAlias = npt.NDArray[Any]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Grey: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a figure is shown."""
+
+    name: str
+    percent: bool = True
+    higher_is_better: bool = True
+
+
+FIGURES = {
+    "iou": Figure("IoU"),
+    "set_iou": Figure("set IoU"),
+    "dice": Figure("Dice"),
+    "mba": Figure("mBA"),
+    "boundary_iou": Figure("boundary IoU"),
+    "boundary_f": Figure("boundary F"),
+    "hausdorff95": Figure("HD95 px", percent=False, higher_is_better=False),
+    "max_f": Figure("max F"),
+    "set_max_f": Figure("set max F"),
+    "weighted_f": Figure("weighted F"),
+    "mae": Figure("MAE %", higher_is_better=False),
+    "s_measure": Figure("S"),
+    "e_measure": Figure("E"),
+    "hce": Figure("HCE", percent=False, higher_is_better=False),
+    "j": Figure("J"),
+    "j_recall": Figure("J recall"),
+    "j_decay": Figure("J decay", higher_is_better=False),
+    "f": Figure("F"),
+    "f_recall": Figure("F recall"),
+    "f_decay": Figure("F decay", higher_is_better=False),
+    "jf": Figure("J&F"),
+    **{
+        f"{kind}ap{part}": Figure(f"{title}AP{part.replace('_', ' ')}")
+        for kind, title in (("", "mask "), ("boundary_", "boundary "))
+        for part in ("", "50", "75", "_small", "_medium", "_large")
+    },
+}
+"""Every figure that any protocol gives."""
+
+MASK_FIGURES = ("iou", "dice", "mba", "boundary_iou", "boundary_f", "hausdorff95")
+"""What `score_mask` can give."""
+
+SOFT_FIGURES = ("iou", "mba", "max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
+"""What `score_soft` can give."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mask to be measured, and what belongs to it."""
+
+    name: str
+    truth: Path
+    predicted: Path
+    coarse: Path | None = None
+    image: Path | None = None
+    group: str = ""
+
+    @property
+    def paths(self) -> dict[str, str | None]:
+        """Absolute paths by role."""
+        roles = {"image": self.image, "truth": self.truth, "coarse": self.coarse, "predicted": self.predicted}
+        return {role: None if path is None else os.path.abspath(path) for role, path in roles.items()}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one item scored.
+
+    Args:
+        values: Figures of the item, NaN where one is not defined.
+        pools: Arrays that the set's figures are made of, by the figure's name; see `POOLED`.
+    """
+
+    values: dict[str, float]
+    pools: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured item."""
+
+    name: str
+    after: Scores
+    before: Scores | None = None
+    group: str = ""
+    paths: dict[str, str | None] = field(default_factory=dict)
+    label: int | None = None
+
+    def gain(self, key: str) -> float:
+        """By how much the prediction is better than the coarse mask; NaN if there is none."""
+        if self.before is None:
+            return math.nan
+        return improvement(key, self.before.values[key], self.after.values[key])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that could not be measured, and why, in one line."""
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+def score_mask(predicted: Mask, truth: Mask, keys: Iterable[str] = MASK_FIGURES) -> Scores:
+    """Score a binary mask.
+
+    Args:
+        predicted: `(H, W)` bool.
+        truth: `(H, W)` bool.
+        keys: Which figures, of `MASK_FIGURES`.
+
+    Returns:
+        The figures, and the set IoU's pool. Where only one mask is empty, the Hausdorff distance is the picture's
+        diagonal, the largest there can be.
+
+    Raises:
+        SizeMismatchError: The sizes differ.
+    """
+    values = {key: float(getattr(metrics, key)(predicted, truth)) for key in keys}
+    if math.isinf(values.get("hausdorff95", 0)):
+        values["hausdorff95"] = math.hypot(*truth.shape)
+    return Scores(values, {"set_iou": np.array(metrics.iou_counts(predicted, truth))})
+
+
+def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_FIGURES) -> Scores:
+    """Score a grey prediction as DIS5K does.
+
+    IoU and mBA look at the mask of all values from 128 on. Max F, weighted F, MAE, S and E look at the values
+    stretched to the full range, as the published evaluation scripts stretch them; HCE looks at them as they are.
+
+    Args:
+        predicted: `(H, W)` uint8, 0-255.
+        truth: `(H, W)` bool.
+        keys: Which figures, of `SOFT_FIGURES`.
+
+    Returns:
+        The figures, and the pools of set IoU and set max F.
+
+    Raises:
+        SizeMismatchError: The sizes differ.
+    """
+    keys = tuple(keys)
+    mask = predicted >= 128
+    values = score_mask(mask, truth, [key for key in keys if key in MASK_FIGURES])
+    soft = predicted / np.float32(255)
+    low, high = soft.min(), soft.max()
+    stretched = (soft - low) / (high - low) if high > low else soft
+    figures, pools = dict(values.values), dict(values.pools)
+    for key in keys:
+        if key not in figures:
+            figures[key] = float(getattr(metrics_dis, key)(soft if key == "hce" else stretched, truth))
+    if "max_f" in keys:
+        pools["set_max_f"] = np.stack(metrics_dis.precision_recall(stretched, truth))
+    return Scores({key: figures[key] for key in keys}, pools)
+
+
+def read_truth(path: Path, threshold: float | None = None) -> Mask:
+    """Read a true mask: with the threshold only if it cannot be understood without.
+
+    A prediction whose probabilities are all low is an empty mask, but a truth of 0 and 1 is a mask in any case.
+    """
+    try:
+        return read_mask(path)
+    except MaskError:
+        if threshold is None:
+            raise
+        return read_mask(path, threshold=threshold)
+
+
+def read_grey(path: Path) -> Grey:
+    """Read a soft mask as `(H, W)` uint8, 0-255.
+
+    Raises:
+        InputError: The file cannot be read, or is coloured.
+    """
+    pixels = read_image(path)
+    if not (pixels == pixels[..., :1]).all():
+        raise MaskError(f"mask {str(path)!r} has colours, expected grey values from 0 to 255")
+    return pixels[..., 0]
+
+
+def measure(
+    cases: Iterable[Case],
+    read: Callable[[Path], Array],
+    score: Callable[[Any, Mask], Scores],
+    threshold: float | None = None,
+    *,
+    workers: int = 1,
+) -> Iterator[Row | Failure]:
+    """Score each case's masks, one case in memory at a time in each process.
+
+    Args:
+        cases: What to measure.
+        read: Reads a predicted or coarse mask. With several workers, it and `score` are functions that can be
+            pickled.
+        score: Scores one, given the truth.
+        threshold: For truths that cannot be understood without.
+        workers: How many processes.
+
+    Yields:
+        In the order of the cases, a row, or a failure for a case of which a file cannot be read or has another size.
+    """
+    one = partial(_measured, read=read, score=score, threshold=threshold)
+    if workers == 1:
+        yield from map(one, cases)
+    else:
+        # Not forked: libraries that have started threads by now do not survive that.
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(one, cases)
+
+
+def _measured(
+    case: Case, read: Callable[[Path], Array], score: Callable[[Any, Mask], Scores], threshold: float | None
+) -> Row | Failure:
+    try:
+        truth = read_truth(case.truth, threshold)
+        before = None if case.coarse is None else _scored(case.coarse, truth, read, score)
+        after = _scored(case.predicted, truth, read, score)
+    except InputError as error:
+        return Failure(case.name, str(error))
+    return Row(case.name, after, before, case.group, case.paths)
+
+
+def _scored(path: Path, truth: Mask, read: Callable[[Path], Array], score: Callable[[Any, Mask], Scores]) -> Scores:
+    mask = read(path)
+    check_size(mask, truth, path)
+    return score(mask, truth)
+
+
+def check_size(mask: Array, truth: Array, path: Path) -> None:
+    """Raise SizeMismatchError, which names the mask's file, unless the two have one size."""
+    if mask.shape != truth.shape:
+        sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (mask, truth)]
+        raise SizeMismatchError(
+            f"mask {str(path)!r} is {sizes[0]} but the truth is {sizes[1]} (width x height): "
+            "masks are compared pixel by pixel, so resize it or find the right one"
+        )
+
+
+def improvement(key: str, before: float, after: float) -> float:
+    """By how much a figure got better, whichever way is better."""
+    return after - before if FIGURES[key].higher_is_better else before - after
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: It cannot be read, or is cut off or otherwise no JSON.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return json.load(stream)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{str(path)!r} is no complete JSON ({error.msg} at line {error.lineno}, column {error.colno}); "
+            "copy or download it again"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as JSON ({reason(error)})") from error

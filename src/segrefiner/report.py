@@ -1,0 +1,330 @@
+"""The page that shows what an evaluation found: tables, plots, and the worst, median and best cases as pictures."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError, SegRefinerError
+from .evaluate import read_json
+from .evaluate_results import FORMAT, HARMED, VERSION
+from .evaluate_tables import (
+    Json,
+    Table,
+    as_markdown,
+    cases_table,
+    column_name,
+    legend,
+    numeric_columns,
+    rank,
+    ranked,
+    row_gain,
+    shown,
+    summary_table,
+)
+from .report_pictures import case_pictures, data_uri
+from .svg import bin_names, histogram, histogram_bins, scatter
+
+_MOST_POINTS = 3000
+_MOST_LINES = 100
+
+
+def load_results(path: Path) -> Json:
+    """Read the JSON of an evaluation.
+
+    Args:
+        path: What `segrefiner evaluate … --json` wrote.
+
+    Returns:
+        Its content; `segrefiner.evaluate_results` describes it.
+
+    Raises:
+        InputError: It cannot be read, is something else, or of a newer version.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"{str(path)!r} is no result of `segrefiner evaluate`; give the file that its --json wrote")
+    if data.get("version") != VERSION:
+        raise InputError(
+            f"{str(path)!r} has version {data.get('version')!r:.20} of the format, this program knows {VERSION}; "
+            "use the program that wrote it, or evaluate again"
+        )
+    try:
+        # Whoever edited the file by hand gets one line instead of a stack of calls.
+        summary_table(data)
+        cases_table(data, ranked(data))
+        texts = [data["protocol"], data["item"], headline(data), _provenance(data), *legend(data)]
+        texts += [failure[part] for failure in data["failures"] for part in ("name", "message")]
+        complete = all(isinstance(text, str) for text in texts) and "threshold" in data
+        complete = complete and all(isinstance(row["paths"], dict) for row in data["rows"])
+    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
+        complete = False
+    if not complete or not data["rows"]:
+        raise InputError(f"{str(path)!r} lacks a part that `segrefiner evaluate` writes; evaluate again")
+    return data
+
+
+def html_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
+    """One self-contained page, without scripts and without anything from elsewhere.
+
+    Args:
+        data: From `load_results`.
+        cases: Pictures of each kind. Where a file has gone, the page says so.
+        title: Heading.
+
+    Returns:
+        The HTML.
+    """
+    heading = title or _heading(data)
+    parts = [f"<h1>{escape(heading)}</h1>", f'<p class="lead">{escape(headline(data))}</p>']
+    parts.append(_html_table(summary_table(data)))
+    parts += [f"<p>{escape(line)}</p>" for line in legend(data)]
+    parts.append(f'<div class="plots">{"".join(f"<figure>{plot}</figure>" for plot in _plots(data))}</div>')
+    quality = quality_table(data)
+    if quality:
+        parts += ["<h2>Gain by quality of the coarse mask</h2>", _html_table(quality)]
+    for kind, rows in chosen_cases(data, cases).items():
+        parts.append(f"<h2>{escape(kind)}</h2>")
+        parts += [_html_case(data, row) for row in rows]
+    parts += _html_failures(data["failures"])
+    parts.append(f"<footer>{escape(_provenance(data))}</footer>")
+    return _PAGE.format(title=escape(heading), body="\n".join(parts))
+
+
+def markdown_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
+    """The same in Markdown: tables, and the distribution in characters; no pictures.
+
+    Args:
+        data: From `load_results`.
+        cases: Cases of each kind.
+        title: Heading.
+
+    Returns:
+        The text.
+    """
+    parts = [f"# {title or _heading(data)}", headline(data), as_markdown(summary_table(data)), *legend(data)]
+    values, label, _ = _distribution(data)
+    if values:
+        parts += [f"## {label}", f"```\n{_bars(values)}\n```"]
+    quality = quality_table(data)
+    if quality:
+        parts += ["## Gain by quality of the coarse mask", as_markdown(quality)]
+    for kind, rows in chosen_cases(data, cases).items():
+        parts += [f"## {kind}", as_markdown(cases_table(data, rows))]
+    if data["failures"]:
+        lines = [f"- {failure['name']}: {failure['message']}" for failure in data["failures"][:_MOST_LINES]]
+        parts += [f"## Not measured: {len(data['failures'])}", "\n".join(lines)]
+    parts.append(_provenance(data))
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(data: Json) -> str:
+    """The primary figure in one sentence; of several groups only how many there are."""
+    key, total, groups = data["primary"], len(data["rows"]), data["summary"]
+    counted = f"{total} {_plural(data['item'], total)}"
+    if len(groups) != 1:
+        return f"{counted} in {len(groups)} sets."
+    after = shown(data, key, groups[0]["after"].get(key))
+    if groups[0]["before"] is not None:
+        gain = shown(data, key, groups[0]["gain"].get(key), sign=True)
+        after = f"{shown(data, key, groups[0]['before'].get(key))} → {after} ({gain})"
+    return f"Mean {column_name(data, key)} {after}, {counted}."
+
+
+def chosen_cases(data: Json, count: int) -> dict[str, list[Json]]:
+    """The worst, the median and the best rows, by heading; each row once.
+
+    Args:
+        data: An evaluation.
+        count: How many of each kind, at most.
+    """
+    rows = ranked(data)
+    if not rows or not count:
+        return {}
+    if len(rows) < 3:
+        return {"Cases": rows}
+    each = min(count, len(rows) // 3)
+    middle = (len(rows) - each) // 2
+    what = "gain" if row_gain(data, rows[0]) is not None else column_name(data, data["primary"])
+    return {
+        f"Worst by {what}": rows[:each],
+        f"Median by {what}": rows[middle : middle + each],
+        f"Best by {what}": rows[-each:][::-1],
+    }
+
+
+def quality_table(data: Json) -> Table | None:
+    """Mean gain and harm in five parts of equal size, by the coarse masks' primary figure.
+
+    Args:
+        data: An evaluation.
+
+    Returns:
+        The table, or None with fewer than five rows that have coarse masks.
+    """
+    key = data["primary"]
+    rows = sorted(_compared(data), key=lambda row: float(row["before"][key]))
+    if len(rows) < _PARTS:
+        return None
+    lines = []
+    for part in np.array_split(np.arange(len(rows)), _PARTS):
+        chosen = [rows[index] for index in part]
+        gains = [row_gain(data, row) or 0.0 for row in chosen]
+        span = [shown(data, key, chosen[end]["before"][key]) for end in (0, -1)]
+        harmed = sum(gain < -HARMED for gain in gains)
+        means = [shown(data, key, value, sign=True) for value in (float(np.mean(gains)), float(np.median(gains)))]
+        lines.append([f"{span[0]} to {span[1]}", str(len(chosen)), *means, str(harmed)])
+    return [f"{column_name(data, key)} coarse", "n", "mean gain", "median gain", "harmed"], lines
+
+
+_PARTS = 5
+
+
+def _compared(data: Json) -> list[Json]:
+    return [row for row in data["rows"] if row_gain(data, row) is not None]
+
+
+def _distribution(data: Json) -> tuple[list[float], str, bool]:
+    """What the histogram shows: values in points, their name, and whether their sign matters."""
+    key = data["primary"]
+    factor = 100 if data["metrics"][key]["percent"] else 1
+    rows = _compared(data)
+    if rows:
+        gains = [factor * (row_gain(data, row) or 0.0) for row in rows]
+        return gains, f"Gain in {column_name(data, key)}, points", True
+    values = [factor * abs(rank(data, row) or 0.0) for row in ranked(data)]
+    return values, column_name(data, key), False
+
+
+def _plots(data: Json) -> list[str]:
+    values, label, signed = _distribution(data)
+    if not values:
+        return []
+    plots = [histogram(values, f"Distribution: {label}", label, signed=signed)]
+    rows = _compared(data)
+    if rows:
+        key = data["primary"]
+        factor = 100 if data["metrics"][key]["percent"] else 1
+        # Evenly through the rows, in case there are more than a page can hold.
+        rows = rows[:: 1 + len(rows) // _MOST_POINTS]
+        points = [(factor * row["before"][key], factor * (row_gain(data, row) or 0.0), row["name"]) for row in rows]
+        labels = (f"{column_name(data, key)} of the coarse mask", "Gain, points")
+        plots.append(scatter(points, "Gain against the coarse mask's quality", labels, _trend(points)))
+    return plots
+
+
+def _trend(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float]]:
+    """Medians in parts of equal size."""
+    if len(points) < 4 * _PARTS:
+        return []
+    ordered = sorted(points)
+    parts = [
+        np.array([ordered[index][:2] for index in part]) for part in np.array_split(range(len(ordered)), 2 * _PARTS)
+    ]
+    return [(float(np.median(part[:, 0])), float(np.median(part[:, 1]))) for part in parts]
+
+
+def _bars(values: Sequence[float]) -> str:
+    edges, counts = histogram_bins(values)
+    names = bin_names(values, edges)
+    width = max(len(name) for name in names)
+    unit = max(1.0, max(counts) / 50)
+    return "\n".join(
+        f"{name:>{width}}  {'#' * round(count / unit)} {count}" for name, count in zip(names, counts, strict=True)
+    )
+
+
+def _html_table(table: Table) -> str:
+    header, lines = table
+    starts = ["" if right else ' class="name"' for right in numeric_columns(table)]
+    head = "".join(f"<th{start}>{escape(cell)}</th>" for start, cell in zip(starts, header, strict=True))
+    body = ""
+    for line in lines:
+        cells = (f"<td{start}>{escape(cell)}</td>" for start, cell in zip(starts, line, strict=True))
+        body += f"<tr>{''.join(cells)}</tr>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _html_case(data: Json, row: Json) -> str:
+    header, lines = cases_table(data, [row])
+    facts = ", ".join(f"{name} {value}" for name, value in zip(header[1:], lines[0][1:], strict=True))
+    caption = f"<b>{escape(lines[0][0])}</b> {escape(facts)}"
+    if not row["paths"]:
+        return f"<p>{caption}</p>"
+    try:
+        pictures = case_pictures(data, row)
+    except (SegRefinerError, TypeError) as error:
+        return f"<figure><figcaption>{caption}<br>No picture: {escape(str(error))}</figcaption></figure>"
+    shots = []
+    for picture in pictures:
+        named = escape(picture.caption)
+        image = f'<div class="wide"><img src="{data_uri(picture.pixels)}" alt="{named}"></div>'
+        shots.append(f'<div class="shot">{image}<small>{named}</small></div>')
+    return f'<figure><figcaption>{caption}</figcaption><div class="shots">{"".join(shots)}</div></figure>'
+
+
+def _html_failures(failures: Sequence[Json]) -> Iterable[str]:
+    if not failures:
+        return []
+    told = [f"{failure['name']}: {failure['message']}" for failure in failures[:_MOST_LINES]]
+    lines = "".join(f"<li>{escape(line)}</li>" for line in told)
+    more = f"<p>and {len(failures) - _MOST_LINES} more</p>" if len(failures) > _MOST_LINES else ""
+    return [f"<details><summary>Not measured: {len(failures)}</summary><ul>{lines}</ul>{more}</details>"]
+
+
+def _heading(data: Json) -> str:
+    return f"Evaluation: {data['protocol']}"
+
+
+def _provenance(data: Json) -> str:
+    given = ", ".join(f"{name} {value}" for name, value in data["arguments"].items() if value is not None)
+    return f"segrefiner {data['segrefiner']}, evaluate {data['protocol']}; {given}"
+
+
+def _plural(word: str, count: int) -> str:
+    if count == 1:
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; --ink: #1c2126; --muted: #545d66; --line: #d5dae0; --paper: #ffffff;
+  --good: #1f7fc4; --bad: #d9542b; --mark: #6a7b8c; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8ebee; --muted: #a7b0b9; --line: #3a424b;
+  --paper: #15191d; --good: #5db2ee; --bad: #f58a64; --mark: #93a4b5; }} }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }}
+h1 {{ margin: .5rem 0; font-size: 1.6rem; line-height: 1.2; }}
+h2 {{ margin: 2rem 0 .5rem; font-size: 1.2rem; }}
+.lead {{ font-size: 1.15rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+.name {{ text-align: left; }}
+th {{ color: var(--muted); font-weight: 600; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }}
+.plots figure {{ max-width: 36rem; }}
+figure {{ margin: 1rem 0; }}
+.shots {{ display: flex; flex-wrap: wrap; align-items: start; gap: 1rem; }}
+.shot {{ max-width: 100%; }}
+@media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem; font-size: .85rem; }} th {{ white-space: normal; }} }}
+figcaption, li {{ overflow-wrap: anywhere; }}
+img {{ display: block; max-width: max(100%, 32rem); height: auto; margin-top: .4rem; }}
+small, footer, summary {{ color: var(--muted); }}
+footer {{ margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .5rem; font-size: .85rem;
+  overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

@@ -1,0 +1,128 @@
+"""COCO's run-length encodings and polygons, checked before any compiled code reads them.
+
+A run-length encoding is `{"size": [height, width], "counts": …}`: lengths of runs, column by column, background
+first. `counts` is a list of them, or COCO's compressed string, where each number takes one character per five
+bits and, from the fourth on, is the difference to the number two places earlier.
+
+Compiled mask libraries trust what they are given: counts that do not add up to the picture make them read or
+write beyond their memory. Everything here is NumPy.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import MaskError
+
+_FIRST = 48
+"""What the character of the value 0 is, "0"; 63 is "o"."""
+_MORE, _SIGN, _BITS = 0x20, 0x10, 0x1F
+_LONGEST = 7
+"""Characters of the longest number: 35 bits hold any count of a 32-bit picture and its sign."""
+
+
+def rle_runs(rle: Any, size: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Lengths of an encoding's runs, if it is one of a mask of this size.
+
+    Args:
+        rle: What stands in a COCO file, of any type.
+        size: `(height, width)` that it must have.
+
+    Returns:
+        `(N,)` int64, background and object in turns, which add up to `height * width`.
+
+    Raises:
+        MaskError: It is no run-length encoding, or of another size, or damaged.
+    """
+    if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
+        raise MaskError('segmentation is no run-length encoding: expected {"size": [height, width], "counts": …}')
+    if not _is_size(rle["size"]) or tuple(rle["size"]) != size:
+        given = _short(rle["size"])
+        raise MaskError(f"segmentation has the size {given} but the image is {list(size)} (height, width)")
+    counts = rle["counts"]
+    if isinstance(counts, str | bytes):
+        runs = _decompressed(counts)
+    elif isinstance(counts, list):
+        runs = _listed(counts)
+    else:
+        raise MaskError(f"counts is of the type {type(counts).__name__}: expected a string or a list of numbers")
+    if (runs < 0).any():
+        raise MaskError(f"counts hold the negative run {runs[runs < 0][0]}: the encoding is damaged")
+    # In Python's integers, because 64 bits overflow for absurd runs.
+    total = sum(runs.tolist())
+    if total != size[0] * size[1]:
+        raise MaskError(f"counts add up to {total} pixels, but the image has {size[0] * size[1]}")
+    return runs
+
+
+def check_polygons(polygons: Any, size: tuple[int, int]) -> None:
+    """Check that polygons can be drawn into a picture of this size.
+
+    Args:
+        polygons: What stands in a COCO file, of any type: a list of polygons `[x0, y0, x1, y1, …]`.
+        size: `(height, width)` of the picture. Corners may lie outside, by up to its own size.
+
+    Raises:
+        MaskError: There is none, or one has too few corners, an odd number of coordinates, or one that is no
+            number or far outside, which drawing would walk through step by step.
+    """
+    if not isinstance(polygons, list) or not polygons:
+        raise MaskError("segmentation is no list of polygons: expected [[x0, y0, x1, y1, …], …]")
+    height, width = size
+    for index, polygon in enumerate(polygons):
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise MaskError(f"polygon {index} is {_short(polygon)}: expected x and y of three corners or more")
+        if not all(_is_number(value) for value in polygon):
+            raise MaskError(f"polygon {index} holds something else than finite numbers")
+        for values, side, name in ((polygon[0::2], width, "x"), (polygon[1::2], height, "y")):
+            if min(values) < -side or max(values) > 2 * side:
+                reach = f"{min(values):.6g} to {max(values):.6g}"
+                raise MaskError(f"polygon {index} has {name} from {reach}, far outside the image of {side} pixels")
+
+
+def _decompressed(counts: str | bytes) -> npt.NDArray[np.int64]:
+    try:
+        text = counts.encode("ascii") if isinstance(counts, str) else counts
+    except UnicodeEncodeError:
+        raise MaskError("counts hold characters that no encoding has: it is damaged") from None
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - _FIRST
+    if not codes.size or codes.min() < 0 or codes.max() > _MORE + _BITS:
+        raise MaskError("counts are empty or hold characters that no encoding has: it is damaged")
+    ends = np.flatnonzero(codes & _MORE == 0) + 1
+    if not ends.size or ends[-1] != codes.size:
+        raise MaskError("counts end in the middle of a number: the encoding is cut off")
+    starts = np.concatenate([[0], ends[:-1]])
+    lengths = ends - starts
+    if lengths.max() > _LONGEST:
+        raise MaskError("counts hold a number that is too large: the encoding is damaged")
+    place = np.arange(codes.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((codes & _BITS) << (5 * place), starts)
+    negative = codes[ends - 1] & _SIGN != 0
+    values[negative] -= np.int64(1) << (5 * lengths[negative])
+    # Runs 0, 1 and 2 stand for themselves; later ones are the difference to the run two places earlier.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _listed(counts: Sequence[Any]) -> npt.NDArray[np.int64]:
+    for value in counts:
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 2**40:
+            raise MaskError(f"counts hold {_short(value)}: expected whole numbers")
+    return np.array(counts, np.int64)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value)
+
+
+def _is_number(value: Any) -> bool:
+    # The comparison is false for NaN and infinity, and whole numbers in JSON have no end.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

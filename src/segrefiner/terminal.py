@@ -1,0 +1,40 @@
+"""What the commands of the command line share."""
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from .errors import SegRefinerError
+
+T = TypeVar("T")
+
+
+def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command tell its user what is wrong in one line, and exit with 1."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SegRefinerError as error:
+            click.echo(f"segrefiner: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+def item_bar(title: str, total: int | None = None) -> Callable[[Iterable[T]], Iterable[T]]:
+    """A progress bar on standard error around a loop; silent where nobody watches.
+
+    Args:
+        title: What is being done.
+        total: How many items there are, for iterables that do not know.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return lambda items: track(items, title, total, console=console, disable=not console.is_terminal)

@@ -1,0 +1,289 @@
+"""Laws of training: stopping and resuming changes nothing, the recipe is kept, and it learns."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Generator
+
+from segrefiner.coarse import CoarseConfig
+from segrefiner.data import PackedPhotos, ViewConfig, pack_folder
+from segrefiner.errors import TrainingError
+from segrefiner.train import CHECKPOINT_NAME, LOG_NAME, TrainConfig, Trainer, draw_timesteps, train
+from segrefiner.unet import UNetConfig
+
+CPU = torch.device("cpu")
+TINY = UNetConfig(
+    model_channels=8,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    num_up_blocks=1,
+    attention_strides=(2,),
+    num_heads=2,
+    norm_groups=4,
+    stem_stride=2,
+    refine_channels=4,
+)
+RECIPE = TrainConfig(
+    model=TINY,
+    samples=48,
+    large_share=0.5,
+    small_size=16,
+    small_batch=4,
+    large_size=32,
+    large_batch=3,
+    warmup_steps=3,
+    seed=5,
+)  # 6 small steps and 8 large ones
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> PackedPhotos:
+    """Bright discs on dark ground: as easy as a photo can be."""
+    folder = tmp_path_factory.mktemp("photos")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    random = np.random.default_rng(0)
+    for i in range(5):
+        height, width = random.integers(40, 70, 2)
+        rows, columns = np.mgrid[:height, :width]
+        mask = np.hypot(rows - height / 2 - i, columns - width / 2) < 10 + 2 * i
+        photo = np.where(mask[..., None], 220, 40) + random.integers(-10, 10, (height, width, 3))
+        Image.fromarray(photo.astype(np.uint8)).save(folder / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    pack_folder(folder, folder / "pack")
+    return PackedPhotos(folder / "pack", CPU)
+
+
+def trainer(photos: PackedPhotos, config: TrainConfig = RECIPE, steps: int = 0) -> Trainer:
+    with torch.random.fork_rng():
+        made = Trainer(photos, config, CPU)
+    for _ in range(steps):
+        made.train_step()
+    return made
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def state(t: Trainer) -> dict[str, object]:
+    return {
+        "step": t.step,
+        "net": t.net.state_dict(),
+        "ema": t.ema.state_dict(),
+        "optimizer": t.optimizer.state_dict(),
+    }
+
+
+@pytest.mark.parametrize("before", [1, 5, 8])
+def test_a_resumed_run_equals_one_that_was_never_stopped(photos: PackedPhotos, tmp_path: Path, before: int) -> None:
+    after = 3  # from the small patches into the large ones, for 5
+    whole = trainer(photos, steps=before + after)
+    trainer(photos, steps=before).save(tmp_path / "checkpoint")
+    resumed = trainer(photos)
+    torch.rand(7)  # what else draws from the global generator does not matter
+    resumed.load(tmp_path / "checkpoint")
+    assert resumed.step == before
+    losses = [resumed.train_step() for _ in range(after)]
+    assert all(math.isfinite(float(row["loss"])) for row in losses)
+    assert same(state(resumed), state(whole))
+
+
+def test_the_seed_decides_everything(photos: PackedPhotos) -> None:
+    first, again, other = (trainer(photos, replace(RECIPE, seed=seed), steps=2) for seed in (1, 1, 2))
+    assert same(state(first), state(again))
+    assert not same(first.net.state_dict(), other.net.state_dict())
+
+
+def test_it_learns(photos: PackedPhotos) -> None:
+    config = replace(
+        RECIPE, samples=4000, large_share=0.0, small_batch=8, lr=5e-3, warmup_steps=5, views=ViewConfig(colour=0.0)
+    )
+    run = trainer(photos, config)
+    losses = [float(run.train_step()["loss"]) for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+
+
+def test_the_average_follows_the_weights(photos: PackedPhotos) -> None:
+    run = trainer(photos, replace(RECIPE, ema_decay=0.0))
+    assert same(run.ema.state_dict(), run.net.state_dict())
+    start = {k: v.clone() for k, v in run.net.state_dict().items()}
+    run.train_step()
+    # With no memory the average is the weights themselves.
+    assert not same(run.net.state_dict(), start)
+    for name, value in run.ema.state_dict().items():
+        torch.testing.assert_close(value, run.net.state_dict()[name], rtol=0, atol=1e-7)
+    slow = trainer(photos, steps=4)
+    between = [float((slow.ema.state_dict()[k] - slow.net.state_dict()[k]).abs().sum()) for k in slow.net.state_dict()]
+    assert sum(between) > 0
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    config = TrainConfig(samples=16_000, large_share=0.0, small_batch=16, lr=2.0, warmup_steps=100, decay_share=0.4)
+    rates = [config.lr_at(step) for step in range(config.steps + 1)]
+    assert config.steps == 1000
+    np.testing.assert_allclose(rates[:100], 2 * np.arange(1, 101) / 100)
+    np.testing.assert_allclose(rates[99:601], 2)
+    np.testing.assert_allclose(rates[600:], 2 * np.arange(400, -1, -1) / 400, atol=1e-12)
+    assert rates[0] > 0 and rates[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [RECIPE, TrainConfig(), TrainConfig(samples=1000, large_share=0.0), TrainConfig(samples=1000, large_share=1.0)],
+)
+def test_small_patches_come_first_and_every_sample_is_counted(config: TrainConfig) -> None:
+    plan = [config.size_and_batch(step) for step in range(config.steps)]
+    sizes = [size for size, _ in plan]
+    assert sizes == sorted(sizes)
+    assert sizes.count(config.small_size) == config.small_steps
+    counts = np.cumsum([0] + [count for _, count in plan])
+    assert [config.samples_before(step) for step in range(config.steps + 1)] == counts.tolist()
+    assert abs(int(counts[-1]) - config.samples) <= config.small_batch + config.large_batch
+    large = config.samples * config.large_share
+    assert abs(sum(c for s, c in plan if s == config.large_size) - large) <= config.large_batch
+
+
+def test_every_photo_is_seen_once_per_epoch(photos: PackedPhotos) -> None:
+    run = trainer(photos, replace(RECIPE, samples=200, small_batch=7))  # a batch holds more than an epoch
+    seen: list[int] = []
+    for step in range(run.config.steps):
+        run.step = step
+        seen += run._indices(run.config.size_and_batch(step)[1]).tolist()
+    epochs = [seen[i : i + 5] for i in range(0, len(seen) - 4, 5)]
+    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2
+
+
+def test_timesteps_are_uniform_but_for_the_coarse_share() -> None:
+    count, share = 20_000, 0.35
+    timesteps = draw_timesteps(count, share, Generator().manual_seed(0))
+    assert timesteps.dtype == torch.int64 and timesteps.min() >= 0 and timesteps.max() == 5
+    expected = np.full(6, (1 - share) / 6)
+    expected[5] += share
+    np.testing.assert_allclose(np.bincount(timesteps) / count, expected, atol=4 * 0.5 / math.sqrt(count))
+    assert (draw_timesteps(50, 1.0, Generator().manual_seed(0)) == 5).all()
+
+
+def test_a_recipe_is_plain_json() -> None:
+    values = RECIPE.to_dict()
+    assert UNetConfig.from_dict(json.loads(json.dumps(values))["model"]) == TINY
+    assert json.loads(json.dumps(values))["views"]["zoom"] == [0.5, 1.4]
+
+
+CHANGES: dict[str, tuple[dict[str, object], list[str]]] = {
+    "rate": ({"lr": 0.5}, ["lr", "0.001", "0.5"]),
+    "seed and batch": ({"seed": 6, "small_batch": 2}, ["seed", "5", "6", "small_batch", "4", "2"]),
+    "coarse masks": ({"coarse": CoarseConfig(perfect=0.77)}, ["coarse", "0.77"]),
+    "views": ({"views": ViewConfig(zoom=(0.5, 7.25))}, ["views", "7.25"]),
+    "model": ({"model": replace(TINY, num_heads=1)}, ["model", "num_heads"]),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES.keys())
+def test_another_recipe_is_refused(
+    photos: PackedPhotos, tmp_path: Path, change: dict[str, object], said: list[str]
+) -> None:
+    trainer(photos, steps=1).save(tmp_path / "checkpoint")
+    other = trainer(photos, replace(RECIPE, **change))
+    before = {k: v.clone() for k, v in other.net.state_dict().items()}
+    with pytest.raises(TrainingError) as caught:
+        other.load(tmp_path / "checkpoint")
+    for words in [*said, str(tmp_path / "checkpoint")]:
+        assert words in str(caught.value)
+    assert "warmup_steps" not in str(caught.value)
+    assert other.step == 0 and same(other.net.state_dict(), before)
+
+
+def test_a_run_can_be_made_longer_where_its_past_stays_the_same(photos: PackedPhotos, tmp_path: Path) -> None:
+    trainer(photos, steps=4).save(tmp_path / "checkpoint")  # still small patches, at the full rate
+    longer = trainer(photos, replace(RECIPE, samples=96))
+    longer.load(tmp_path / "checkpoint")
+    assert longer.step == 4
+    longer.train_step()
+    assert same(state(longer), state(trainer(photos, replace(RECIPE, samples=96), steps=5)))
+
+
+def test_a_length_that_would_have_changed_the_past_is_refused(photos: PackedPhotos, tmp_path: Path) -> None:
+    trainer(photos, steps=10).save(tmp_path / "checkpoint")  # four of them at the large size
+    longer = trainer(photos, replace(RECIPE, samples=96))  # here they would have been small ones
+    with pytest.raises(TrainingError, match="samples"):
+        longer.load(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 99])
+def test_a_broken_checkpoint_is_refused(photos: PackedPhotos, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / CHECKPOINT_NAME
+    trainer(photos, steps=1).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TrainingError, match=CHECKPOINT_NAME):
+        train(trainer(photos), tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"weight": torch.zeros(3)}, [1, 2]], ids=["bare weights", "a list"])
+def test_another_file_of_torch_s_is_no_checkpoint(photos: PackedPhotos, tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(TrainingError, match=CHECKPOINT_NAME):
+        trainer(photos).load(tmp_path / CHECKPOINT_NAME)
+
+
+def test_no_time_leaves_a_checkpoint_that_goes_on(photos: PackedPhotos, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    stops = 0
+    while not train(trainer(photos), folder, max_minutes=0.0, log_every=1):
+        assert (folder / CHECKPOINT_NAME).is_file()
+        stops += 1
+        assert stops < RECIPE.steps  # every call gets on by a step
+    end = trainer(photos)
+    end.load(folder / CHECKPOINT_NAME)
+    assert same(state(end), state(trainer(photos, steps=RECIPE.steps)))
+    rows = [json.loads(line) for line in (folder / LOG_NAME).read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, RECIPE.steps + 1))
+    # A run that is over stays as it is.
+    assert train(trainer(photos), folder)
+    assert len((folder / LOG_NAME).read_text().splitlines()) == RECIPE.steps
+
+
+def test_the_log_is_json_and_says_what_happened(photos: PackedPhotos, tmp_path: Path) -> None:
+    heard: list[dict[str, float]] = []
+    assert train(trainer(photos), tmp_path, log_every=4, on_log=heard.append)
+    rows = [json.loads(line) for line in (tmp_path / LOG_NAME).read_text().splitlines()]
+    assert [row["step"] for row in rows] == [row["step"] for row in heard] == [4, 8, 12]
+    for row, said in zip(rows, heard, strict=True):
+        assert {k: pytest.approx(v, abs=1e-5) for k, v in said.items()} == row
+        assert row["loss"] == pytest.approx(row["bce"] + 5 * row["texture"], abs=1e-4)
+        assert row["samples"] == RECIPE.samples_before(int(row["step"]))
+        assert row["lr"] == pytest.approx(RECIPE.lr_at(int(row["step"]) - 1), abs=1e-5)
+        assert row["gradient_norm"] > 0 and row["samples_per_second"] > 0 and row["minutes"] >= 0
+
+
+def diverging(photos: PackedPhotos) -> Trainer:
+    """A run whose weights are beyond all numbers after a step or two."""
+    return trainer(photos, replace(RECIPE, lr=1e30, warmup_steps=0))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(photos: PackedPhotos, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf).*lower lr"):
+        train(diverging(photos), tmp_path, log_every=1)
+
+
+def test_what_is_on_disk_after_that_is_still_good(photos: PackedPhotos, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError):
+        train(diverging(photos), tmp_path, log_every=6, checkpoint_minutes=0.0)
+    if (tmp_path / CHECKPOINT_NAME).exists():
+        saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
+        assert all(bool(v.isfinite().all()) for part in ("net", "ema") for v in saved[part].values())
