@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
@@ -245,7 +245,7 @@ class PackedPhotos:
                     raise InputError(f"{path} is no pack of photos: make one with `segrefiner data pack FOLDER {path}`")
                 self.names: list[str] = json.loads(metadata["names"])
                 columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in _PARTS]
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
         with ThreadPoolExecutor() as pool:
             photos = list(pool.map(_photo_levels, zip(*columns, strict=True)))

@@ -34,7 +34,9 @@ class Box:
 
     def clip(self, height: int, width: int) -> "Box":
         """The part inside a picture of this size."""
-        return Box(max(0, self.x0), max(0, self.y0), min(width, self.x1), min(height, self.y1))
+        x0, x1 = (min(max(0, x), width) for x in (self.x0, self.x1))
+        y0, y1 = (min(max(0, y), height) for y in (self.y0, self.y1))
+        return Box(x0, y0, x1, y1)
 
     def grow(self, margin: int) -> "Box":
         """Larger by `margin` on every side."""
@@ -55,12 +57,16 @@ class Box:
         if inner == self:
             return part
         result = picture.new_tensor(fill).view(-1, 1, 1).expand(len(picture), 1, 1).repeat(1, self.height, self.width)
+        if not part.numel():
+            return result
         result[:, inner.y0 - self.y0 : inner.y1 - self.y0, inner.x0 - self.x0 : inner.x1 - self.x0] = part
         return result
 
     def paste(self, patch: Tensor, picture: Tensor) -> None:
         """Writes `patch` `(C, height, width)` into `picture` `(C, H, W)` in place; what lies beyond it is dropped."""
         inner = self.clip(*picture.shape[-2:])
+        if not (inner.width and inner.height):
+            return
         picture[:, inner.y0 : inner.y1, inner.x0 : inner.x1] = patch[
             :, inner.y0 - self.y0 : inner.y1 - self.y0, inner.x0 - self.x0 : inner.x1 - self.x0
         ]

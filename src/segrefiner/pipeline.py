@@ -90,7 +90,8 @@ def find_objects(mask: Tensor, config: PipelineConfig) -> list[Box]:
     margin = (config.context - 1) / 2
     grown = [b.grow(math.ceil(margin * b.longest)) for b in boxes]
     groups = (group.clip(*mask.shape) for group in merge_overlapping(grown))
-    return [_shift(inner, g) for g in groups if (inner := mask_box(g.crop(mask[None])[0]))]
+    tight = [_shift(inner, g) for g in groups if (inner := mask_box(g.crop(mask[None])[0]))]
+    return sorted(tight, key=lambda b: (b.y0, b.x0))
 
 
 def _shift(box: Box, origin: Box) -> Box:
@@ -197,13 +198,15 @@ class Canvas:
         done = 0
         for start in range(0, len(views), self.batch_size):
             part = views[start : start + self.batch_size]
-            for state in sample(self.network, *self._shown(part), timesteps, monotone(self._thresholds(part))):
+            photos, masks = self._shown(part)
+            for state in sample(self.network, photos, masks, timesteps, monotone(self._thresholds(part))):
                 done += len(part)
                 self.on_progress(Progress(stage, done, len(views) * len(timesteps), state))
-            for view, result in zip(part, state.probability, strict=True):
-                self._add(view, result, total, weight)
+            for view, result, shown in zip(part, state.probability, masks, strict=True):
+                self._add(view, result, shown, total, weight)
         # Where the windows of the views sum to less than one, the rest is the mask as it was.
         self.probability = (total + (1 - weight).clamp(min=0) * self.probability) / weight.clamp(min=1)
+        self.probability.clamp_(0, 1)
 
     def _shown(self, views: Sequence[View]) -> tuple[Tensor, Tensor]:
         size = self.config.patch
@@ -217,7 +220,7 @@ class Canvas:
         tiles = [pixel_thresholds(x0, y0, size, size, self.seed)[None] for x0, y0 in corners]
         return torch.stack(tiles).to(self.image.device)
 
-    def _add(self, view: View, result: Tensor, total: Tensor, weight: Tensor) -> None:
+    def _add(self, view: View, result: Tensor, shown: Tensor, total: Tensor, weight: Tensor) -> None:
         height, width = self.probability.shape
         inner = view.box.clip(height, width)
         here = (slice(inner.y0, inner.y1), slice(inner.x0, inner.x1))
@@ -227,7 +230,14 @@ class Canvas:
         )
         ramp = max(1, round(self.config.overlap * view.scale / 2))
         weights = window(view.box, height, width, ramp).to(result.device)[there]
-        total[here] += weights * resize(result, view.box.height, view.box.width)[0][there]
+        new = resize(result, view.box.height, view.box.width)[0][there]
+        if view.scale > 1:
+            # A view that shows the mask shrunk says nothing of details it cannot show: where it agrees, they stay.
+            changed = ((result >= 0.5).float() != shown).float()
+            new = torch.where(
+                resize(changed, view.box.height, view.box.width)[0][there] > 0, new, self.probability[here]
+            )
+        total[here] += weights * new
         weight[here] += weights
 
 
@@ -272,18 +282,25 @@ def refine_mask(
         tiles = [tile for region in large for tile in contour_tiles(uncertain, region, scale, config)]
         canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale}")
         scale //= 2
-    for region in regions:
-        _settle(canvas.probability, mask, region.clip(height, width), config)
+    areas = [view.box.union(region).clip(height, width) for view, region in zip(views, regions, strict=True)]
+    for index, area in enumerate(areas):
+        mine = torch.zeros_like(mask)
+        mine[area.y0 : area.y1, area.x0 : area.x1] = True
+        for other in objects[:index] + objects[index + 1 :]:
+            grown = other.grow(math.ceil(other.longest * (config.context - 1) / 2)).clip(height, width)
+            mine[grown.y0 : grown.y1, grown.x0 : grown.x1] = False
+        own = objects[index]
+        mine[own.y0 : own.y1, own.x0 : own.x1] = True
+        _settle(canvas.probability, mask, mine, config)
     return canvas.probability
 
 
-def _settle(probability: Tensor, mask: Tensor, region: Box, config: PipelineConfig) -> None:
+def _settle(probability: Tensor, mask: Tensor, here: Tensor, config: PipelineConfig) -> None:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
     The better the coarse mask agrees with the refined one already, the less there is to gain and the more confidence a
     change must have. Where the two have hardly anything in common, the coarse mask comes back whole.
     """
-    here = (slice(region.y0, region.y1), slice(region.x0, region.x1))
     refined, coarse = probability[here], mask[here]
     agreement = int(((refined >= 0.5) & coarse).sum()) / max(1, int(((refined >= 0.5) | coarse).sum()))
     if agreement < config.keep_iou:

@@ -223,13 +223,14 @@ class Trainer:
         """Continues from a checkpoint. Raises `TrainingError` where its recipe is another one."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
+            saved, step = json.loads(state["config"]), state["step"]
         except Exception as error:
             raise TrainingError(f"{path} cannot be read as a checkpoint ({error}): delete it to start anew") from error
-        self._check_recipe(json.loads(state["config"]), state["step"], path)
+        self._check_recipe(saved, step, path)
         self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step = step
 
     def _check_recipe(self, saved: dict[str, Any], steps_taken: int, path: Path) -> None:
         mine = json.loads(json.dumps(self.config.to_dict()))
@@ -279,10 +280,7 @@ def train(
         now = time.monotonic()
         if trainer.step % log_every == 0:
             row = {"step": float(trainer.step)} | {name: value.item() for name, value in values.items()}
-            if not math.isfinite(row["loss"]):
-                raise TrainingError(
-                    f"the loss became {row['loss']} at step {trainer.step}: continue from {checkpoint} with a lower lr"
-                )
+            _check_finite(values, trainer.step, checkpoint)
             seen = trainer.config.samples_before(trainer.step)
             row |= {"samples": float(seen), "lr": trainer.config.lr_at(trainer.step - 1)}
             row |= {"samples_per_second": (seen - samples) / (now - logged), "minutes": (now - started) / 60}
@@ -291,9 +289,19 @@ def train(
                 log.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
             on_log(row)
         if now - saved > 60 * checkpoint_minutes:
+            _check_finite(values, trainer.step, checkpoint)
             trainer.save(checkpoint)
             saved = now
-        if now - started > 60 * max_minutes:
+        if now - started > 60 * max_minutes or trainer.step >= trainer.config.steps:
+            _check_finite(values, trainer.step, checkpoint)
             break
     trainer.save(checkpoint)
     return trainer.step >= trainer.config.steps
+
+
+def _check_finite(values: dict[str, Tensor], step: int, checkpoint: Path) -> None:
+    """Raises `TrainingError` before numbers that are none get into a checkpoint."""
+    for name in ("loss", "gradient_norm"):
+        value = values[name].item()
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss became {value} at step {step}: continue from {checkpoint} with a lower lr")
