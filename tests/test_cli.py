@@ -58,9 +58,11 @@ def test_refine_writes_mask_and_overlay(files: Path) -> None:
 
 
 def test_soft_output_is_the_probability(files: Path) -> None:
-    assert refine(files, "--soft").exit_code == 0
+    photos = Path(__file__).parent / "data" / "parity"
+    given = ("refine", photos / "CCP_0016.jpg", photos / "CCP_0016_coarse.png", "-o", files / "out.png")
+    assert run(*given, "--soft").exit_code == 0
     soft = np.asarray(Image.open(files / "out.png"))
-    assert refine(files).exit_code == 0
+    assert run(*given).exit_code == 0
     hard = np.asarray(Image.open(files / "out.png")) > 0
     assert len(np.unique(soft)) > 2
     np.testing.assert_array_equal(soft >= 128, hard)
