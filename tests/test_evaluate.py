@@ -197,6 +197,28 @@ def test_unreadable_files_are_named_and_the_run_goes_on(
     assert "| predicted |   2 |" in result.stdout
 
 
+def test_names_cannot_steer_the_terminal_and_hidden_files_are_none(folders: Path) -> None:
+    os.rename(folders / "truth" / "deep" / "b.png", folders / "truth" / "deep" / "b\x1b[2J\nb|.png")
+    (folders / "truth" / "deep" / "._c.png").write_bytes(b"resource fork")
+    os.rename(folders / "predicted" / "deep" / "b.png", folders / "predicted" / "deep" / "b\x1b[2J\nb|.png")
+    result = run("folder", folders / "truth", folders / "predicted")
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.output
+    assert r"deep/b\x1b\[2J\nb\|" in result.stdout
+
+
+def test_a_closed_pipe_costs_no_results(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("segrefiner.cli_evaluate.say", closed)
+    result = run("folder", folders / "truth", folders / "predicted", "--json", folders / "a.json", "--csv",
+                 folders / "a.csv")  # fmt: skip
+    assert result.exit_code != 0
+    assert len(json.loads((folders / "a.json").read_text())["rows"]) == 3
+    assert (folders / "a.csv").read_text().count("\n") == 4
+
+
 def test_nothing_to_do_is_an_error(folders: Path) -> None:
     (folders / "empty").mkdir()
     for arguments in (
@@ -369,6 +391,22 @@ def test_dis_lists_what_is_missing(dis: Path) -> None:
     assert set(DIS_SETS) >= {"DIS-VD", "DIS-TE1", "DIS-TE4"}
 
 
+def test_dis_sets_with_refined_masks_alone_are_named(dis: Path) -> None:
+    for path in (dis / "coarse" / "unet" / "DIS-TE2").iterdir():
+        path.unlink()
+    (dis / "coarse" / "unet" / "DIS-TE2").rmdir()
+    _, failures = dis_cases(dis, dis / "coarse", dis / "refined")
+    assert [failure.name for failure in failures] == ["unet/DIS-TE2"]
+
+
+def test_dis_masks_of_zeros_and_ones_are_not_taken_for_empty_ones(dis: Path) -> None:
+    save(dis / "coarse" / "unet" / "DIS-VD" / "a.png", COARSE["a"].astype(np.uint8))
+    result = run("dis", dis, "--coarse", dis / "coarse" / "unet", "--set", "DIS-VD")
+    assert result.exit_code == 3 and "holds nothing above 1" in result.stderr
+    save(dis / "coarse" / "unet" / "DIS-VD" / "a.png", np.zeros(SIZE, np.uint8))
+    assert run("dis", dis, "--coarse", dis / "coarse" / "unet", "--set", "DIS-VD").exit_code == 0
+
+
 FRAME = (24, 40)
 
 
@@ -486,6 +524,20 @@ def test_davis_single_object(davis: Path) -> None:
     assert row["after"]["j"] == pytest.approx(area / (area + 1)) and row["label"] is None
     result = run("davis", davis, davis / "results", "--split", "val")
     assert result.exit_code == 1 and "has the index 255" in result.stderr and "--single-object" in result.stderr
+
+
+def test_davis_masks_of_one_object_are_told_the_option(davis: Path) -> None:
+    for step in range(7):
+        one = (labels_of(step) == 1).astype(np.uint8) * 255
+        save_labels(davis / "Annotations" / "480p" / "one" / f"{step:05d}.png", one)
+    result = run("davis", davis, davis / "results")
+    assert result.exit_code == 3 and "--single-object" in result.stderr
+
+
+def test_davis_frames_without_truth_are_named(davis: Path) -> None:
+    save_labels(davis / "results" / "two" / "00099.png", labels_of(1))
+    result = run("davis", davis, davis / "results")
+    assert result.exit_code == 3 and "two/00099: the true mask is missing" in result.stderr
 
 
 def test_davis_names_bad_frames_and_goes_on(davis: Path) -> None:

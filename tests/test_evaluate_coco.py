@@ -408,7 +408,6 @@ def test_unknown_ids_are_told_once(tmp_path: Path) -> None:
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"{}", "expected a list of objects"),
         (b"[1]", "expected a list of objects"),
-        (b"[]", "no detection that can be scored"),
     ],
 )
 def test_broken_files_are_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -420,6 +419,17 @@ def test_broken_files_are_told_in_one_line(tmp_path: Path, content: bytes, said:
     assert "broken.json" in result.stderr and said in result.stderr
     result = run(broken, write_detections(tmp_path / "found.json"))
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "broken.json" in result.stderr
+
+
+def test_without_a_sound_detection_every_figure_is_zero(tmp_path: Path) -> None:
+    truth = coco_file(tmp_path / "truth.json")
+    sound = write_detections(tmp_path / "found.json")
+    for records in ([], [{"image_id": 1}]):
+        result = run(truth, write(tmp_path / "none.json", records), "--coarse", sound, "--json", tmp_path / "out.json")
+        assert result.exit_code == 3
+        assert "none.json: it has no detection that can be scored" in result.stderr
+        summary = json.loads((tmp_path / "out.json").read_text())["summary"][0]
+        assert summary["after"]["ap"] == 0 < summary["before"]["ap"]
 
 
 @QUICK

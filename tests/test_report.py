@@ -257,6 +257,17 @@ def test_names_cannot_write_into_the_page(results: Path) -> None:
     assert page.count("script") == 0
 
 
+def test_names_that_are_no_unicode_or_markdown_stay_names(results: Path) -> None:
+    def edit(data: dict[str, Any]) -> None:
+        data["rows"][0]["name"] = "caf\udce9 <b>[link](http://a.b)|"
+
+    page, text = results.with_name("report.html"), results.with_name("report.md")
+    done = run("report", edited(results, edit), "-o", page, "--markdown", text, "--cases", 50)
+    assert done.exit_code == 0, done.output
+    assert "caf\\udce9" in page.read_text()
+    assert r"\<b>\[link](http://a.b)\|" in text.read_text()
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import InputError
-from .terminal import errors_in_one_line, item_bar
+from .terminal import errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from .evaluate import Case, Failure, Row, Scores
@@ -139,7 +139,7 @@ def dis(
     keys = _figures(keys, SOFT_FIGURES)
     found = dis_cases(root, coarse, predicted, sets)
     columns = tuple({"iou": "set_iou", "max_f": "set_max_f"}.get(key, key) for key in keys)
-    given = _given(root=root, coarse=coarse, predicted=predicted)
+    given = _given(root=root, coarse=coarse, predicted=predicted, sets=", ".join(sets) or None)
     results = Results("dis", "image", "iou", columns, given, _HALF)
     _run(results, found, read_grey, partial(score_soft, keys=keys), _HALF, workers)
     _finish(results, json_path, csv_path)
@@ -177,6 +177,7 @@ def coco(
     truth = load_truth(annotations, all_images=all_images, progress=item_bar("annotations"))
     columns = tuple(f"{prefix}ap{part}" for prefix in KINDS for part in ("", "50", "75", "_small", "_medium", "_large"))
     given = _given(annotations=annotations, detections=detections, coarse=coarse, max_dets=max_dets)
+    given["all_images"] = all_images or None
     results = Results("coco", "category", "ap", columns, given, notes=truth.notes)
     after, failures = load_detections(detections, truth, progress=item_bar("detections"))
     before = None
@@ -240,12 +241,13 @@ def report(results: Path, output: Path, markdown_path: Path | None, cases: int, 
         check_output(markdown_path, suffix=".md")
     data = load_results(results)
     page = html_report(data, cases=cases, title=title)
-    atomic_write(output, lambda stream: stream.write(page.encode()))
-    click.echo(f"{output}: {len(data['rows'])} rows, {len(page) / 1e6:.1f} MB")
+    # File names may hold bytes that are no Unicode.
+    atomic_write(output, lambda stream: stream.write(page.encode("utf-8", "backslashreplace")))
+    say(f"{output}: {len(data['rows'])} rows, {len(page) / 1e6:.1f} MB")
     if markdown_path is not None:
         text = markdown_report(data, cases=cases, title=title)
-        atomic_write(markdown_path, lambda stream: stream.write(text.encode()))
-        click.echo(str(markdown_path))
+        atomic_write(markdown_path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
+        say(str(markdown_path))
 
 
 def _run(
@@ -267,16 +269,17 @@ def _run(
 def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
     """Take items in; failures are named at once."""
     from .evaluate import Failure
+    from .evaluate_tables import printable
 
     for item in items:
         results.add(item)
         if isinstance(item, Failure):
             # Not click.echo: a progress bar catches what goes to sys.stderr and keeps out of its way.
-            print(f"segrefiner: {item}", file=sys.stderr)
+            print(f"segrefiner: {printable(str(item))}", file=sys.stderr)
 
 
 def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
-    """Print the tables, write the files, and exit as the group's help says."""
+    """Write the files, print the tables, and exit as the group's help says."""
     from .evaluate_tables import as_markdown, cases_table, legend, ranked, summary_table
     from .output import atomic_write
 
@@ -285,17 +288,18 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
             f"nothing could be measured ({len(results.failures)} problems); check the layout and the paths"
         )
     data = results.to_json()
-    click.echo(as_markdown(summary_table(data)))
-    rows = ranked(data)
-    few = max(1, min(_CASES, len(rows) // 2))
-    for title, chosen in (("worst", rows[:few]), ("best", rows[-few:][::-1])):
-        click.echo(f"\n{title}\n\n{as_markdown(cases_table(data, chosen))}")
-    click.echo("\n".join(["", *legend(data)]))
+    # Files first: a closed pipe or terminal must not cost hours of measuring.
     if json_path is not None:
         text = json.dumps(data, indent=1)
         atomic_write(json_path, lambda stream: stream.write(text.encode()))
     if csv_path is not None:
         atomic_write(csv_path, lambda stream: stream.write(results.to_csv().encode("utf-8", "surrogateescape")))
+    say(as_markdown(summary_table(data)))
+    rows = ranked(data)
+    few = max(1, min(_CASES, len(rows) // 2))
+    for title, chosen in (("worst", rows[:few]), ("best", rows[-few:][::-1])):
+        say(f"\n{title}\n\n{as_markdown(cases_table(data, chosen))}")
+    say("\n".join(["", *legend(data)]))
     if results.failures:
         print(
             f"segrefiner: the figures are incomplete, {len(results.failures)} problems are named above", file=sys.stderr

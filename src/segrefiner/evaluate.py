@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import metrics, metrics_dis
-from .errors import InputError, MaskError, SizeMismatchError, reason
+from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError, reason
 from .io import read_image, read_mask
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -205,11 +206,13 @@ def read_grey(path: Path) -> Grey:
     """Read a soft mask as `(H, W)` uint8, 0-255.
 
     Raises:
-        InputError: The file cannot be read, or is coloured.
+        InputError: The file cannot be read, or is coloured, or holds 0 and 1, which would count as empty.
     """
     pixels = read_image(path)
     if not (pixels == pixels[..., :1]).all():
         raise MaskError(f"mask {str(path)!r} has colours, expected grey values from 0 to 255")
+    if pixels.max() == 1:
+        raise MaskError(f"mask {str(path)!r} holds nothing above 1, expected grey values to 255; multiply it by 255")
     return pixels[..., 0]
 
 
@@ -240,7 +243,10 @@ def measure(
     else:
         # Not forked: libraries that have started threads by now do not survive that.
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            yield from pool.map(one, cases)
+            try:
+                yield from pool.map(one, cases)
+            except BrokenProcessPool as error:
+                raise SegRefinerError("a process died, mostly for lack of memory; use fewer --workers") from error
 
 
 def _measured(

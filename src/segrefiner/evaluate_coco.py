@@ -90,7 +90,8 @@ def load_truth(path: Path, *, all_images: bool = False, progress: Progress = ite
     listed = {image["id"] for image in data["images"] if _is_id(image.get("id"))}
     _add_annotations(truth, progress(data["annotations"]), mapping, listed)
     if not truth.sizes or not truth.dataset["annotations"]:
-        raise InputError(f"{str(path)!r} has no annotation that can be scored; first problem: {_first(truth.failures)}")
+        first = str(truth.failures[0]) if truth.failures else "it is empty"
+        raise InputError(f"{str(path)!r} has no annotation that can be scored; first problem: {first}")
     return truth
 
 
@@ -107,10 +108,10 @@ def load_detections(path: Path, truth: Truth, *, progress: Progress = iter) -> t
 
     Returns:
         The sound ones as faster-coco-eval reads them, and a failure for each damaged one, by its position in the
-        file, and for each unknown image or category.
+        file, for each unknown image or category, and if none is left.
 
     Raises:
-        InputError: The file is no such file, or no detection in it is sound.
+        InputError: The file is no such file.
         MissingExtraError: faster-coco-eval is not installed.
     """
     data = read_json(path)
@@ -141,7 +142,7 @@ def load_detections(path: Path, truth: Truth, *, progress: Progress = iter) -> t
         )
     failures += _unknown(strange, truth, path)
     if not detections:
-        raise InputError(f"{str(path)!r} has no detection that can be scored; first problem: {_first(failures)}")
+        failures.append(Failure(path.name, "it has no detection that can be scored, so every AP is 0"))
     return detections, failures
 
 
@@ -351,7 +352,3 @@ def _real(record: Json, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
         raise MaskError(f"{key} is {value!r:.40}: expected a finite number")
     return float(value)
-
-
-def _first(failures: list[Failure]) -> str:
-    return str(failures[0]) if failures else "it is empty"

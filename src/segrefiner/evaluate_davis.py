@@ -155,15 +155,20 @@ def _measured(sequence: Sequence, single_object: bool) -> Iterator[Row | Failure
         truth = read(sequence.truth, frame)
         return np.where(truth == VOID, 0, truth)
 
-    frames = sorted(path.name for path in sequence.truth.glob("*.png"))
+    frames = _frames(sequence.truth)
     if len(frames) < 3:
         raise InputError(
             f"{str(sequence.truth)!r} has {len(frames)} frames: expected 3 or more, as the ends do not count"
         )
     objects = int(read_truth(frames[0]).max())
-    if not objects:
-        raise InputError(f"the first frame {str(sequence.truth / frames[0])!r} has no objects")
+    if not 0 < objects < VOID:
+        raise InputError(
+            f"the first frame {str(sequence.truth / frames[0])!r} has {objects} objects, expected 1 to {VOID - 1}; "
+            "masks of one object that hold 0 and 255 are for --single-object"
+        )
     folders = [folder for folder in (sequence.coarse, sequence.predicted) if folder is not None]
+    for path in (folder / frame for folder in folders for frame in _frames(folder) if frame not in frames):
+        yield Failure(f"{sequence.name}/{path.stem}", f"the true mask is missing in {str(sequence.truth)!r}")
     tracks = [[_Track() for _ in range(objects)] for _ in folders]
     used = []
     for frame in frames[1:-1]:
@@ -210,12 +215,16 @@ def _row(sequence: Sequence, frames: list[str], tracks: list[_Track], name: str,
     return Row(name, after.scores(), scores, paths=paths, label=label)
 
 
+def _frames(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
+
+
 def _folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def _listed(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split()
+        return list(dict.fromkeys(path.read_text(encoding="utf-8-sig").split()))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the list of sequences {str(path)!r} cannot be read ({reason(error)})") from error

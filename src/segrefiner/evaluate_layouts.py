@@ -4,7 +4,8 @@ Every function returns the cases that are complete, and a failure for each that 
 everything that is missing is listed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import InputError
@@ -91,7 +92,8 @@ def dis_cases(root: Path, coarse: Path | None = None, predicted: Path | None = N
         root: The folder of the sets.
         coarse: Coarse predictions, `SET/NAME.png` of one model, or `MODEL/SET/NAME.png` of several.
         predicted: Refined masks, laid out as the coarse ones. Without it, the coarse masks are what is measured.
-        sets: Which sets, of `DIS_SETS`; by default all those of which both `root` and the model have a folder.
+        sets: Which sets, of `DIS_SETS`; by default all those of which `root` has a folder, and the model has one of
+            coarse or refined masks.
 
     Raises:
         InputError: One of them is no folder, or there is no set in it.
@@ -102,11 +104,10 @@ def dis_cases(root: Path, coarse: Path | None = None, predicted: Path | None = N
     there = [name for name in DIS_SETS if (_folder(root) / name / "gt").is_dir()]
     if not there:
         raise InputError(f"{str(root)!r} has none of the folders {', '.join(f'{name}/gt' for name in DIS_SETS)}")
-    models = _models(given[0])
     cases: list[Case] = []
     failures: list[Failure] = []
-    for model in models:
-        for name in sets or [name for name in there if (given[0] / model / name).is_dir()]:
+    for model in sorted({model for folder in given for model in _models(folder)}):
+        for name in sets or [name for name in there if any((folder / model / name).is_dir() for folder in given)]:
             found = _dis_set(root, model, name, coarse, predicted)
             cases += found[0]
             failures += found[1]
@@ -175,10 +176,20 @@ def _pictures(folder: Path | None) -> Index | None:
     if folder is None:
         return None
     index: Index = {}
-    for path in sorted(_folder(folder).rglob("*")):
+    for path in sorted(_tree(_folder(folder))):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             index.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     return index
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    """All files below; unlike `rglob`, it does not pass over a folder that may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
 
 
 def _ending(folder: Path, end: str, *, optional: bool = False) -> Index:
@@ -186,7 +197,7 @@ def _ending(folder: Path, end: str, *, optional: bool = False) -> Index:
     if optional and not folder.is_dir():
         return {}
     files = [path for path in sorted(_folder(folder).iterdir()) if path.name.endswith(end) and path.is_file()]
-    return {path.name[: -len(end)]: [path] for path in files if path.name != end}
+    return {path.name[: -len(end)]: [path] for path in files if path.name != end and not path.name.startswith(".")}
 
 
 def _merged(indexes: Iterable[Index]) -> Index:

@@ -40,8 +40,11 @@ def legend(data: Json) -> list[str]:
     """Sentences without which the tables cannot be understood."""
     if all(part["before"] is None for part in data["summary"]):
         return list(data["notes"])
-    name = column_name(data, data["primary"])
-    return [f"Harmed: lost more than 0.5 points of {name}.", *data["notes"]]
+    lines = [f"Harmed: lost more than 0.5 points of {column_name(data, data['primary'])}."]
+    less = [column_name(data, key) for key in data["columns"] if not data["metrics"][key]["higher_is_better"]]
+    if less:
+        lines.append(f"Of {', '.join(less)} less is better; a gain with + is an improvement there, too.")
+    return [*lines, *data["notes"]]
 
 
 def ranked(data: Json) -> list[Json]:
@@ -103,7 +106,7 @@ def shown(data: Json, key: str, value: float | None, *, sign: bool = False) -> s
 def as_markdown(table: Table) -> str:
     """An aligned table in Markdown, which also reads well in a terminal."""
     header, lines = table
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in [header, *lines]]
+    cells = [[inert(cell) for cell in line] for line in [header, *lines]]
     widths = [max(3, *(_width(line[column]) for line in cells)) for column in range(len(header))]
     numeric = numeric_columns(table)
     ruler = [f"{'-' * (width - 1)}{':' if right else '-'}" for width, right in zip(widths, numeric, strict=True)]
@@ -116,6 +119,19 @@ def as_markdown(table: Table) -> str:
         return f"| {' | '.join(padded)} |"
 
     return "\n".join([line_of(cells[0]), line_of(ruler), *(line_of(line) for line in cells[1:])])
+
+
+def inert(text: str) -> str:
+    """Text that Markdown shows as it is: no table's bar, tag or link, and on one line."""
+    return printable(re.sub(r"[\\|<\[]", r"\\\g<0>", text))
+
+
+def printable(text: str) -> str:
+    """Text on one line, with escapes for what would steer a terminal or is no Unicode: file names hold anything."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def numeric_columns(table: Table) -> list[bool]:

@@ -15,6 +15,7 @@ from .evaluate_tables import (
     as_markdown,
     cases_table,
     column_name,
+    inert,
     legend,
     numeric_columns,
     rank,
@@ -52,17 +53,22 @@ def load_results(path: Path) -> Json:
         )
     try:
         # Whoever edited the file by hand gets one line instead of a stack of calls.
-        summary_table(data)
+        html_report(data, cases=0)
         cases_table(data, ranked(data))
-        texts = [data["protocol"], data["item"], headline(data), _provenance(data), *legend(data)]
-        texts += [failure[part] for failure in data["failures"] for part in ("name", "message")]
+        texts = [data["protocol"], data["item"]]
+        texts += [item[part] for item in data["failures"] for part in ("name", "message")]
+        texts += [item[part] for item in data["rows"] for part in ("name", "group")]
         complete = all(isinstance(text, str) for text in texts) and "threshold" in data
-        complete = complete and all(isinstance(row["paths"], dict) for row in data["rows"])
-    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
+        paths = [row["paths"] for row in data["rows"]]
+        complete = complete and all(part == {} or part.keys() >= _ROLES for part in paths)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         complete = False
     if not complete or not data["rows"]:
         raise InputError(f"{str(path)!r} lacks a part that `segrefiner evaluate` writes; evaluate again")
     return data
+
+
+_ROLES = {"image", "truth", "coarse", "predicted"}
 
 
 def html_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
@@ -113,9 +119,9 @@ def markdown_report(data: Json, *, cases: int = 3, title: str | None = None) -> 
     for kind, rows in chosen_cases(data, cases).items():
         parts += [f"## {kind}", as_markdown(cases_table(data, rows))]
     if data["failures"]:
-        lines = [f"- {failure['name']}: {failure['message']}" for failure in data["failures"][:_MOST_LINES]]
-        parts += [f"## Not measured: {len(data['failures'])}", "\n".join(lines)]
-    parts.append(_provenance(data))
+        lines = [inert(f"{failure['name']}: {failure['message']}") for failure in data["failures"][:_MOST_LINES]]
+        parts += [f"## Not measured: {len(data['failures'])}", "\n".join(f"- {line}" for line in lines)]
+    parts.append(inert(_provenance(data)))
     return "\n\n".join(parts) + "\n"
 
 

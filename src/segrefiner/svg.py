@@ -34,7 +34,8 @@ def histogram_bins(values: Sequence[float], bins: int = 20) -> tuple[list[float]
     """
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 50], ordered[-1 - len(ordered) // 50]
-    step = nice_step(max(high - low, 1e-6 * max(abs(low), abs(high), 1)), bins - 1)
+    # Not so fine that the edges read alike.
+    step = nice_step(max(high - low, 1e-3 * max(abs(low), abs(high), 10)), bins - 1)
     first = math.floor(low / step)
     count = max(1, math.floor(high / step) - first + 1)
     counts = [0] * count
@@ -117,7 +118,7 @@ def scatter(
 def _span(values: Sequence[float]) -> tuple[float, float]:
     """Ends of an axis: a little beyond the values, never equal."""
     low, high = min(values), max(values)
-    margin = 0.04 * (high - low) or 0.5
+    margin = max(0.04 * (high - low), 1e-3 * max(abs(low), abs(high), 10))
     return low - margin, high + margin
 
 
