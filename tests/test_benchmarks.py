@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from segrefiner.metrics import iou
-from segrefiner.unet import DenoisingUNet, UNetConfig
+from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save
+from tiny import TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 # Not part of the package, and not in its source archive.
@@ -133,19 +134,6 @@ def test_a_table_shows_absolute_figures_of_the_coarse_masks_and_gains_of_all_oth
     text = tables.markdown(cells, ["real", "polygon"], ["a note"])
     assert "| coarse (absolute)  | 70.00 | 70.00 |" in text and "| +4.70 | +4.70 |" in text
     assert "polygon" not in text and text.endswith("- a note\n")
-
-
-TINY = UNetConfig(
-    model_channels=8,
-    channel_mult=(1, 1),
-    num_res_blocks=1,
-    num_up_blocks=1,
-    attention_strides=(),
-    num_heads=2,
-    norm_groups=4,
-    stem_stride=2,
-    refine_channels=4,
-)
 
 
 @pytest.fixture

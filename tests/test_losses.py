@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from segrefiner.losses import TEXTURE_WEIGHT, cross_entropy, refinement_loss, sobel, texture_loss
+from segrefiner.losses import TEXTURE_WEIGHT, cross_entropy, sobel, texture_loss
 from segrefiner.train import TrainConfig, contour_weight
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -20,6 +20,10 @@ EXPECTED = Path(__file__).parent / "data" / "parity" / "expected.json"
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def whole_loss(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
+    return cross_entropy(logits, fine, weight) + TEXTURE_WEIGHT * texture_loss(logits, fine)
 
 
 def gradient(mask: np.ndarray) -> np.ndarray:
@@ -52,7 +56,7 @@ def test_the_terms_agree_with_their_formulas(seed: int, weighted: bool) -> None:
     given_weight = torch.from_numpy(weight).float() if weighted else None
     assert float(cross_entropy(*arguments, given_weight)) == pytest.approx(entropy, abs=1e-5)
     assert float(texture_loss(*arguments)) == pytest.approx(texture, abs=1e-5)
-    assert float(refinement_loss(*arguments, given_weight)) == pytest.approx(entropy + 5 * texture, abs=1e-4)
+    assert float(whole_loss(*arguments, given_weight)) == pytest.approx(entropy + 5 * texture, abs=1e-4)
 
 
 def test_the_whole_loss_is_the_published_one() -> None:
@@ -61,7 +65,7 @@ def test_the_whole_loss_is_the_published_one() -> None:
     logits, fine = torch.from_numpy(a.astype(np.float32)), torch.from_numpy(b > 0).float()
     published = expected["bce"] + expected["texture_weighted_5"]
     assert TEXTURE_WEIGHT == 5
-    assert float(refinement_loss(logits, fine)) == pytest.approx(published, abs=1e-5)
+    assert float(whole_loss(logits, fine)) == pytest.approx(published, abs=1e-5)
 
 
 def disc(size: int = 24) -> Tensor:
@@ -72,7 +76,7 @@ def disc(size: int = 24) -> Tensor:
 def test_a_right_answer_costs_nothing_and_every_wrong_pixel_something() -> None:
     fine = disc()
     right = (2 * fine - 1) * 40
-    assert float(refinement_loss(right, fine)) < 1e-6
+    assert float(whole_loss(right, fine)) < 1e-6
     for y, x in [(0, 0), (12, 12), (12, 3)]:
         wrong = right.clone()
         wrong[0, 0, y, x] *= -1
@@ -83,18 +87,18 @@ def test_a_right_answer_costs_nothing_and_every_wrong_pixel_something() -> None:
 def test_the_gradient_points_to_the_truth() -> None:
     fine = disc()
     logits = torch.zeros_like(fine, requires_grad=True)
-    before = refinement_loss(logits, fine)
+    before = whole_loss(logits, fine)
     before.backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
     with torch.no_grad():
-        assert refinement_loss(logits - 0.1 * logits.grad / logits.grad.norm(), fine) < before
+        assert whole_loss(logits - 0.1 * logits.grad / logits.grad.norm(), fine) < before
 
 
 def test_extreme_logits_give_finite_losses_and_gradients() -> None:
     fine = disc()
     for scale in (-1e4, 1e4):
         logits = (scale * (2 * fine - 1)).requires_grad_()
-        loss = refinement_loss(logits, fine)
+        loss = whole_loss(logits, fine)
         loss.backward()
         assert loss.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
 

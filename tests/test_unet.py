@@ -13,19 +13,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from segrefiner.unet import BASE, COMPACT, IMAGE_MEAN, IMAGE_STD, AttentionBlock, DenoisingUNet, UNetConfig, normalize
+from tiny import TINY_WITH_ATTENTION as TINY
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-TINY = UNetConfig(
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    num_up_blocks=1,
-    attention_strides=(2,),
-    num_heads=2,
-    norm_groups=4,
-    stem_stride=2,
-    refine_channels=4,
-)
 
 
 @st.composite

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from segrefiner import weights
+from segrefiner import checkpoints, weights, weights_checks
 from segrefiner.errors import CheckpointError, OutputError
 from segrefiner.unet import BASE, COMPACT, DenoisingUNet, UNetConfig
 
@@ -178,9 +178,9 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_config_has_limits_that_the_known_networks_keep() -> None:
-    assert list(weights._LIMITS) == [field.name for field in fields(UNetConfig)]
+    assert list(weights_checks.LIMITS) == [field.name for field in fields(UNetConfig)]
     for config in (BASE, COMPACT, TINY, PUBLISHED):
-        weights._check_config(config, Path("a"))
+        weights_checks.check_config(config, Path("a"))
 
 
 # Published checkpoints
@@ -206,7 +206,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def test_every_form_of_checkpoint_converts(tmp_path: Path, form: str, legacy: bool) -> None:
     state, source, target = make_state(), tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save(FORMS[form](state), source, _use_new_zipfile_serialization=not legacy)
-    assert weights.convert(source, target, dtype=torch.float32) == PUBLISHED
+    assert checkpoints.convert(source, target, dtype=torch.float32) == PUBLISHED
     loaded = weights.load(target).state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
@@ -216,7 +216,7 @@ def test_every_form_of_checkpoint_converts(tmp_path: Path, form: str, legacy: bo
 def test_conversion_rounds_to_float16_by_default(tmp_path: Path) -> None:
     state, source, target = make_state(), tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save(state, source)
-    weights.convert(source, target)
+    checkpoints.convert(source, target)
     assert target.stat().st_size < 0.6 * source.stat().st_size
     loaded = weights.load(target).state_dict()
     assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in state.items())
@@ -233,7 +233,7 @@ def test_conversion_rounds_to_float16_by_default(tmp_path: Path) -> None:
 )
 def test_the_config_is_read_off_the_shapes(tmp_path: Path, config: UNetConfig) -> None:
     torch.save(make_state(config), tmp_path / "a.pth")
-    found = weights.load_published(tmp_path / "a.pth")[1]
+    found = checkpoints.load_published(tmp_path / "a.pth")[1]
     # Groups leave no trace: the most that divide every width are taken.
     assert replace(found, norm_groups=config.norm_groups) == config
 
@@ -241,8 +241,8 @@ def test_the_config_is_read_off_the_shapes(tmp_path: Path, config: UNetConfig) -
 def test_the_published_size_is_recognised() -> None:
     with torch.device("meta"):  # 118 million parameters, none of them in memory
         shapes = DenoisingUNet(BASE).state_dict()
-    stored = {name: weights._Stored(tuple(tensor.shape), "F32") for name, tensor in shapes.items()}
-    assert weights._infer_config(stored, Path("a.pth")) == BASE
+    stored = {name: weights_checks.Stored(tuple(tensor.shape), "F32") for name, tensor in shapes.items()}
+    assert checkpoints._infer_config(stored, Path("a.pth")) == BASE
 
 
 # Broken and hostile files
@@ -418,7 +418,7 @@ def test_broken_checkpoints_are_refused(tmp_path: Path, case: str) -> None:
     make, words = BROKEN_CHECKPOINTS[case]
     path = tmp_path / "a.pth"
     path.write_bytes(make())
-    message = refusal(lambda: weights.convert(path, tmp_path / "a.safetensors"))
+    message = refusal(lambda: checkpoints.convert(path, tmp_path / "a.safetensors"))
     assert message.startswith(f"weights file {str(path)!r} ")
     assert words in message
     assert not (tmp_path / "a.safetensors").exists()
@@ -431,14 +431,14 @@ def test_other_parameters_than_the_network_has_are_refused(tmp_path: Path, case:
     ours.write_bytes(safetensors(changes))
     theirs.write_bytes(published(changes))
     assert words in refusal(lambda: weights.load(ours))
-    assert words in refusal(lambda: weights.convert(theirs, tmp_path / "b.safetensors"))
+    assert words in refusal(lambda: checkpoints.convert(theirs, tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, legacy: bool) -> None:
     marker, path = tmp_path / "marker", tmp_path / "a.pth"
     torch.save(make_state() | {"meta": Shell(marker)}, path, _use_new_zipfile_serialization=not legacy)
-    message = refusal(lambda: weights.load_published(path))
+    message = refusal(lambda: checkpoints.load_published(path))
     assert not marker.exists()
     assert re.search(r"wants to run \w+\.system", message)
     assert "weights_only" not in message  # torch's advice, which would run it
@@ -446,7 +446,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, legacy: bool) -> None
     assert marker.exists()
 
 
-@pytest.mark.parametrize("read", [weights.load, weights.metadata, weights.load_published, weights.checksum])
+@pytest.mark.parametrize("read", [weights.load, weights.metadata, checkpoints.load_published, weights.checksum])
 def test_what_is_no_file_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     assert "is a folder" in refusal(lambda: read(tmp_path))
     assert "does not exist" in refusal(lambda: read(tmp_path / "a.safetensors"))
@@ -455,12 +455,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path, read: Callable[[Path], objec
     assert "cannot be opened" in refusal(lambda: read(Path("a\0b")))
 
 
-WHOLE = {weights.load: cache(safetensors), weights.load_published: cache(published)}
+WHOLE = {weights.load: cache(safetensors), checkpoints.load_published: cache(published)}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.data())
-@pytest.mark.parametrize("read", [weights.load, weights.load_published])
+@pytest.mark.parametrize("read", [weights.load, checkpoints.load_published])
 def test_damage_anywhere_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, read: Callable[[Path], object], data: Any
 ) -> None:

@@ -123,13 +123,6 @@ def resize(picture: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(picture[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def smooth_window(size: int) -> Tensor:
-    """Weights `(size, size)` of a tile's pixels: a raised cosine, near 1 in the middle and near 0 at the edges."""
-    position = (torch.arange(size) + 0.5) / size
-    ramp = torch.sin(torch.pi * position).square()
-    return ramp[:, None] * ramp[None, :]
-
-
 def non_maximum_suppression(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Indices of the boxes kept, best first: greedily, without those whose IoU with a kept one exceeds `threshold`.
 

@@ -3,28 +3,23 @@
 Whatever a user has (a path, bytes, a Pillow image, an array or tensor of any common shape and type) becomes
 a photo, `(H, W, 3)` uint8 RGB, or a mask, `(H, W)` bool, or one typed error. EXIF turns, palettes, alpha
 channels and 16 bit end here; the rest of the package never sees them.
-
-Files are recognised by content, never by name. Only the formats in `FORMATS` are opened, so a hostile file
-cannot reach Pillow's rarer decoders, one of which starts another program.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import numbers
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import ImageError, InputError, MaskError, SizeMismatchError, reason
+from .errors import ImageError, MaskError, SizeMismatchError, reason
+from .pictures import Array, Given, decode, describe, mask_values, opened, orientation, photo_values
 
 MAX_PIXELS = 200_000_000
 """Largest picture that is decoded unless the caller says otherwise: what the largest phone cameras make.
@@ -32,13 +27,8 @@ MAX_PIXELS = 200_000_000
 TIFF files stop at Pillow's own limit, which is a little lower.
 """
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
-"""Formats that are opened, by Pillow's names. AVIF needs a Pillow that was built with it."""
-
 ROUNDING = 1e-4
 """How far outside [0, 1] a float may lie and still be rounding of 0 or 1, as after a resize in float32."""
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 class SupportsArray(Protocol):
@@ -72,8 +62,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> npt.NDAr
     Raises:
         ImageError: The photo cannot be read, is too large, or has a shape, type or values that make no photo.
     """
-    given = _Given(_describe("image", source), ImageError)
-    pixels = _pixels(source, given, max_pixels, _photo_values)
+    given = Given(describe("image", source), ImageError)
+    pixels = _pixels(source, given, max_pixels, photo_values)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
@@ -118,10 +108,10 @@ def read_mask(
         MaskError: The mask cannot be read, is too large, has a shape or type that makes no mask, or needs a
             threshold (another threshold) to tell object from background.
     """
-    given = _Given(_describe("mask", source), MaskError)
+    given = Given(describe("mask", source), MaskError)
     if threshold is not None and not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
         raise given.refuse(f"was given the threshold {threshold!r}, expected a finite number; correct it")
-    values = _pixels(source, given, max_pixels, _mask_values)
+    values = _pixels(source, given, max_pixels, mask_values)
     if values.ndim == 3 and values.shape[2] in (1, 2, 3, 4):
         values = _merge_channels(values, given)
     elif values.ndim == 3 and values.shape[0] == 1:
@@ -151,8 +141,8 @@ def exif_turned(source: ImageSource) -> bool:
     """
     if not isinstance(source, str | os.PathLike | bytes | Image.Image):
         return False
-    with _opened(source, _Given(_describe("image", source), ImageError)) as picture:
-        return _orientation(picture) >= 5
+    with opened(source, Given(describe("image", source), ImageError)) as picture:
+        return orientation(picture) >= 5
 
 
 def check_same_size(
@@ -176,8 +166,8 @@ def check_same_size(
     """
     if image.shape[:2] == mask.shape[:2]:
         return
-    mask_name = "mask" if mask_source is None else _describe("mask", mask_source)
-    image_name = "image" if image_source is None else _describe("image", image_source)
+    mask_name = "mask" if mask_source is None else describe("mask", mask_source)
+    image_name = "image" if image_source is None else describe("image", image_source)
     turned = False
     if image_source is not None and mask.shape[:2] == image.shape[1::-1]:
         # This is only for the advice; a file that has vanished meanwhile must not hide the real error.
@@ -195,30 +185,6 @@ def check_same_size(
     )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What the user gave: its name in messages, and the error that refuses it."""
-
-    name: str
-    error: type[InputError]
-
-    def refuse(self, problem: str) -> InputError:
-        return self.error(f"{self.name} {problem}")
-
-
-def _describe(kind: str, source: object) -> str:
-    # repr keeps names with line breaks on one line and names that are not Unicode printable.
-    if isinstance(source, str | os.PathLike):
-        return f"{kind} {str(source)!r}"
-    if isinstance(source, bytes):
-        return f"{kind} ({len(source)} bytes in memory)"
-    if isinstance(source, Image.Image):
-        return f"{kind} (Pillow {source.mode}, {source.width}x{source.height})"
-    if isinstance(source, np.ndarray):
-        return f"{kind} (array {source.shape} {source.dtype})"
-    return f"{kind} ({type(source).__name__})"
-
-
 def _size(array: Array) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
@@ -229,143 +195,10 @@ def _span(values: Array) -> str:
     return f"{values.min():.6g} to {values.max():.6g}"
 
 
-_Encoded: TypeAlias = str | os.PathLike[str] | bytes | Image.Image
-
-
-@contextmanager
-def _opened(source: _Encoded, given: _Given) -> Iterator[Image.Image]:
-    """Yield a Pillow image of which only the header has been read; inside, every failure becomes typed."""
-    with warnings.catch_warnings():
-        # Odd files make Pillow warn about metadata and sizes, which is nothing a user can act on. The filters
-        # belong to the whole process, so only Pillow is named: other threads keep their warnings, and threads
-        # that leave in the wrong order leave at worst this one filter behind.
-        warnings.filterwarnings("ignore", module="PIL")
-        try:
-            if isinstance(source, Image.Image):
-                yield source
-            else:
-                with io.BytesIO(source) if isinstance(source, bytes) else _open_file(source, given) as stream:
-                    yield _identify(stream, given)
-        except InputError:
-            raise
-        except Exception as error:  # Decoders that are fed broken or hostile bytes raise anything at all.
-            raise given.refuse(
-                f"is damaged or of an unsupported kind ({reason(error)}); "
-                "open it in an image editor and save it again as PNG"
-            ) from error
-
-
-def _open_file(path: str | os.PathLike[str], given: _Given) -> BinaryIO:
-    if os.path.isdir(path):
-        raise given.refuse("is a folder, expected an image file; add the file's name")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise given.refuse("is a device or pipe, expected an image file; save it to a file first")
-    try:
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise given.refuse("does not exist; check the path") from None
-    except (OSError, ValueError) as error:
-        raise given.refuse(f"cannot be opened ({reason(error)}); check the path and its permissions") from error
-
-
-def _identify(stream: BinaryIO, given: _Given) -> Image.Image:
-    """Parse the header with the one decoder that knows the first bytes.
-
-    `Image.open(stream, formats=FORMATS)` would do the same, but it also applies Pillow's own pixel limit,
-    which is below the largest phone cameras and can only be moved for the whole process. `max_pixels` does
-    that work here.
-    """
-    prefix = stream.read(1024)
-    if not prefix:
-        raise given.refuse("is empty (0 bytes), expected an image file; copy or download it again")
-    Image.init()
-    for name in FORMATS:
-        if name not in Image.OPEN:
-            continue
-        factory, accepts = Image.OPEN[name]
-        # Pillow's contract: true, false, or a sentence about why this build cannot.
-        accepted = accepts is None or accepts(prefix[:16])
-        if isinstance(accepted, str):
-            raise given.refuse(f"cannot be opened ({accepted}); save it as PNG or JPEG")
-        if accepted:
-            stream.seek(0)
-            return factory(stream, "")
-    if prefix.startswith(b"%PDF"):
-        what = "is a PDF document"
-    elif b"<svg" in prefix.lower():
-        what = "is a vector drawing (SVG)"
-    elif prefix[4:8] == b"ftyp" and prefix[8:11] in (b"hei", b"hev"):
-        what = "is a HEIC photo"
-    else:
-        what = "is not an image file of a known kind"
-    raise given.refuse(f"{what}, expected one of {', '.join(FORMATS)}; save it as PNG or JPEG")
-
-
-def _decode(source: _Encoded, given: _Given, max_pixels: int, to_array: Callable[[Image.Image], Array]) -> Array:
-    with _opened(source, given) as picture:
-        if picture.width * picture.height > max_pixels:
-            raise given.refuse(
-                f"has {picture.width}x{picture.height} pixels, more than the limit of {max_pixels}; "
-                "make it smaller, or raise max_pixels if you trust it"
-            )
-        picture.load()
-        # Only after loading: Pillow turns TIFF files by itself then, and takes their tag away.
-        return _TURNS[_orientation(picture)](to_array(picture))
-
-
-def _photo_values(picture: Image.Image) -> Array:
-    """Return `(H, W)` of any type, or `(H, W, 3 or 4)` uint8; never through Pillow's clipping of 16 bit."""
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):
-        return np.asarray(picture).astype(np.uint16)  # how Pillow holds 16-bit PPM, once also PNG
-    if picture.mode in ("1", "L", "RGB", "RGBA", "F") or picture.mode.startswith("I"):
-        return np.asarray(picture)
-    if picture.mode in ("P", "PA"):
-        return np.asarray(picture.convert("RGBA"))
-    if picture.mode in ("La", "RGBa"):  # premultiplied
-        picture = picture.convert(picture.mode.upper())
-    return np.asarray(picture.convert("RGB"))
-
-
-def _mask_values(picture: Image.Image) -> Array:
-    """Return `(H, W)` of any type, or `(H, W, C)` uint8 with 2 to 4 channels."""
-    if picture.mode == "P":
-        indices = np.asarray(picture)
-        palette = np.zeros((256, 3), np.uint8)
-        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        palette[: len(colours)] = colours
-        used = palette[np.unique(indices)]
-        all_grey = (used == used[:, :1]).all()
-        return palette[:, 0][indices] if all_grey else indices
-    if picture.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or picture.mode.startswith("I"):
-        return np.asarray(picture)
-    return np.asarray(picture.convert("RGBA" if picture.mode in ("PA", "RGBa") else "RGB"))
-
-
-_TURNS: dict[int, Callable[[Array], Array]] = {
-    1: lambda array: array,
-    2: np.fliplr,
-    3: lambda array: np.rot90(array, 2),
-    4: np.flipud,
-    5: lambda array: array.swapaxes(0, 1),
-    6: lambda array: np.rot90(array, -1),
-    7: lambda array: np.rot90(array, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
-"""What makes a picture upright, by its EXIF orientation."""
-
-
-def _orientation(picture: Image.Image) -> int:
-    try:
-        value = picture.getexif().get(0x0112, 1)
-        return int(value) if value in _TURNS else 1
-    except Exception:  # A broken EXIF block hides no pixels; viewers show such photos as they are stored.
-        return 1
-
-
-def _pixels(source: ImageSource, given: _Given, max_pixels: int, to_array: Callable[[Image.Image], Array]) -> Array:
+def _pixels(source: ImageSource, given: Given, max_pixels: int, to_array: Callable[[Image.Image], Array]) -> Array:
     """Return what was given as an array of any shape that has pixels, all of them finite numbers."""
     if isinstance(source, str | os.PathLike | bytes | Image.Image):
-        values = _decode(source, given, max_pixels, to_array)
+        values = decode(source, given, max_pixels, to_array)
     elif hasattr(source, "__array__"):
         try:
             values = np.asarray(source)
@@ -388,7 +221,7 @@ def _within_unit(values: Array) -> bool:
     return bool(values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING)  # False for NaN
 
 
-def _to_uint8(values: Array, given: _Given) -> npt.NDArray[np.uint8]:
+def _to_uint8(values: Array, given: Given) -> npt.NDArray[np.uint8]:
     """Bring values of any scale that `read_image` documents to 0-255."""
     if values.dtype.kind == "f" and not _within_unit(values):
         raise given.refuse(f"has floats from {_span(values)}, expected [0, 1]; divide by their full scale")
@@ -412,7 +245,7 @@ def _scale_to_uint8(values: Array) -> npt.NDArray[np.uint8]:
     return values
 
 
-def _merge_channels(pixels: Array, given: _Given) -> Array:
+def _merge_channels(pixels: Array, given: Given) -> Array:
     """Find the one plane of `(H, W, C)` that is the mask; `read_mask` says how."""
     has_alpha = pixels.shape[2] in (2, 4)
     colour = pixels[..., :-1] if has_alpha else pixels
@@ -427,7 +260,7 @@ def _merge_channels(pixels: Array, given: _Given) -> Array:
     raise given.refuse("has several colours, expected grey or one colour on black; pick one object first")
 
 
-def _two_values(values: Array, given: _Given) -> npt.NDArray[np.bool_]:
+def _two_values(values: Array, given: Given) -> npt.NDArray[np.bool_]:
     """Tell object from background where there is no doubt."""
     if values.dtype.kind == "f":
         if _within_unit(values):
@@ -447,7 +280,7 @@ def _two_values(values: Array, given: _Given) -> npt.NDArray[np.bool_]:
     )
 
 
-def _at_least(threshold: float, values: Array, given: _Given) -> npt.NDArray[np.bool_]:
+def _at_least(threshold: float, values: Array, given: Given) -> npt.NDArray[np.bool_]:
     """Apply a threshold, unless it was plainly meant for another scale."""
     high = values.max()
     if values.dtype.kind in "ui" and threshold < 1:

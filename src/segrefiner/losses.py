@@ -36,8 +36,3 @@ def texture_loss(logits: Tensor, fine: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
     """Binary cross-entropy, mean over pixels; `weight` `(B, 1, H, W)` multiplies each pixel's term."""
     return F.binary_cross_entropy_with_logits(logits, fine, weight=weight)
-
-
-def refinement_loss(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The published loss `BCE + 5 · texture`; `weight`, if given, applies to the cross-entropy's pixels."""
-    return cross_entropy(logits, fine, weight) + TEXTURE_WEIGHT * texture_loss(logits, fine)
