@@ -1,6 +1,6 @@
 """Quality of the masks of a data folder before and after refinement.
 
-    python benchmarks/before_after.py DATA [--coarse coarse_deeplab] [--steps 6] [--model …]
+    python benchmarks/before_after.py DATA [--coarse coarse_deeplab] [--steps N] [--model …] [--masks FOLDER]
 
 DATA has images/, masks/ (the truth) and a folder of coarse masks; `--coarse masks` refines the truth itself.
 Prints mean IoU and mBA over the photos that have a coarse mask, and the share of masks that
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from PIL import Image
 
 from segrefiner import Refiner
 from segrefiner.data import find_photos
@@ -25,13 +26,25 @@ from segrefiner.metrics import iou, mba
 @click.option("--coarse", default="coarse_deeplab", show_default=True, help="Folder of coarse masks below DATA.")
 @click.option("--model", help="As for `segrefiner refine`.")
 @click.option("--dtype", default="auto", show_default=True)
-@click.option("--steps", default=6, show_default=True)
+@click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
 @click.option("--every", default=1, show_default=True, help="Take every n-th photo only.")
 @click.option("--rows", type=click.Path(path_type=Path), help="CSV of every photo's figures.")
-def main(data: Path, coarse: str, model: str | None, dtype: str, steps: int, every: int, rows: Path | None) -> None:
+@click.option("--masks", type=click.Path(path_type=Path), help="Folder for the refined masks, for `evaluate`.")
+def main(
+    data: Path,
+    coarse: str,
+    model: str | None,
+    dtype: str,
+    steps: int | None,
+    every: int,
+    rows: Path | None,
+    masks: Path | None,
+) -> None:
     """Refine every coarse mask of DATA and compare with the truth."""
     refiner = Refiner.from_pretrained(model, dtype=dtype)
     table, names = [], []
+    if masks is not None:
+        masks.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     for photo in find_photos(data)[::every]:
         path = data / coarse / f"{photo.name}.png"
@@ -39,13 +52,16 @@ def main(data: Path, coarse: str, model: str | None, dtype: str, steps: int, eve
             continue
         image, given, truth = read_image(photo.image), read_mask(path), read_mask(photo.mask)
         refined = refiner(image, given, steps=steps).mask
+        if masks is not None:
+            Image.fromarray(refined).save(masks / f"{photo.name}.png")
         names.append(photo.name)
         table.append([iou(given, truth), iou(refined, truth), mba(given, truth), mba(refined, truth)])
     seconds = time.perf_counter() - started
     figures = 100 * np.array(table)
     before, after, mba_before, mba_after = figures.mean(axis=0)
     harmed = 100 * np.mean(figures[:, 1] < figures[:, 0] - 0.5)
-    print(f"{len(figures)} masks of {data / coarse}, model {refiner.name}, {steps} steps, {seconds:.0f} s in all")
+    run = f"model {refiner.name}, steps {steps or refiner.steps}, {seconds:.0f} s in all"
+    print(f"{len(figures)} masks of {data / coarse}, {run}")
     print(f"IoU {before:.2f} -> {after:.2f} ({after - before:+.2f})")
     print(f"mBA {mba_before:.2f} -> {mba_after:.2f} ({mba_after - mba_before:+.2f})")
     print(f"lost over half an IoU point: {harmed:.1f} %")

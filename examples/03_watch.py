@@ -18,6 +18,6 @@ def keep(progress: Progress) -> None:
         frames.append(Image.fromarray((progress.state.mixed[0, 0].numpy() * 255).astype(np.uint8)))
 
 
-Refiner.from_pretrained()(here / "person.jpg", here / "person_coarse.png", on_progress=keep)
+Refiner.from_pretrained()(here / "person.jpg", here / "person_coarse.png", steps=6, on_progress=keep)
 frames[0].save("states.gif", save_all=True, append_images=frames[1:], duration=400)
 print(f"states.gif: {len(frames)} states")

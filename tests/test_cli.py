@@ -10,19 +10,8 @@ from PIL import Image
 
 from segrefiner.cli import main
 from segrefiner.unet import DenoisingUNet, UNetConfig
-from segrefiner.weights import load, save
-
-TINY = UNetConfig(
-    model_channels=8,
-    channel_mult=(1, 1),
-    num_res_blocks=1,
-    num_up_blocks=1,
-    attention_strides=(),
-    num_heads=2,
-    norm_groups=4,
-    stem_stride=2,
-    refine_channels=4,
-)
+from segrefiner.weights import checksum, load, metadata, save
+from tiny import TINY
 
 
 def run(*arguments: object) -> Result:
@@ -131,5 +120,12 @@ def test_pack_and_train(tmp_path: Path) -> None:
     assert "finished at step 1 of 1" in trained.stdout
     weights = tmp_path / "run" / "model.safetensors"
     assert load(weights).config.stem_stride == 2
+    options = ("--from", weights, "--samples", 8, "--lr", 0)
+    second = run("train", tmp_path / "data", "-o", tmp_path / "second", *options)
+    assert second.exit_code == 0, second.output
+    assert metadata(tmp_path / "second" / "model.safetensors")["started_from_sha256"] == checksum(weights)
+    # Without a learning rate the weights are the ones that it started from.
+    before, after = (load(path).state_dict() for path in (weights, tmp_path / "second" / "model.safetensors"))
+    assert all(torch.allclose(after[name], value, atol=1e-3) for name, value in before.items())
     again = run("train", tmp_path / "data", "-o", tmp_path / "run", "--samples", 16, "--large-share", 0, "--lr", 0.1)
     assert again.exit_code == 1 and "lr: 0.001 there, 0.1 asked for" in again.stderr

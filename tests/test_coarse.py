@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from segrefiner.coarse import CoarseConfig, coarse_masks, contour_noise, low_resolution, smooth_noise
+from segrefiner.coarse import CoarseConfig, coarse_masks, contour_noise, low_resolution, shift, smooth_noise
 from segrefiner.data import signed_distance
 
 SIZE = 48
@@ -164,3 +164,31 @@ def test_low_resolution_keeps_what_the_grid_can_hold(factor: int) -> None:
     assert torch.equal(result[..., middle, middle], mask[..., middle, middle])
     for constant in (torch.zeros_like(mask), torch.ones_like(mask)):
         assert torch.equal(low_resolution(constant, factor, seeded(1)), constant)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (5.0, 0.0), (0.0, -3.0), (-7.0, 4.0)])
+def test_a_shift_moves_the_field_by_whole_pixels_exactly(offset: tuple[float, float]) -> None:
+    field = torch.rand(2, 1, 32, 32, generator=seeded(0))
+    moved = shift(field, torch.tensor([offset, (0.0, 0.0)]))
+    x, y = (int(part) for part in offset)
+    rows = torch.arange(32).sub(y).clamp(0, 31)
+    columns = torch.arange(32).sub(x).clamp(0, 31)
+    torch.testing.assert_close(moved[0, 0], field[0, 0, rows][:, columns], atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved[1], field[1], atol=1e-5, rtol=0)
+
+
+def test_shifted_masks_lie_beside_their_place() -> None:
+    """With nothing but shifts the masks' centres move, and their areas do not."""
+    truth = discs()
+    still = CoarseConfig(perfect=0, real=0, slight=1, slight_shift=0, low_resolution=0, blobs=0)
+    grid = torch.arange(truth.shape[-1], dtype=torch.float32)
+
+    def centres(config: CoarseConfig) -> torch.Tensor:
+        mask = coarse_masks(truth, truth, NO_REAL, seeded(3), config)[:, 0]
+        area = mask.sum(dim=(1, 2))
+        return torch.stack([(mask.sum(dim=1) * grid).sum(1) / area, (mask.sum(dim=2) * grid).sum(1) / area])
+
+    before, after = centres(still), centres(replace(still, shifted=1.0, max_offset=0.1))
+    moved = (after - before).norm(dim=0)
+    assert (moved > 0.5).float().mean() > 0.7
+    assert moved.max() < 0.1 * 2**0.5 * truth.shape[-1]

@@ -19,6 +19,7 @@ from segrefiner.data import (
     PackedPhotos,
     ViewConfig,
     decode_distance,
+    distance_reach,
     encode_distance,
     find_photos,
     pack_folder,
@@ -249,7 +250,7 @@ def test_signed_distance_is_that_to_the_nearest_pixel_of_the_other_state(mask: n
     distance = signed_distance(mask)
     np.testing.assert_array_equal(distance > 0, mask)
     if mask.all() or not mask.any():
-        assert (np.abs(distance) == DISTANCE_RANGE).all()
+        assert np.isinf(distance).all()
         return
     points = np.argwhere(np.ones_like(mask))
     for y, x in points:
@@ -270,6 +271,16 @@ def test_encoded_distances_come_back_within_half_a_level(values: list[float]) ->
     np.testing.assert_array_equal(np.sign(back), np.sign(distance))
     order = np.argsort(distance)
     assert (np.diff(back[order]) >= 0).all()
+
+
+@QUICK
+@given(size=st.integers(1, 5000), share=st.floats(0.01, 1))
+def test_packs_of_larger_photos_reach_as_far_across_them(size: int, share: float) -> None:
+    reach = distance_reach(size)
+    assert reach >= max(DISTANCE_RANGE, size / 6 - 1e-9)
+    distance = np.array([share * reach, -share * reach, 2 * reach, -np.inf], np.float32)
+    back = decode_distance(torch.from_numpy(encode_distance(distance, reach)).float(), reach).numpy()
+    np.testing.assert_allclose(back, [share * reach, -share * reach, reach, -reach], atol=reach / 120)
 
 
 def test_every_code_but_the_middle_has_a_distance_of_its_own() -> None:

@@ -16,20 +16,10 @@ from segrefiner.coarse import CoarseConfig
 from segrefiner.data import PackedPhotos, ViewConfig, pack_folder
 from segrefiner.errors import TrainingError
 from segrefiner.train import CHECKPOINT_NAME, LOG_NAME, TrainConfig, Trainer, draw_timesteps, train
-from segrefiner.unet import UNetConfig
+from segrefiner.unet import DenoisingUNet, UNetConfig
+from tiny import TINY_WITH_ATTENTION as TINY
 
 CPU = torch.device("cpu")
-TINY = UNetConfig(
-    model_channels=8,
-    channel_mult=(1, 2),
-    num_res_blocks=1,
-    num_up_blocks=1,
-    attention_strides=(2,),
-    num_heads=2,
-    norm_groups=4,
-    stem_stride=2,
-    refine_channels=4,
-)
 RECIPE = TrainConfig(
     model=TINY,
     samples=48,
@@ -269,6 +259,32 @@ def test_the_log_is_json_and_says_what_happened(photos: PackedPhotos, tmp_path: 
         assert row["samples"] == RECIPE.samples_before(int(row["step"]))
         assert row["lr"] == pytest.approx(RECIPE.lr_at(int(row["step"]) - 1), abs=1e-5)
         assert row["gradient_norm"] > 0 and row["samples_per_second"] > 0 and row["minutes"] >= 0
+
+
+def test_the_log_of_a_killed_run_has_each_step_once(photos: PackedPhotos, tmp_path: Path) -> None:
+    train(trainer(photos), tmp_path, log_every=2, max_minutes=0)  # a checkpoint after one step
+    rows = [{"step": float(step), "loss": 0.5} for step in (1, 2, 4)]  # and rows of steps that no checkpoint holds
+    (tmp_path / LOG_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(trainer(photos), tmp_path, log_every=2)
+    steps = [json.loads(line)["step"] for line in (tmp_path / LOG_NAME).read_text().splitlines()]
+    assert steps == [1, *range(2, RECIPE.steps + 1, 2)]
+
+
+def test_a_second_run_starts_from_the_weights_of_the_first(photos: PackedPhotos) -> None:
+    first = trainer(photos, steps=2)
+    second = trainer(photos)
+    second.start_from(first.ema)
+    assert same(second.net.state_dict(), first.ema.state_dict())
+    assert same(second.ema.state_dict(), first.ema.state_dict())
+    other = DenoisingUNet(replace(TINY, refine_channels=8))
+    with pytest.raises(TrainingError, match="refine_channels=8"):
+        second.start_from(other)
+
+
+def test_making_a_trainer_leaves_the_global_generator_alone(photos: PackedPhotos) -> None:
+    before = torch.random.get_rng_state()
+    Trainer(photos, RECIPE, CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def diverging(photos: PackedPhotos) -> Trainer:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ main.add_command(report)
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
 @_device_option
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--steps", type=click.IntRange(1, 6), default=6, show_default=True, help="Diffusion steps.")
+@click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
@@ -53,7 +53,7 @@ def refine(
     model: str | None,
     device: str,
     dtype: str,
-    steps: int,
+    steps: int | None,
     seed: int,
     threshold: float | None,
     soft: bool,
@@ -94,7 +94,7 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
     import torch
 
-    from .weights import convert as convert_checkpoint
+    from .checkpoints import convert as convert_checkpoint
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
     click.echo(f"{target}: {json.dumps(config.to_dict())}")
@@ -124,6 +124,8 @@ def pack(folder: Path, target: Path, size: int) -> None:
 @click.argument("photos", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="Folder for checkpoint, log and weights; a checkpoint in it is continued.")  # fmt: skip
+@click.option("--from", "weights_before", metavar="MODEL",
+              help="Start from these weights, a name, file, folder or Hub id: a second run.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
 @click.option("--large-share", type=click.FloatRange(0, 1), help="Share of them, the last, at the large patch size.")
 @click.option("--lr", type=float, help="Peak learning rate.")
@@ -131,27 +133,38 @@ def pack(folder: Path, target: Path, size: int) -> None:
 @click.option("--max-minutes", type=float, default=float("inf"), help="Stop with a checkpoint after this time.")
 @_device_option
 @errors_in_one_line
-def train(photos: Path, output: Path, max_minutes: float, device: str, **recipe: float | None) -> None:
+def train(
+    photos: Path, output: Path, weights_before: str | None, max_minutes: float, device: str, **recipe: float | None
+) -> None:
     """Train the compact model on PHOTOS, a data folder or a file made by `data pack`."""
     from rich.console import Console
 
     from . import train as training
     from .data import PackedPhotos, pack_folder
     from .refiner import choose_device
-    from .weights import save
+    from .weights import STEPS_KEY, checksum, load, resolve, save
 
     target = choose_device(device)
+    base = training.CONTINUATION if weights_before else training.TrainConfig()
+    config = replace(base, **{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
+    metadata = {"recipe": json.dumps(config.to_dict()), STEPS_KEY: str(training.BEST_STEPS)}
+    network = None
+    if weights_before:
+        before = resolve(weights_before)
+        network = load(before)
+        metadata["started_from_sha256"] = checksum(before)
     output.mkdir(parents=True, exist_ok=True)
     if photos.is_dir():
         packed = output / "photos.pack"
         if not packed.exists():
-            pack_folder(photos, packed, progress=item_bar("packing"))
+            pack_folder(photos, packed, size=config.pack_size, progress=item_bar("packing"))
         photos = packed
-    config = training.TrainConfig(**{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
     console = Console()
     for entry in fields(config):
         console.print(f"{entry.name} = {getattr(config, entry.name)}", style="dim", highlight=False)
     trainer = training.Trainer(PackedPhotos(photos, target), config, target)
+    if network:
+        trainer.start_from(network)
     line = (
         "step {step:.0f}/{steps}  loss {loss:.4f}  lr {lr:.2e}  {samples_per_second:.1f} samples/s  {minutes:.1f} min"
     )
@@ -161,8 +174,7 @@ def train(photos: Path, output: Path, max_minutes: float, device: str, **recipe:
 
     finished = training.train(trainer, output, max_minutes=max_minutes, on_log=show)
     weights = output / "model.safetensors"
-    recipe_text = json.dumps(config.to_dict())
-    save(trainer.ema, weights, metadata={"recipe": recipe_text, "step": str(trainer.step)})
+    save(trainer.ema, weights, metadata={**metadata, "trained_steps": str(trainer.step)})
     state = "finished" if finished else "stopped; run the same command again to continue"
     click.echo(f"{weights}: {state} at step {trainer.step} of {config.steps}")
 

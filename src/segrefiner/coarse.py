@@ -24,6 +24,8 @@ class CoarseConfig:
         real: Share that starts from the photo's real coarse mask where there is one, instead of from the truth.
         slight: Share, of the rest, moved by `slight_shift` pixels at most.
         slight_shift: In pixels.
+        shifted: Share that is shown beside its place, as labels of a moved camera or a mislaid crop are.
+        max_offset: Largest such shift along each axis, as a fraction of the object's extent.
         low_resolution: Share that makes a round trip through a low-resolution grid.
         blobs: Share with a false or a missing blob.
         max_shift: Largest contour noise as a fraction of the object's extent (square root of its area).
@@ -34,6 +36,8 @@ class CoarseConfig:
     real: float = 0.35
     slight: float = 0.25
     slight_shift: float = 3.0
+    shifted: float = 0.0
+    max_offset: float = 0.06
     low_resolution: float = 0.2
     blobs: float = 0.25
     max_shift: float = 0.16
@@ -55,6 +59,15 @@ def _uniform(batch: int, low: float, high: float, generator: Generator) -> Tenso
 
 def _chance(batch: int, share: float, generator: Generator) -> Tensor:
     return torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device) < share
+
+
+def shift(field: Tensor, offset: Tensor) -> Tensor:
+    """`(B, 1, S, S)` moved by `offset` `(B, 2)` (x, y) in pixels; what comes in from outside repeats the border."""
+    batch, size = len(field), field.shape[-1]
+    theta = torch.eye(2, 3, device=field.device, dtype=field.dtype).repeat(batch, 1, 1)
+    theta[:, :, 2] = -2 * offset / size
+    grid = F.affine_grid(theta, list(field.shape), align_corners=False)
+    return F.grid_sample(field, grid, padding_mode="border", align_corners=False)
 
 
 def contour_noise(amplitude: Tensor, size: int, generator: Generator) -> Tensor:
@@ -128,6 +141,10 @@ def coarse_masks(
     amplitude = torch.where(slight, config.slight_shift * severity, 0.7 + strong_bound * severity)
     noise = contour_noise(amplitude, size, generator)
     base = torch.where(real, real_distance, truth_distance)
+    if config.shifted:
+        bound = (config.max_offset * extent).clamp(min=2.0) * _chance(batch, config.shifted, generator)
+        draw = torch.rand(batch, 2, generator=generator, device=truth.device)
+        base = shift(base, (2 * draw - 1) * bound.view(-1, 1))
     mask = (base + noise > 0).float()
 
     low = _chance(batch, config.low_resolution, generator) & ~slight

@@ -38,24 +38,32 @@ _PARTS = ("photo", "truth", "truth_distance", "real", "real_distance")
 
 
 def signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance `(H, W)` float32 in pixels of every pixel centre to the mask's contour, positive inside."""
+    """Distance `(H, W)` float32 in pixels of every pixel centre to the mask's contour, positive inside.
+
+    Without a contour it is infinite: positive for a full mask, negative for an empty one.
+    """
     if mask.all() or not mask.any():
-        return np.full(mask.shape, DISTANCE_RANGE if mask.any() else -DISTANCE_RANGE, np.float32)
+        return np.full(mask.shape, math.inf if mask.any() else -math.inf, np.float32)
     inside = distance_transform_edt(mask) - 0.5
     outside = distance_transform_edt(~mask) - 0.5
     return np.where(mask, inside, -outside).astype(np.float32)
 
 
-def encode_distance(distance: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Signed distance → uint8, companded by a square root so that it is finest at the contour; saturates at ±64 px."""
-    companded = np.sign(distance) * np.sqrt(np.minimum(np.abs(distance), DISTANCE_RANGE) / DISTANCE_RANGE)
+def encode_distance(distance: NDArray[np.float32], reach: float = DISTANCE_RANGE) -> NDArray[np.uint8]:
+    """Signed distance → uint8, companded by a square root so that it is finest at the contour; saturates at ±reach."""
+    companded = np.sign(distance) * np.sqrt(np.minimum(np.abs(distance), reach) / reach)
     return np.clip(np.round(128 + 127 * companded), 1, 255).astype(np.uint8)
 
 
-def decode_distance(encoded: Tensor) -> Tensor:
+def decode_distance(encoded: Tensor, reach: float = DISTANCE_RANGE) -> Tensor:
     """The inverse of `encode_distance` for a float tensor of any shape."""
     companded = (encoded - 128) / 127
-    return DISTANCE_RANGE * companded * companded.abs()
+    return reach * companded * companded.abs()
+
+
+def distance_reach(size: int) -> float:
+    """Where the distances of photos of this long side saturate, in pixels."""
+    return max(DISTANCE_RANGE, size / 6)
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,8 @@ def _encoded(picture: Image.Image, **options: object) -> NDArray[np.uint8]:
     return np.frombuffer(buffer.getvalue(), np.uint8)
 
 
-def _encode_mask(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    distance = Image.fromarray(encode_distance(signed_distance(mask))).convert("RGB")
+def _encode_mask(mask: NDArray[np.bool_], reach: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    distance = Image.fromarray(encode_distance(signed_distance(mask), reach)).convert("RGB")
     # Lossy distances are a seventh of the size; their sign comes from the lossless mask when they are decoded.
     return _encoded(Image.fromarray(mask), format="PNG", optimize=True), _encoded(
         distance, format="WEBP", quality=80, method=4
@@ -124,7 +132,7 @@ def _pack_photo(photo: PhotoFiles, size: int) -> list[NDArray[np.uint8]]:
             raise InputError(
                 f"{path} is {mask.shape[1]}x{mask.shape[0]} but its photo is {width}x{height}: expected the same size"
             )
-        parts += _encode_mask(_shrunk(mask, small))
+        parts += _encode_mask(_shrunk(mask, small), distance_reach(size))
     return parts
 
 
@@ -247,6 +255,7 @@ class PackedPhotos:
                 columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in _PARTS]
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
+        self._reach = distance_reach(int(metadata["size"]))
         with ThreadPoolExecutor() as pool:
             photos = list(pool.map(_photo_levels, zip(*columns, strict=True)))
         self._index(photos)
@@ -280,7 +289,7 @@ class PackedPhotos:
         planes, inside, scale = self._cut(indices, centre, side, size, generator, views)
         image = _change_colours(planes[:, :3], generator, views.colour)
         image = torch.where(inside, image, image.new_tensor(IMAGE_MEAN).view(1, 3, 1, 1))
-        distances = torch.where(inside, decode_distance(planes[:, 3:]), -DISTANCE_RANGE) / scale
+        distances = torch.where(inside, decode_distance(planes[:, 3:], self._reach), -self._reach) / scale
         truth, real = distances.split(1, dim=1)
         mask = coarse_masks(truth, real, self.has_real[indices], generator, coarse)
         return Batch(image, (truth > 0).float(), mask * inside, truth)

@@ -1,7 +1,7 @@
 """The default pipeline: each object as a whole first, then finer and finer tiles along its contour.
 
 The coarse mask's parts are gathered into objects. Every object is refined in one view, its box with context, whatever
-its size in the photo; then tiles at 8, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
+its size in the photo; then tiles at …, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
 finer than the view before. Views are blended by smooth windows, and pixels that no view covers keep the coarse mask.
 """
 

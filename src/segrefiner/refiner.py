@@ -125,6 +125,7 @@ class Refiner:
         dtype: `torch.float32`, or `torch.bfloat16` to run it under autocast.
         name: Of the weights, for reports.
         pipeline: `default_pipeline`, or one of the two published ones.
+        steps: Diffusion steps of calls that do not say, 1 to 6.
     """
 
     def __init__(
@@ -134,10 +135,11 @@ class Refiner:
         dtype: torch.dtype = torch.float32,
         name: str = "custom",
         pipeline: Pipeline = default_pipeline,
+        steps: int = NUM_TIMESTEPS,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.device = next(network.parameters()).device
-        self.dtype, self.name, self.pipeline = dtype, name, pipeline
+        self.dtype, self.name, self.pipeline, self.steps = dtype, name, pipeline, steps
 
     @classmethod
     def from_pretrained(
@@ -149,6 +151,8 @@ class Refiner:
         pipeline: Pipeline = default_pipeline,
     ) -> "Refiner":
         """Loads weights.
+
+        In the default pipeline, the steps are those with which the weights refine best, where their file says so.
 
         Args:
             model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`.
@@ -164,7 +168,8 @@ class Refiner:
         path = weights.resolve(model)
         name = weights.BUNDLED if model is None else str(model)
         network = weights.load(path, device=target)
-        return cls(network, dtype=choose_dtype(dtype, target), name=name, pipeline=pipeline)
+        steps = weights.best_steps(path) if pipeline is default_pipeline else NUM_TIMESTEPS
+        return cls(network, dtype=choose_dtype(dtype, target), name=name, pipeline=pipeline, steps=steps)
 
     def __call__(
         self,
@@ -172,7 +177,7 @@ class Refiner:
         mask: MaskSource,
         *,
         seed: int = 0,
-        steps: int = NUM_TIMESTEPS,
+        steps: int | None = None,
         threshold: float | None = None,
         on_progress: OnProgress = silent,
     ) -> Result:
@@ -182,7 +187,7 @@ class Refiner:
             image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_image` for what else works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
             seed: Same seed, same result.
-            steps: Diffusion steps, 1 to 6.
+            steps: Diffusion steps, 1 to 6; by default those of the refiner.
             threshold: What counts as foreground in a mask of more than two values, on the values as stored.
             on_progress: Called after each network evaluation.
 
@@ -195,6 +200,7 @@ class Refiner:
         photo = read_image(image)
         coarse = read_mask(mask, threshold=threshold)
         check_same_size(photo, coarse, image_source=image, mask_source=mask)
+        steps = self.steps if steps is None else steps
         if not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS:
             raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
         if not isinstance(seed, int) or seed < 0:

@@ -5,6 +5,7 @@ the same weights as one that was not. The learning rate warms up, stays constant
 last part of the run, so that the length of a run can still be chosen while it is under way.
 """
 
+import copy
 import json
 import math
 import time
@@ -17,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .coarse import CoarseConfig
-from .data import Batch, PackedPhotos, ViewConfig, shuffled
+from .data import PACK_SIZE, Batch, PackedPhotos, ViewConfig, shuffled
 from .diffusion import NUM_TIMESTEPS, forward_sample
 from .errors import TrainingError
 from .losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
@@ -26,6 +27,8 @@ from .unet import COMPACT, DenoisingUNet, UNetConfig, normalize
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.jsonl"
+BEST_STEPS = 1
+"""Diffusion steps with which networks of these recipes refine best: a third or more of their samples are at T-1."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class TrainConfig:
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
         contour_width: Of that extra weight, in pixels.
         seed: Of every draw.
+        pack_size: Long side to which photos are shrunk, where a folder and not a pack is trained on.
         views: How crops are drawn.
         coarse: How coarse masks are made.
     """
@@ -76,6 +80,7 @@ class TrainConfig:
     contour_weight: float = 2.0
     contour_width: float = 4.0
     seed: int = 0
+    pack_size: int = PACK_SIZE
     views: ViewConfig = field(default_factory=ViewConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
 
@@ -117,6 +122,19 @@ class TrainConfig:
         return {**asdict(self), "model": self.model.to_dict()}
 
 
+CONTINUATION = TrainConfig(
+    samples=35_200,
+    large_share=1.0,
+    lr=6e-4,
+    decay_share=0.6,
+    coarse_timestep_share=0.5,
+    pack_size=832,
+    views=ViewConfig(object_share=0.5, zoom=(0.5, 2.0)),
+    coarse=CoarseConfig(shifted=0.15),
+)
+"""The second run, from the weights of the first: large crops alone, at the scales of tiles of large photos."""
+
+
 def contour_weight(distance: Tensor, config: TrainConfig) -> Tensor:
     """Weight `(B, 1, S, S)` of each pixel's cross-entropy: 1 far from the truth's contour, more beside it."""
     return 1 + config.contour_weight * torch.exp(-((distance / config.contour_width) ** 2))
@@ -140,14 +158,24 @@ class Trainer:
 
     def __init__(self, photos: PackedPhotos, config: TrainConfig, device: torch.device) -> None:
         self.photos, self.config, self.device = photos, config, device
-        torch.manual_seed(config.seed)
-        self.net = DenoisingUNet(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = DenoisingUNet(config.model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema.load_state_dict(self.net.state_dict())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net = DenoisingUNet(config.model)
+        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.net)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.step = 0
+
+    def start_from(self, net: DenoisingUNet) -> None:
+        """Starts from the weights of a trained network. Raises `TrainingError` where its shape is another one."""
+        if net.config != self.config.model:
+            raise TrainingError(
+                f"the weights to start from are of {net.config}, the recipe's are of {self.config.model}"
+            )
+        self.net.load_state_dict(net.state_dict())
+        self.ema.load_state_dict(net.state_dict())
 
     def train_step(self) -> dict[str, Tensor]:
         """One step; the returned scalars stay on the device, so that a GPU is not waited for."""
@@ -273,6 +301,7 @@ def train(
     checkpoint = folder / CHECKPOINT_NAME
     if checkpoint.exists():
         trainer.load(checkpoint)
+        _forget_later_rows(folder / LOG_NAME, trainer.step)
     started = saved = logged = time.monotonic()
     samples = trainer.config.samples_before(trainer.step)
     while trainer.step < trainer.config.steps:
@@ -297,6 +326,14 @@ def train(
             break
     trainer.save(checkpoint)
     return trainer.step >= trainer.config.steps
+
+
+def _forget_later_rows(log: Path, step: int) -> None:
+    """Drops what a run that was killed had logged after its last checkpoint: those steps are taken again."""
+    if not log.exists():
+        return
+    rows = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+    atomic_write(log, lambda file: file.write("".join(rows).encode()))
 
 
 def _check_finite(values: dict[str, Tensor], step: int, checkpoint: Path) -> None:
