@@ -312,8 +312,14 @@ def test_bins_hold_every_value_and_end_at_zero(values: list[float]) -> None:
     steps = np.diff(edges)
     assert steps.min() > 0 and steps == pytest.approx(steps[0], rel=1e-6)
     assert not (edges[0] < 0 < edges[-1]) or min(map(abs, edges)) == 0
+    assert min(values) >= 0 or edges[0] < 0
     assert len(bin_names(values, edges)) == len(counts)
     ElementTree.fromstring(histogram(values, "a & b", "<x>", signed=True))
+
+
+def test_few_losses_are_not_hidden_among_many_gains() -> None:
+    edges, counts = histogram_bins([-0.4, -0.3, *np.linspace(0, 20, 115)])
+    assert counts[edges.index(0) - 1] == 2 and sum(counts[edges.index(0) :]) == 115
 
 
 @QUICK

@@ -24,6 +24,7 @@ def histogram_bins(values: Sequence[float], bins: int = 20) -> tuple[list[float]
     """Count values in bins of a nice width, with an edge at 0.
 
     Few values far outside (one in fifty on either side) do not stretch the axis: the outermost bins take them in.
+    What is below 0 has bins of its own.
 
     Args:
         values: At least one.
@@ -37,6 +38,8 @@ def histogram_bins(values: Sequence[float], bins: int = 20) -> tuple[list[float]
     # Not so fine that the edges read alike.
     step = nice_step(max(high - low, 1e-3 * max(abs(low), abs(high), 10)), bins - 1)
     first = math.floor(low / step)
+    if ordered[0] < 0 <= first:
+        first = -1  # Losses are never counted among the gains, however few they are.
     count = max(1, math.floor(high / step) - first + 1)
     counts = [0] * count
     for value in ordered:
