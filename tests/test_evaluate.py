@@ -1,9 +1,11 @@
 """The protocols that compare pictures, each on a miniature of its data set in the published layout."""
 
 import csv
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from segrefiner.cli import main
-from segrefiner.errors import InputError
+from segrefiner.errors import InputError, SegRefinerError
 from segrefiner.evaluate import (
     FIGURES,
     MASK_FIGURES,
@@ -207,6 +209,30 @@ def test_names_cannot_steer_the_terminal_and_hidden_files_are_none(folders: Path
     assert r"deep/b\x1b\[2J\nb\|" in result.stdout
 
 
+def test_terminals_without_unicode_get_escapes(folders: Path) -> None:
+    for folder in ("truth", "predicted"):
+        shutil.copy(folders / folder / "deep" / "b.png", folders / folder / "写.png")
+    runner = CliRunner(charset="latin-1")
+    result = runner.invoke(main, ["evaluate", "folder", str(folders / "truth"), str(folders / "predicted")])
+    assert result.exit_code == 0 and "| \\u5199 " in result.stdout
+
+
+def test_system_errors_are_told_in_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("folder", "a" * 5000, folders / "predicted")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "too long" in result.stderr
+    listed = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    # No folder is closed to root, as whom tests may run.
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = run("folder", folders / "truth", folders / "predicted")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "Permission denied" in result.stderr
+
+
 def test_a_closed_pipe_costs_no_results(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(text: str) -> None:
         raise BrokenPipeError
@@ -300,6 +326,8 @@ def test_big_takes_coarse_masks_from_elsewhere_and_lists_what_is_missing(big: Pa
     messages = {failure.name: failure.message for failure in failures}
     assert "several files" in messages["b"] and "b.png, b_refine.png" in messages["b"]
     assert "coarse mask c_seg.png is missing" in messages["c"]
+    (big / "test" / "._a_gt.png").write_bytes(b"resource fork")
+    assert big_cases(big / "test", big / "refined", big / "fcn") == (cases, failures)
 
 
 def soft(truth: Array, distance: int) -> Array:
@@ -395,16 +423,24 @@ def test_dis_sets_with_refined_masks_alone_are_named(dis: Path) -> None:
     for path in (dis / "coarse" / "unet" / "DIS-TE2").iterdir():
         path.unlink()
     (dis / "coarse" / "unet" / "DIS-TE2").rmdir()
+    shutil.rmtree(dis / "coarse" / "isnet")
     _, failures = dis_cases(dis, dis / "coarse", dis / "refined")
-    assert [failure.name for failure in failures] == ["unet/DIS-TE2"]
+    assert [failure.name for failure in failures] == ["isnet/DIS-VD", "isnet/DIS-TE2", "unet/DIS-TE2"]
 
 
 def test_dis_masks_of_zeros_and_ones_are_not_taken_for_empty_ones(dis: Path) -> None:
     save(dis / "coarse" / "unet" / "DIS-VD" / "a.png", COARSE["a"].astype(np.uint8))
     result = run("dis", dis, "--coarse", dis / "coarse" / "unet", "--set", "DIS-VD")
     assert result.exit_code == 3 and "holds nothing above 1" in result.stderr
+    assert result.stderr.startswith("segrefiner: DIS-VD/a: ")
     save(dis / "coarse" / "unet" / "DIS-VD" / "a.png", np.zeros(SIZE, np.uint8))
     assert run("dis", dis, "--coarse", dis / "coarse" / "unet", "--set", "DIS-VD").exit_code == 0
+
+
+def test_gains_of_figures_of_which_less_is_better_are_explained(dis: Path) -> None:
+    folders = "--coarse", dis / "coarse", "--predicted", dis / "refined"
+    assert "Of MAE %, HCE less is better; a gain with +" in run("dis", dis, *folders).stdout
+    assert "less is better" not in run("dis", dis, *folders, "--metric", "mba").stdout
 
 
 FRAME = (24, 40)
@@ -507,6 +543,9 @@ def test_davis_split_and_missing_sequences(davis: Path) -> None:
     data = run_json("davis", davis, davis / "results", "--split", "val", path=davis / "out.json")
     assert [row["name"] for row in data["rows"]] == ["two/1", "two/2"]
     assert run("davis", davis, davis / "results", "--split", "train").exit_code == 1
+    (davis / "ImageSets" / "2017" / "val.txt").write_text("two\r\ntwo\r\n", encoding="utf-8-sig")
+    again = run_json("davis", davis, davis / "results", "--split", "val", path=davis / "out.json")
+    assert again["rows"] == data["rows"]
     save_labels(davis / "results" / "three" / "00001.png", labels_of(1))
     os.rename(davis / "results" / "one", davis / "results" / "uno")
     result = run("davis", davis, davis / "results")
@@ -534,7 +573,14 @@ def test_davis_masks_of_one_object_are_told_the_option(davis: Path) -> None:
     assert result.exit_code == 3 and "--single-object" in result.stderr
 
 
+def test_davis_first_frame_of_too_many_objects_is_refused(davis: Path) -> None:
+    save(davis / "Annotations" / "480p" / "two" / "00000.png", np.full(FRAME, 300, np.uint16))
+    result = run("davis", davis, davis / "results")
+    assert result.exit_code == 3 and "has 300 objects, expected 1 to 254" in result.stderr
+
+
 def test_davis_frames_without_truth_are_named(davis: Path) -> None:
+    (davis / "Annotations" / "480p" / "two" / "._00000.png").write_bytes(b"resource fork")
     save_labels(davis / "results" / "two" / "00099.png", labels_of(1))
     result = run("davis", davis, davis / "results")
     assert result.exit_code == 3 and "two/00099: the true mask is missing" in result.stderr
@@ -572,6 +618,16 @@ def test_processes_change_nothing(dis: Path) -> None:
     alone = run_json(*arguments, path=dis / "out.json", code=3)
     assert run_json(*arguments, "--workers", 2, path=dis / "out.json", code=3) == alone
     assert len(alone["rows"]) == 11
+
+
+def die(path: Path) -> Array:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_told(folders: Path) -> None:
+    cases, _ = folder_cases(folders / "truth", folders / "predicted")
+    with pytest.raises(SegRefinerError, match="a process died"):
+        list(measure(cases, die, score_mask, workers=2))
 
 
 def test_figures_that_are_not_defined_are_in_no_mean(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -284,6 +285,12 @@ def test_names_that_are_no_unicode_or_markdown_stay_names(results: Path) -> None
         (lambda data: data.update(failures=[{}]), "lacks a part"),
         (lambda data: data.pop("arguments"), "lacks a part"),
         (lambda data: data.pop("threshold"), "lacks a part"),
+        (lambda data: data["rows"][0]["after"].update(iou=math.nan), "lacks a part"),
+        (lambda data: data["rows"][0]["after"].update(iou=math.inf), "lacks a part"),
+        (lambda data: data["rows"][0]["after"].update(iou=10**400), "lacks a part"),
+        (lambda data: data["rows"][0].update(name=3), "lacks a part"),
+        (lambda data: data["rows"][0].update(paths={"x": "y"}), "lacks a part"),
+        (lambda data: data["metrics"]["mba"].update(name=None), "lacks a part"),
     ],
 )
 def test_other_files_are_refused_in_one_line(
@@ -320,6 +327,18 @@ def test_bins_hold_every_value_and_end_at_zero(values: list[float]) -> None:
 def test_few_losses_are_not_hidden_among_many_gains() -> None:
     edges, counts = histogram_bins([-0.4, -0.3, *np.linspace(0, 20, 115)])
     assert counts[edges.index(0) - 1] == 2 and sum(counts[edges.index(0) :]) == 115
+    edges, counts = histogram_bins([-0.4, *np.linspace(30, 31, 99)])
+    assert len(counts) < 23 and counts[0] == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 95.671, 100.0])
+def test_equal_values_have_readable_axes(value: float) -> None:
+    values = [value, value + 1e-9]
+    low, high = bin_names(values, histogram_bins(values)[0])[0].split(" to ")
+    assert float(high) - float(low) >= 1e-4
+    root = ElementTree.fromstring(scatter([(one, one, "") for one in values], "", ("x", "y"), []))
+    ticks = [text.text for text in root.findall("text") if text.attrib["text-anchor"] == "end"]
+    assert len(ticks) == len(set(ticks)) > 1
 
 
 @QUICK

@@ -257,7 +257,7 @@ def _measured(
         before = None if case.coarse is None else _scored(case.coarse, truth, read, score)
         after = _scored(case.predicted, truth, read, score)
     except InputError as error:
-        return Failure(case.name, str(error))
+        return Failure(f"{case.group}/{case.name}" if case.group else case.name, str(error))
     return Row(case.name, after, before, case.group, case.paths)
 
 

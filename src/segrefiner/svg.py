@@ -35,11 +35,12 @@ def histogram_bins(values: Sequence[float], bins: int = 20) -> tuple[list[float]
     """
     ordered = sorted(values)
     low, high = ordered[len(ordered) // 50], ordered[-1 - len(ordered) // 50]
+    # Losses are never counted among the gains, however few they are.
+    few_losses = ordered[0] < 0 <= low
+    low = 0.0 if few_losses else low
     # Not so fine that the edges read alike.
     step = nice_step(max(high - low, 1e-3 * max(abs(low), abs(high), 10)), bins - 1)
-    first = math.floor(low / step)
-    if ordered[0] < 0 <= first:
-        first = -1  # Losses are never counted among the gains, however few they are.
+    first = math.floor(low / step) - few_losses
     count = max(1, math.floor(high / step) - first + 1)
     counts = [0] * count
     for value in ordered:
