@@ -96,7 +96,7 @@ def load(
     """Load a network from a weights file, verified strictly.
 
     Args:
-        path: A `.safetensors` file that `save` or `convert` wrote.
+        path: A `.safetensors` file that `save` or `checkpoints.convert` wrote.
         device: Where the parameters shall live.
         dtype: Floating dtype that the parameters shall have, whatever the file's is.
 
@@ -124,7 +124,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what a weights file says of itself, without its parameters.
 
     Args:
-        path: A `.safetensors` file that `save` or `convert` wrote.
+        path: A `.safetensors` file that `save` or `checkpoints.convert` wrote.
 
     Returns:
         `config`, a dict that `UNetConfig.from_dict` takes, and the entries given to `save`, as strings.
