@@ -264,7 +264,7 @@ def test_the_log_is_json_and_says_what_happened(photos: PackedPhotos, tmp_path: 
 def test_the_log_of_a_killed_run_has_each_step_once(photos: PackedPhotos, tmp_path: Path) -> None:
     train(trainer(photos), tmp_path, log_every=2, max_minutes=0)  # a checkpoint after one step
     rows = [{"step": float(step), "loss": 0.5} for step in (1, 2, 4)]  # and rows of steps that no checkpoint holds
-    (tmp_path / LOG_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / LOG_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6.0, "lo')
     train(trainer(photos), tmp_path, log_every=2)
     steps = [json.loads(line)["step"] for line in (tmp_path / LOG_NAME).read_text().splitlines()]
     assert steps == [1, *range(2, RECIPE.steps + 1, 2)]

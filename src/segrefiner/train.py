@@ -329,10 +329,11 @@ def train(
 
 
 def _forget_later_rows(log: Path, step: int) -> None:
-    """Drops what a run that was killed had logged after its last checkpoint: those steps are taken again."""
+    """Drops what a killed run had logged after its last checkpoint, and a cut-off line: those steps are taken again."""
     if not log.exists():
         return
-    rows = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+    whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = [line for line in whole if json.loads(line)["step"] <= step]
     atomic_write(log, lambda file: file.write("".join(rows).encode()))
 
 
