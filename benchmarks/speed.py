@@ -20,6 +20,7 @@ from functools import cache
 from math import nan
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import click
 import numpy as np
@@ -32,7 +33,7 @@ from scenes import Scene, scene
 from tables import aligned
 
 from segrefiner import Refiner, SegRefinerError
-from segrefiner.diffusion import Network, OnProgress
+from segrefiner.diffusion import Network
 from segrefiner.output import atomic_write, check_output
 from segrefiner.pipeline import refine_mask
 
@@ -129,10 +130,8 @@ def run(model: Model, cell: Cell, photo: Scene) -> tuple[float, int]:
 
 @cache
 def _refiner(model: Model, dtype: str, batch: int) -> Refiner:
-    def pipeline(
-        network: Network, image: torch.Tensor, mask: torch.Tensor, *, steps: int, seed: int, on_progress: OnProgress
-    ) -> torch.Tensor:
-        return refine_mask(network, image, mask, steps, seed=seed, batch_size=batch, on_progress=on_progress)
+    def pipeline(network: Network, image: torch.Tensor, mask: torch.Tensor, steps: int, **options: Any) -> torch.Tensor:
+        return refine_mask(network, image, mask, steps, batch_size=batch, **options)
 
     return Refiner.from_pretrained(model.weights, device=model.device, dtype=dtype, pipeline=pipeline)
 

@@ -1,5 +1,6 @@
 """`Refiner`: what goes in, what comes out, and one real photo with a bound on its quality."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,24 @@ def test_odd_shapes(tiny: Refiner, shape: tuple[int, int]) -> None:
     assert result.mask.any()
 
 
+def test_users_can_ask_for_restraint(bundled: Refiner) -> None:
+    photo, mask = PHOTOS / "car208_0007.jpg", PHOTOS / "car208_0007_coarse.png"
+    coarse, free = read_mask(mask), bundled(photo, mask)
+    assert free.report.largest_shift > 5
+    near = bundled(photo, mask, max_shift=5)
+    assert near.report.largest_shift <= 5 and near.report.too_far > 0
+    assert not ((near.mask != coarse) & (free.mask == coarse)).any()
+    np.testing.assert_array_equal(bundled(photo, mask, strength=0).mask, coarse)
+    assert 0 < bundled(photo, mask, strength=0.3).report.changed < free.report.changed
+
+
+def test_a_refined_mask_needs_no_refinement(bundled: Refiner) -> None:
+    photo = PHOTOS / "car208_0007.jpg"
+    once = bundled(photo, PHOTOS / "car208_0007_coarse.png").mask
+    again = bundled(photo, once)
+    assert iou(again.mask, once) > 0.995
+
+
 def test_specks_survive(bundled: Refiner) -> None:
     photo = np.asarray(Image.open(PHOTOS / "CCP_0016.jpg"))
     for side in (1, 3, 9):
@@ -118,6 +137,12 @@ def test_wrong_input_is_refused(tiny: Refiner) -> None:
         tiny(photo, square(40, 50), steps=7)
     with pytest.raises(InputError, match="seed is -1"):
         tiny(photo, square(40, 50), seed=-1)
+    for strength in (-0.1, 1.1, math.nan):
+        with pytest.raises(InputError, match="strength"):
+            tiny(photo, square(40, 50), strength=strength)
+    for shift in (-1, math.nan):
+        with pytest.raises(InputError, match="max_shift"):
+            tiny(photo, square(40, 50), max_shift=shift)
     with pytest.raises(InputError, match="threshold"):
         tiny(photo, np.arange(2000).reshape(40, 50) % 200)
 

@@ -24,7 +24,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .refiner import Refiner, Report, Result
+    from .changes import Report
+    from .refiner import Refiner, Result
 
 __version__ = "0.1.0"
 

@@ -41,6 +41,10 @@ main.add_command(report)
 @click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
+@click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+              help="Keep the coarse label farther than this from the coarse contour.  [default: no limit]")  # fmt: skip
+@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+              help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
 @click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
@@ -56,6 +60,8 @@ def refine(
     steps: int | None,
     seed: int,
     threshold: float | None,
+    max_shift: float | None,
+    strength: float,
     soft: bool,
     overlay_path: Path | None,
     pipeline: str,
@@ -76,7 +82,9 @@ def refine(
     run = getattr(refiners, f"{pipeline}_pipeline")
     refiner = refiners.Refiner.from_pretrained(model, device=device, dtype=dtype, pipeline=run)
     with _view_bar() as follow:
-        result = refiner(photo, coarse, seed=seed, steps=steps, on_progress=follow)
+        result = refiner(
+            photo, coarse, seed=seed, steps=steps, max_shift=max_shift, strength=strength, on_progress=follow
+        )
     write_png(output, result.probability if soft else result.mask)
     if overlay_path is not None:
         from .overlay import overlay
@@ -126,6 +134,8 @@ def pack(folder: Path, target: Path, size: int) -> None:
               help="Folder for checkpoint, log and weights; a checkpoint in it is continued.")  # fmt: skip
 @click.option("--from", "weights_before", metavar="MODEL",
               help="Start from these weights, a name, file, folder or Hub id: a second run.")  # fmt: skip
+@click.option("--recipe", "run", type=click.Choice(["first", "second", "third"]),
+              help="One of the runs that made the bundled model.  [default: first, or second with --from]")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
 @click.option("--large-share", type=click.FloatRange(0, 1), help="Share of them, the last, at the large patch size.")
 @click.option("--lr", type=float, help="Peak learning rate.")
@@ -134,7 +144,13 @@ def pack(folder: Path, target: Path, size: int) -> None:
 @_device_option
 @errors_in_one_line
 def train(
-    photos: Path, output: Path, weights_before: str | None, max_minutes: float, device: str, **recipe: float | None
+    photos: Path,
+    output: Path,
+    weights_before: str | None,
+    run: str | None,
+    max_minutes: float,
+    device: str,
+    **recipe: float | None,
 ) -> None:
     """Train the compact model on PHOTOS, a data folder or a file made by `data pack`."""
     from rich.console import Console
@@ -145,7 +161,7 @@ def train(
     from .weights import STEPS_KEY, checksum, load, resolve, save
 
     target = choose_device(device)
-    base = training.CONTINUATION if weights_before else training.TrainConfig()
+    base = training.RECIPES[run or ("second" if weights_before else "first")]
     config = replace(base, **{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
     metadata = {"recipe": json.dumps(config.to_dict()), STEPS_KEY: str(training.BEST_STEPS)}
     network = None

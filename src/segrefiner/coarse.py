@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 LOW_RESOLUTION_FACTORS = (4, 8, 16, 32)
+EXACT_FACTORS = (3, 4, 6, 8, 12, 16, 24)
 NOISE_CELLS = (4, 8, 16, 32, 64)
 
 
@@ -28,6 +29,9 @@ class CoarseConfig:
         max_offset: Largest such shift along each axis, as a fraction of the object's extent.
         low_resolution: Share that makes a round trip through a low-resolution grid.
         blobs: Share with a false or a missing blob.
+        exact_low_resolution: Share that is the truth itself after a round trip through a low-resolution grid.
+        exact_blobs: Share that is the truth itself but for a false or a missing blob, so that the model learns to leave
+            the right parts of a mask alone.
         max_shift: Largest contour noise as a fraction of the object's extent (square root of its area).
         min_iou: Masks worse than this are replaced by a milder version of themselves.
     """
@@ -40,6 +44,8 @@ class CoarseConfig:
     max_offset: float = 0.06
     low_resolution: float = 0.2
     blobs: float = 0.25
+    exact_low_resolution: float = 0.0
+    exact_blobs: float = 0.0
     max_shift: float = 0.16
     min_iou: float = 0.4
 
@@ -52,12 +58,14 @@ def smooth_noise(batch: int, size: int, cells: int, generator: Generator) -> Ten
     return field * 1.4
 
 
-def _uniform(batch: int, low: float, high: float, generator: Generator) -> Tensor:
+def uniform(batch: int, low: float, high: float, generator: Generator) -> Tensor:
+    """`(batch, 1, 1, 1)`, uniform on [low, high)."""
     draw = torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device)
     return low + (high - low) * draw
 
 
-def _chance(batch: int, share: float, generator: Generator) -> Tensor:
+def chance(batch: int, share: float, generator: Generator) -> Tensor:
+    """`(batch, 1, 1, 1)` bool, true for about the given share."""
     return torch.rand(batch, 1, 1, 1, generator=generator, device=generator.device) < share
 
 
@@ -83,7 +91,7 @@ def contour_noise(amplitude: Tensor, size: int, generator: Generator) -> Tensor:
     for cells in NOISE_CELLS:
         if cells > size // 2:
             break
-        share = _uniform(batch, 0.0, 1.0, generator) * (NOISE_CELLS[0] / cells) ** 0.5
+        share = uniform(batch, 0.0, 1.0, generator) * (NOISE_CELLS[0] / cells) ** 0.5
         # More than about a third of a cell of displacement tears the contour into specks, which no coarse mask shows.
         bound = torch.clamp(amplitude * share, max=0.35 * size / cells)
         field = field + bound * smooth_noise(batch, size, cells, generator)
@@ -95,18 +103,18 @@ def low_resolution(mask: Tensor, factor: int, generator: Generator) -> Tensor:
     small = F.avg_pool2d(mask, factor)
     smooth = F.interpolate(small, size=mask.shape[-2:], mode="bilinear", align_corners=False)
     blocky = F.interpolate(small, size=mask.shape[-2:], mode="nearest")
-    return torch.where(_chance(len(mask), 0.25, generator), blocky, smooth).ge(0.5).to(mask.dtype)
+    return torch.where(chance(len(mask), 0.25, generator), blocky, smooth).ge(0.5).to(mask.dtype)
 
 
 def _blobs(mask: Tensor, truth_distance: Tensor, extent: Tensor, generator: Generator) -> Tensor:
     """Adds a false blob near the object, or takes a piece out of it."""
     batch, size = len(mask), mask.shape[-1]
     for cells in (5, 12):
-        chosen = smooth_noise(batch, size, cells, generator) > _uniform(batch, 1.3, 2.6, generator)
+        chosen = smooth_noise(batch, size, cells, generator) > uniform(batch, 1.3, 2.6, generator)
         near = truth_distance > -0.5 * extent
         added = torch.maximum(mask, (chosen & near).to(mask.dtype))
         removed = mask * (~chosen).to(mask.dtype)
-        mask = torch.where(_chance(batch, 0.5, generator), added, removed)
+        mask = torch.where(chance(batch, 0.5, generator), added, removed)
     return mask
 
 
@@ -133,30 +141,42 @@ def coarse_masks(
     truth = (truth_distance > 0).float()
     extent = truth.mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=0.05) * size
 
-    real = _chance(batch, config.real, generator) & has_real.view(-1, 1, 1, 1)
-    slight = _chance(batch, config.slight, generator) | (real & _chance(batch, 0.7, generator))
+    real = chance(batch, config.real, generator) & has_real.view(-1, 1, 1, 1)
+    slight = chance(batch, config.slight, generator) | (real & chance(batch, 0.7, generator))
     # Squared: mild masks are the more common ones.
-    severity = _uniform(batch, 0.0, 1.0, generator).square()
-    strong_bound = (config.max_shift * extent).clamp(min=2.0, max=0.15 * size)
+    severity = uniform(batch, 0.0, 1.0, generator).square()
+    strong_bound = (config.max_shift * extent).clamp(max=0.15 * size)
+    # Thin objects keep some of themselves.
+    thickness = truth_distance.amax(dim=(1, 2, 3), keepdim=True)
+    strong_bound = torch.minimum(strong_bound, thickness).clamp(min=2.0)
     amplitude = torch.where(slight, config.slight_shift * severity, 0.7 + strong_bound * severity)
     noise = contour_noise(amplitude, size, generator)
     base = torch.where(real, real_distance, truth_distance)
     if config.shifted:
-        bound = (config.max_offset * extent).clamp(min=2.0) * _chance(batch, config.shifted, generator)
+        bound = (config.max_offset * extent).clamp(min=2.0) * chance(batch, config.shifted, generator)
         draw = torch.rand(batch, 2, generator=generator, device=truth.device)
         base = shift(base, (2 * draw - 1) * bound.view(-1, 1))
     mask = (base + noise > 0).float()
 
-    low = _chance(batch, config.low_resolution, generator) & ~slight
+    low = chance(batch, config.low_resolution, generator) & ~slight
     for factor in LOW_RESOLUTION_FACTORS:
-        chosen = low & _chance(batch, 1 / len(LOW_RESOLUTION_FACTORS), generator)
+        chosen = low & chance(batch, 1 / len(LOW_RESOLUTION_FACTORS), generator)
         if factor <= size // 8:
             mask = torch.where(chosen, low_resolution(mask, factor, generator), mask)
-    blobs = _chance(batch, config.blobs, generator) & ~slight
+    blobs = chance(batch, config.blobs, generator) & ~slight
     mask = torch.where(blobs, _blobs(mask, truth_distance, extent, generator), mask)
+
+    if config.exact_low_resolution:
+        exact = chance(batch, config.exact_low_resolution, generator)
+        pick = uniform(batch, 0, len(EXACT_FACTORS), generator).long()
+        for index, factor in enumerate(EXACT_FACTORS):
+            mask = torch.where(exact & (pick == index), low_resolution(truth, factor, generator), mask)
+    if config.exact_blobs:
+        blobs = chance(batch, config.exact_blobs, generator)
+        mask = torch.where(blobs, _blobs(truth, truth_distance, extent, generator), mask)
 
     intersection = (mask * truth).sum(dim=(1, 2, 3), keepdim=True)
     union = torch.maximum(mask, truth).sum(dim=(1, 2, 3), keepdim=True)
     too_bad = intersection < config.min_iou * union
     mask = torch.where(too_bad, (truth_distance + 0.3 * noise > 0).float(), mask)
-    return torch.where(_chance(batch, config.perfect, generator), truth, mask)
+    return torch.where(chance(batch, config.perfect, generator), truth, mask)

@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
+from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
 from .errors import InputError
 from .io import read_image, read_mask
@@ -205,15 +206,25 @@ class ViewConfig:
         object_share: Share of crops that show the whole object; the others are centred on its contour.
         context: Range of the side of an object crop, in longest sides of the object's box.
         zoom: Range of photo pixels per crop pixel of contour crops, drawn log-uniformly.
+        tile_share: Share of contour crops that lie on the pixel grid at one of `tile_scales`, as tiles do at inference.
+        tile_scales: In photo pixels per crop pixel.
         rotation: Largest rotation in radians, for a quarter of the crops.
         colour: Strength of brightness, contrast and saturation changes.
+        degraded: Share of crops with blur, and of those with noise.
+        pasted: Share of crops whose object lies on another photo.
+        thin: Share of crops with thin structures as their object.
     """
 
     object_share: float = 0.55
     context: tuple[float, float] = (1.1, 2.0)
     zoom: tuple[float, float] = (0.5, 1.4)
+    tile_share: float = 0.0
+    tile_scales: tuple[float, ...] = (0.5, 1.0, 2.0)
     rotation: float = 0.35
     colour: float = 0.2
+    degraded: float = 0.0
+    pasted: float = 0.0
+    thin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -285,17 +296,28 @@ class PackedPhotos:
             views: How crops are drawn.
             coarse: How coarse masks are made.
         """
-        centre, side = self._draw_views(indices, size, generator, views)
-        planes, inside, scale = self._cut(indices, centre, side, size, generator, views)
-        image = _change_colours(planes[:, :3], generator, views.colour)
-        image = torch.where(inside, image, image.new_tensor(IMAGE_MEAN).view(1, 3, 1, 1))
+        centre, side, tile = self._draw_views(indices, size, generator, views)
+        planes, inside, scale = self._cut(indices, centre, side, tile, size, generator, views)
+        image = change_colours(planes[:, :3], generator, views.colour)
         distances = torch.where(inside, decode_distance(planes[:, 3:], self._reach), -self._reach) / scale
         truth, real = distances.split(1, dim=1)
-        mask = coarse_masks(truth, real, self.has_real[indices], generator, coarse)
+        has_real = self.has_real[indices]
+        if views.pasted:
+            image = paste(image, truth, scale, generator, views.pasted)
+        if views.thin:
+            image, truth, thin = add_thin(image, truth, scale, generator, views.thin)
+            truth = torch.where(inside, truth, -self._reach)
+            has_real = has_real & ~thin
+        if views.degraded:
+            image = degrade(image, generator, views.degraded)
+        image = torch.where(inside, image, image.new_tensor(IMAGE_MEAN).view(1, 3, 1, 1))
+        mask = coarse_masks(truth, real, has_real, generator, coarse)
         return Batch(image, (truth > 0).float(), mask * inside, truth)
 
-    def _draw_views(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig) -> tuple[Tensor, Tensor]:
-        """Centres `(B, 2)` (y, x) and sides `(B, 1)` of square crops, in pixels of the photos."""
+    def _draw_views(
+        self, indices: Tensor, size: int, generator: Generator, views: ViewConfig
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Centres `(B, 2)` (y, x) and sides `(B, 1)` of square crops, in pixels of the photos; which ones are tiles."""
         batch = len(indices)
         draw = torch.rand(batch, 6, generator=generator, device=self.device)
         box = self._boxes[indices].float()
@@ -303,23 +325,31 @@ class PackedPhotos:
         object_side = extent * (views.context[0] + (views.context[1] - views.context[0]) * draw[:, :1])
         low, high = (math.log(z) for z in views.zoom)
         contour_side = size * (low + (high - low) * draw[:, :1]).exp()
+        whole = draw[:, 2:3] < views.object_share
+        tile = ~whole & (draw[:, 5:] < views.tile_share)
+        if views.tile_share:
+            scales = torch.tensor(views.tile_scales, device=self.device)
+            which = (draw[:, 5:] / views.tile_share * len(scales)).long().clamp(max=len(scales) - 1)
+            contour_side = torch.where(tile, size * scales[which], contour_side)
         pick = (draw[:, 1] * self._contours.shape[1]).long()
         contour_centre = self._contours[indices, pick].float()
         limits = self._sizes[indices, 0].float()
         object_side = torch.minimum(object_side, limits.amax(dim=1, keepdim=True))
-        whole = draw[:, 2:3] < views.object_share
         side = torch.where(whole, object_side, contour_side).clamp(min=size / 8)
         centre = torch.where(whole, (box[:, :2] + box[:, 2:]) / 2, contour_centre)
         centre = centre + (draw[:, 3:5] - 0.5) * side * torch.where(whole, 0.15, 0.6)
         # As at inference, a crop is shifted into the photo, and centred on it where it is the larger one.
         half = torch.minimum(side, limits) / 2
-        return torch.maximum(half, torch.minimum(centre, limits - half)), side
+        centre = torch.maximum(half, torch.minimum(centre, limits - half))
+        # Even centres put a tile's pixels on those of the photo, of its half and of its double size.
+        return torch.where(tile, (centre / 2).floor() * 2, centre), side, tile[:, 0]
 
     def _cut(
         self,
         indices: Tensor,
         centre: Tensor,
         side: Tensor,
+        tile: Tensor,
         size: int,
         generator: Generator,
         views: ViewConfig,
@@ -329,8 +359,8 @@ class PackedPhotos:
         draw = torch.rand(batch, 5, generator=generator, device=self.device)
         scale = side / size
         level = (scale.log2() + 0.3).floor().clamp(0, LEVELS - 1).long()[:, 0]
-        angle = torch.where(draw[:, 0] < 0.25, (2 * draw[:, 1] - 1) * views.rotation, 0.0)
-        stretch = ((draw[:, 2] - 0.5) * 0.3).exp()
+        angle = torch.where((draw[:, 0] < 0.25) & ~tile, (2 * draw[:, 1] - 1) * views.rotation, 0.0)
+        stretch = torch.where(tile, 1.0, ((draw[:, 2] - 0.5) * 0.3).exp())
         flip = torch.where(draw[:, 3] < 0.5, -1.0, 1.0)
         offsets = (torch.arange(size, device=self.device) + 0.5 - size / 2)[None] * scale
         down, right = offsets[:, :, None], (offsets * (stretch * flip)[:, None])[:, None, :]
@@ -370,17 +400,6 @@ def _box_and_contour(encoded: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDA
     if not len(contour):
         contour = np.argwhere(mask)
     return box, contour[np.linspace(0, len(contour) - 1, _CONTOUR_POINTS).astype(np.int64)]
-
-
-def _change_colours(image: Tensor, generator: Generator, strength: float) -> Tensor:
-    """Random brightness, contrast and saturation per crop, `(B, 3, S, S)` 0-255; a tenth of the crops turn grey."""
-    draw = torch.rand(len(image), 5, 1, 1, 1, generator=generator, device=image.device)
-    gain, contrast, saturation = (1 + strength * (2 * draw[:, i] - 1) for i in range(3))
-    saturation = torch.where(draw[:, 3] < 0.1, 0.0, saturation)
-    grey = image.mean(dim=1, keepdim=True)
-    mean = grey.mean(dim=(2, 3), keepdim=True)
-    image = grey + (image - grey) * saturation
-    return ((image - mean) * contrast + mean * gain).clamp(0, 255)
 
 
 def shuffled(count: int, epoch: int, seed: int) -> Tensor:

@@ -80,6 +80,12 @@ def mask_box(mask: Tensor) -> Box | None:
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
+def contour(mask: Tensor) -> Tensor:
+    """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
+    values = mask[None, None].float()
+    return (F.max_pool2d(values, 3, 1, 1) + F.max_pool2d(-values, 3, 1, 1))[0, 0] > 0
+
+
 def fit_interval(start: int, length: int, limit: int) -> int:
     """Start of an interval moved inside `[0, limit)`; one longer than that is centred on it."""
     if length >= limit:

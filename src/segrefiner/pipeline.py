@@ -2,32 +2,32 @@
 
 The coarse mask's parts are gathered into objects. Every object is refined in one view, its box with context, whatever
 its size in the photo; then tiles at …, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
-finer than the view before. Views are blended by smooth windows, and pixels that no view covers keep the coarse mask.
+finer than the view before, and for objects that are not large tiles of the enlarged photo. Views are blended by smooth
+windows, and pixels that no view covers keep the coarse mask. `settle` decides what of all this is kept.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from .diffusion import (
     NUM_TIMESTEPS,
     Network,
     OnProgress,
     Progress,
-    confidence,
     monotone,
     pixel_thresholds,
     sample,
     silent,
     spaced_timesteps,
 )
-from .geometry import Box, mask_box, merge_overlapping, resize, square_around, tile_starts
+from .geometry import Box, contour, mask_box, merge_overlapping, resize, square_around, tile_starts
+from .settle import CautionConfig, OnHeld, not_told, settle
 from .unet import IMAGE_MEAN, normalize
 
 
@@ -41,12 +41,11 @@ class PipelineConfig:
         min_side: Smallest side of an object's view in photo pixels, so that specks keep some surroundings.
         gap: Parts of a mask nearer than this, as a share of the mask's extent, are one object.
         overlap: Least overlap of neighbouring tiles in tile pixels.
+        finest: Photo pixels per tile pixel of the last tiles, 1 or less.
+        enlarged_side: Objects with a longer view, in photo pixels, get no tiles of the enlarged photo.
         finer: A tile level is skipped unless it is this many times finer than the view before.
         tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
-        keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
-        good_iou: An object's agreement, as IoU, from which on its coarse mask counts as good, and as very good.
-        caution: Confidence that a pixel needs to change in a very good mask; it falls linearly to none in one that is
-            not good.
+        caution: What a change needs to be kept.
     """
 
     patch: int = 256
@@ -54,11 +53,11 @@ class PipelineConfig:
     min_side: int = 64
     gap: float = 0.05
     overlap: int = 64
+    finest: float = 0.5
+    enlarged_side: int = 768
     finer: float = 1.15
     tile_steps: int = 1
-    keep_iou: float = 0.2
-    good_iou: tuple[float, float] = (0.9, 0.97)
-    caution: float = 0.95
+    caution: CautionConfig = field(default_factory=CautionConfig)
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,7 @@ def object_view(box: Box, height: int, width: int, config: PipelineConfig) -> Vi
     return View(square_around(box, side, height, width), side / config.patch)
 
 
-def contour(mask: Tensor) -> Tensor:
-    """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
-    values = mask[None, None].float()
-    return (F.max_pool2d(values, 3, 1, 1) + F.max_pool2d(-values, 3, 1, 1))[0, 0] > 0
-
-
-def contour_tiles(uncertain: Tensor, region: Box, scale: int, config: PipelineConfig) -> list[View]:
+def contour_tiles(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
     """Tiles of a grid over `region` that have an uncertain pixel where no neighbour sees it better.
 
     Args:
@@ -123,7 +116,7 @@ def contour_tiles(uncertain: Tensor, region: Box, scale: int, config: PipelineCo
         config: Tile size and overlap.
     """
     height, width = uncertain.shape
-    side, overlap = config.patch * scale, config.overlap * scale
+    side, overlap = round(config.patch * scale), round(config.overlap * scale)
     region = region.clip(height, width)
     tiles = []
     for y in _starts(region.y0, region.y1, height, side, overlap):
@@ -136,7 +129,7 @@ def contour_tiles(uncertain: Tensor, region: Box, scale: int, config: PipelineCo
                 box.y1 - (overlap // 2 if box.y1 < region.y1 else 0),
             ).clip(height, width)
             if bool(uncertain[core.y0 : core.y1, core.x0 : core.x1].any()):
-                tiles.append(View(box, float(scale)))
+                tiles.append(View(box, scale))
     return tiles
 
 
@@ -251,6 +244,7 @@ def refine_mask(
     config: PipelineConfig = PipelineConfig(),
     batch_size: int = 8,
     on_progress: OnProgress = silent,
+    on_held: OnHeld = not_told,
 ) -> Tensor:
     """The default pipeline.
 
@@ -263,6 +257,7 @@ def refine_mask(
         config: The pipeline's choices.
         batch_size: Views per network evaluation.
         on_progress: Called after each network evaluation.
+        on_held: Called with what was taken back of each object.
 
     Returns:
         `(H, W)` float32, the probability of the refined mask.
@@ -274,14 +269,11 @@ def refine_mask(
     canvas.refine(views, spaced_timesteps(steps), "whole objects")
     tile_timesteps = spaced_timesteps(min(steps, config.tile_steps))
     regions = [box.grow(math.ceil(box.longest * (config.context - 1) / 2)) for box in objects]
-    scales = [region.longest / config.patch for region in regions]
-    scale = 2 ** max(0, math.floor(math.log2(max(scales, default=1.0))))
-    while scale >= 1:
+    for scale in _tile_scales(regions, config):
         uncertain = contour(canvas.probability >= 0.5)
-        large = [region for region, own in zip(regions, scales, strict=True) if own >= config.finer * scale]
-        tiles = [tile for region in large for tile in contour_tiles(uncertain, region, scale, config)]
-        canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale}")
-        scale //= 2
+        seen = [region for region in regions if _needs_tiles(region, scale, config)]
+        tiles = [tile for region in seen for tile in contour_tiles(uncertain, region, scale, config)]
+        canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale:g}")
     areas = [view.box.union(region).clip(height, width) for view, region in zip(views, regions, strict=True)]
     for index, area in enumerate(areas):
         mine = torch.zeros_like(mask)
@@ -291,23 +283,18 @@ def refine_mask(
             mine[grown.y0 : grown.y1, grown.x0 : grown.x1] = False
         own = objects[index]
         mine[own.y0 : own.y1, own.x0 : own.x1] = True
-        _settle(canvas.probability, mask, mine, config)
+        on_held(settle(*(area.crop(plane[None])[0] for plane in (canvas.probability, mask, mine)), config.caution))
     return canvas.probability
 
 
-def _settle(probability: Tensor, mask: Tensor, here: Tensor, config: PipelineConfig) -> None:
-    """Takes back, in place, what one object's refinement changed without enough reason.
+def _tile_scales(regions: Sequence[Box], config: PipelineConfig) -> list[float]:
+    """Photo pixels per tile pixel of the tile levels, coarse to fine, halved from one to the next."""
+    longest = max((region.longest for region in regions), default=0)
+    first, last = math.floor(math.log2(max(1.0, longest / config.patch))), math.ceil(math.log2(config.finest))
+    return [2.0**exponent for exponent in range(first, last - 1, -1)]
 
-    The better the coarse mask agrees with the refined one already, the less there is to gain and the more confidence a
-    change must have. Where the two have hardly anything in common, the coarse mask comes back whole.
-    """
-    refined, coarse = probability[here], mask[here]
-    agreement = int(((refined >= 0.5) & coarse).sum()) / max(1, int(((refined >= 0.5) | coarse).sum()))
-    if agreement < config.keep_iou:
-        probability[here] = coarse.float()
-        return
-    low, high = config.good_iou
-    asked = config.caution * min(1.0, max(0.0, (agreement - low) / (high - low)))
-    # An uncertain pixel goes no farther than to its coarse side of 0.5.
-    held = torch.where(coarse, refined.clamp(min=0.5), refined.clamp(max=math.nextafter(0.5, 0) - 1e-7))
-    probability[here] = torch.where(confidence(refined) < asked, held, refined)
+
+def _needs_tiles(region: Box, scale: float, config: PipelineConfig) -> bool:
+    if scale < 1 and region.longest > config.enlarged_side:
+        return False
+    return region.longest >= config.finer * scale * config.patch

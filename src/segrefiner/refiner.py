@@ -1,6 +1,5 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
-import math
 import time
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -9,14 +8,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
 from . import published, weights
-from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, confidence, silent
+from .changes import Report, describe
+from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
 from .errors import InputError
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .pipeline import refine_mask
+from .settle import Held, OnHeld, not_told, restrain
 from .unet import DenoisingUNet
 
 
@@ -24,21 +24,43 @@ class Pipeline(Protocol):
     """A way through the photo: which views the network sees, at which scale, in which order."""
 
     def __call__(
-        self, network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+        self,
+        network: Network,
+        image: Tensor,
+        mask: Tensor,
+        *,
+        steps: int,
+        seed: int,
+        on_progress: OnProgress,
+        on_held: OnHeld,
     ) -> Tensor:
         """Gives the refined mask's probability `(H, W)` float of `image` `(3, H, W)` uint8, `mask` `(H, W)` bool."""
         ...
 
 
 def default_pipeline(
-    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    on_progress: OnProgress,
+    on_held: OnHeld = not_told,
 ) -> Tensor:
     """Each object as a whole, then tiles along its contour, with the monotone sampler."""
-    return refine_mask(network, image, mask, steps, seed=seed, on_progress=on_progress)
+    return refine_mask(network, image, mask, steps, seed=seed, on_progress=on_progress, on_held=on_held)
 
 
 def semantic_pipeline(
-    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    on_progress: OnProgress,
+    on_held: OnHeld = not_told,
 ) -> Tensor:
     """The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
     _check_published(steps, image, published.PATCH)
@@ -46,7 +68,14 @@ def semantic_pipeline(
 
 
 def instance_pipeline(
-    network: Network, image: Tensor, mask: Tensor, *, steps: int, seed: int, on_progress: OnProgress
+    network: Network,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    on_progress: OnProgress,
+    on_held: OnHeld = not_told,
 ) -> Tensor:
     """The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
     _check_published(steps, image, 1)
@@ -61,44 +90,6 @@ def _check_published(steps: int, image: Tensor, smallest: int) -> None:
         raise InputError(
             f"the photo is {width}x{height}: the published semantic pipeline needs {smallest} pixels "
             "on each side; use the default pipeline"
-        )
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a refinement changed.
-
-    Attributes:
-        changed: Share of the photo's pixels whose mask value changed, in [0, 1].
-        agreement: IoU of the refined with the coarse mask, in [0, 1].
-        largest_shift: Distance in pixels of the changed pixel that is farthest from the coarse mask's contour.
-        confidence: Mean confidence of the refined mask over the changed pixels and its contour, in [0, 1].
-        seconds: Wall-clock time, without loading the model.
-        evaluations: Views that the network saw, counted once per step.
-        steps: Diffusion steps.
-        model: Name of the weights.
-        seed: Seed of the sampler.
-        note: Why a mask came back as it was, or an empty string.
-    """
-
-    changed: float
-    agreement: float
-    largest_shift: float
-    confidence: float
-    seconds: float
-    evaluations: int
-    steps: int
-    model: str
-    seed: int
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.note:
-            return self.note
-        return (
-            f"{100 * self.changed:.2f} % of pixels changed, IoU with the coarse mask {100 * self.agreement:.1f} %, "
-            f"largest shift {self.largest_shift:.0f} px, confidence {100 * self.confidence:.0f} %, "
-            f"{self.seconds:.2f} s ({self.model}, {self.steps} steps, seed {self.seed})"
         )
 
 
@@ -171,6 +162,7 @@ class Refiner:
         steps = weights.best_steps(path) if pipeline is default_pipeline else NUM_TIMESTEPS
         return cls(network, dtype=choose_dtype(dtype, target), name=name, pipeline=pipeline, steps=steps)
 
+    @torch.inference_mode()
     def __call__(
         self,
         image: ImageSource,
@@ -179,6 +171,8 @@ class Refiner:
         seed: int = 0,
         steps: int | None = None,
         threshold: float | None = None,
+        max_shift: float | None = None,
+        strength: float = 1.0,
         on_progress: OnProgress = silent,
     ) -> Result:
         """Refines one mask.
@@ -189,6 +183,9 @@ class Refiner:
             seed: Same seed, same result.
             steps: Diffusion steps, 1 to 6; by default those of the refiner.
             threshold: What counts as foreground in a mask of more than two values, on the values as stored.
+            max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; by default anywhere.
+            strength: 1 for every change that the pipeline is for, 0 for none; in between, changes need a confidence of
+                `1 - strength`.
             on_progress: Called after each network evaluation.
 
         Returns:
@@ -205,6 +202,10 @@ class Refiner:
             raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
         if not isinstance(seed, int) or seed < 0:
             raise InputError(f"seed is {seed!r}: expected a whole number from 0 up")
+        if not 0 <= strength <= 1:
+            raise InputError(f"strength is {strength!r}: expected a number from 0 to 1")
+        if max_shift is not None and not max_shift >= 0:
+            raise InputError(f"max_shift is {max_shift!r}: expected a number of pixels, 0 or more")
         started = time.perf_counter()
         stages: dict[str, int] = {}
 
@@ -212,11 +213,14 @@ class Refiner:
             stages[progress.stage] = progress.done
             on_progress(progress)
 
+        kept: list[Held] = []
+        given = torch.from_numpy(np.ascontiguousarray(coarse))
         if note := _nothing_to_do(coarse):
-            probability = coarse.astype(np.float32)
+            probability = given.float()
         else:
-            probability = self._refine(photo, coarse, steps, seed, follow)
-        report = _report(coarse, probability)
+            probability = self._refine(photo, given, steps, seed, follow, kept.append)
+        probability, far, unsure = restrain(probability, given, max_shift=max_shift, strength=strength)
+        report = describe(given, probability, kept, far=far, unsure=unsure)
         seconds = time.perf_counter() - started
         report = replace(
             report,
@@ -227,21 +231,22 @@ class Refiner:
             seed=seed,
             note=note,
         )
-        return Result(probability >= 0.5, probability, report)
+        return Result((probability >= 0.5).numpy(), probability.numpy(), report)
 
-    @torch.inference_mode()
     def _refine(
-        self,
-        photo: NDArray[np.uint8],
-        coarse: NDArray[np.bool_],
-        steps: int,
-        seed: int,
-        on_progress: OnProgress,
-    ) -> NDArray[np.float32]:
+        self, photo: NDArray[np.uint8], coarse: Tensor, steps: int, seed: int, on_progress: OnProgress, on_held: OnHeld
+    ) -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device).permute(2, 0, 1)
-        mask = torch.from_numpy(np.ascontiguousarray(coarse)).to(self.device)
-        probability = self.pipeline(self._logits, image, mask, steps=steps, seed=seed, on_progress=on_progress)
-        return probability.float().cpu().numpy()
+        probability = self.pipeline(
+            self._logits,
+            image,
+            coarse.to(self.device),
+            steps=steps,
+            seed=seed,
+            on_progress=on_progress,
+            on_held=on_held,
+        )
+        return probability.float().cpu()
 
     def _logits(self, x: Tensor, timesteps: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -286,43 +291,3 @@ def _nothing_to_do(coarse: NDArray[np.bool_]) -> str:
     if coarse.all():
         return "the mask covers the whole photo: returned as it is"
     return ""
-
-
-def _report(coarse: NDArray[np.bool_], probability: NDArray[np.float32]) -> Report:
-    mask = probability >= 0.5
-    changed = mask != coarse
-    union = np.count_nonzero(mask | coarse)
-    agreement = np.count_nonzero(mask & coarse) / union if union else 1.0
-    where = changed | _inner_contour(mask)
-    certain = float(confidence(torch.from_numpy(probability[where])).mean()) if where.any() else 1.0
-    return Report(
-        changed=float(changed.mean()),
-        agreement=agreement,
-        largest_shift=_largest_shift(coarse, changed),
-        confidence=certain,
-        seconds=math.nan,
-        evaluations=0,
-        steps=0,
-        model="",
-        seed=0,
-    )
-
-
-def _inner_contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    edge = np.zeros_like(mask)
-    edge[:-1] |= mask[:-1] & ~mask[1:]
-    edge[1:] |= mask[1:] & ~mask[:-1]
-    edge[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
-    edge[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
-    return edge
-
-
-def _largest_shift(coarse: NDArray[np.bool_], changed: NDArray[np.bool_]) -> float:
-    if not changed.any():
-        return 0.0
-    # Nothing outside the box of the coarse mask and of the changes can be nearest to a changed pixel, up to its rim.
-    rows = np.flatnonzero((coarse | changed).any(axis=1))
-    columns = np.flatnonzero((coarse | changed).any(axis=0))
-    box = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
-    inside, moved = coarse[box], changed[box]
-    return float(max(distance_transform_edt(part)[moved & part].max(initial=0) for part in (inside, ~inside)))

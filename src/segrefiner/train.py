@@ -53,6 +53,8 @@ class TrainConfig:
         large_perfect: Replaces `coarse.perfect`, the share of perfect coarse masks, at the large patch size.
         large_self_mixed: Share of each large batch whose mixed masks take their fine pixels from the network's own
             prediction at T-1 instead of from the truth, as they do in inference.
+        large_self_coarse: Share of each large batch whose coarse masks are replaced by what the network makes of them,
+            since tiles refine what it made of the whole object.
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
         contour_width: Of that extra weight, in pixels.
         seed: Of every draw.
@@ -77,6 +79,7 @@ class TrainConfig:
     coarse_timestep_share: float = 0.35
     large_perfect: float = 0.15
     large_self_mixed: float = 0.4
+    large_self_coarse: float = 0.0
     contour_weight: float = 2.0
     contour_width: float = 4.0
     seed: int = 0
@@ -134,6 +137,28 @@ CONTINUATION = TrainConfig(
 )
 """The second run, from the weights of the first: large crops alone, at the scales of tiles of large photos."""
 
+CONTOURS = TrainConfig(
+    samples=91_200,
+    large_share=0.345,
+    small_batch=32,
+    lr=8e-4,
+    decay_share=0.6,
+    coarse_timestep_share=0.7,
+    large_perfect=0.12,
+    large_self_mixed=0.0,
+    large_self_coarse=0.25,
+    contour_weight=3.0,
+    contour_width=3.0,
+    seed=2,
+    pack_size=832,
+    views=ViewConfig(object_share=0.35, zoom=(0.35, 2.0), tile_share=0.5, degraded=0.2, pasted=0.2, thin=0.05),
+    coarse=CoarseConfig(perfect=0.1, slight=0.3, shifted=0.12, blobs=0.2, exact_low_resolution=0.1, exact_blobs=0.1),
+)
+"""The third run, for the exact place of contours: crops at the scales of tiles, coarse masks that are exact in part."""
+
+RECIPES = {"first": TrainConfig(), "second": CONTINUATION, "third": CONTOURS}
+"""The bundled model's runs, each from the weights of the one before."""
+
 
 def contour_weight(distance: Tensor, config: TrainConfig) -> Tensor:
     """Weight `(B, 1, S, S)` of each pixel's cross-entropy: 1 far from the truth's contour, more beside it."""
@@ -188,6 +213,9 @@ class Trainer:
         lr = config.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if large and (self_coarse := round(config.large_self_coarse * count)):
+            own = self._own(batch, self_coarse)
+            batch = replace(batch, coarse=torch.cat([own, batch.coarse[self_coarse:]]))
         entropy, texture = self._losses(batch, generator, round(config.large_self_mixed * count) if large else 0)
         loss = entropy + TEXTURE_WEIGHT * texture
         self.optimizer.zero_grad(set_to_none=True)
@@ -217,13 +245,17 @@ class Trainer:
         image = normalize(batch.image)
         fine = batch.fine
         if self_mixed:
-            with torch.no_grad():
-                first = torch.full_like(timesteps[:self_mixed], NUM_TIMESTEPS - 1)
-                own = self._logits(image[:self_mixed], batch.coarse[:self_mixed], first) >= 0
-            fine = torch.cat([own.to(fine.dtype), fine[self_mixed:]])
+            fine = torch.cat([self._own(batch, self_mixed), fine[self_mixed:]])
         logits = self._logits(image, forward_sample(fine, batch.coarse, timesteps, uniform), timesteps)
         weight = contour_weight(batch.distance, self.config)
         return cross_entropy(logits, batch.fine, weight), texture_loss(logits, batch.fine)
+
+    @torch.no_grad()
+    def _own(self, batch: Batch, count: int) -> Tensor:
+        """What the network makes of the first coarse masks of the batch at T-1, `(count, 1, S, S)` in {0, 1}."""
+        first = torch.full((count,), NUM_TIMESTEPS - 1, device=self.device)
+        logits = self._logits(normalize(batch.image[:count]), batch.coarse[:count], first)
+        return (logits >= 0).to(batch.coarse.dtype)
 
     def _logits(self, image: Tensor, mixed: Tensor, timesteps: Tensor) -> Tensor:
         x = torch.cat([image, mixed], dim=1).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,96 @@
+"""What a refinement changed, and what it held back: the report that goes with every refined mask."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .diffusion import confidence
+from .geometry import contour
+from .settle import Held, contour_distance, predicted_gain
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a refinement changed.
+
+    Attributes:
+        changed: Share of the photo's pixels whose mask value changed, in [0, 1].
+        agreement: IoU of the refined with the coarse mask, in [0, 1].
+        largest_shift: Distance in pixels of the changed pixel that is farthest from the coarse mask's contour.
+        confidence: Mean confidence of the refined mask over the changed pixels and its contour, in [0, 1].
+        predicted_gain: How much nearer to the truth than the coarse mask the refined one is expected to be, in IoU, by
+            the network's own probabilities; more than what is gained in fact where the network is too sure.
+        unsure: Share of pixels that kept their coarse label for too little confidence in a change.
+        too_far: Share of pixels that kept their coarse label since they lie beyond `max_shift`.
+        kept_objects: How many objects kept their coarse mask as a whole, by reason.
+        seconds: Wall-clock time, without loading the model.
+        evaluations: Views that the network saw, counted once per step.
+        steps: Diffusion steps.
+        model: Name of the weights.
+        seed: Seed of the sampler.
+        note: Why a mask came back as it was, or an empty string.
+    """
+
+    changed: float
+    agreement: float
+    largest_shift: float
+    confidence: float
+    predicted_gain: float
+    unsure: float
+    too_far: float
+    kept_objects: Mapping[str, int]
+    seconds: float
+    evaluations: int
+    steps: int
+    model: str
+    seed: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.note:
+            return self.note
+        held = [f"{100 * self.unsure:.2f} % of pixels unsure"] if self.unsure else []
+        held += [f"{100 * self.too_far:.2f} % too far away"] if self.too_far else []
+        held += [f"{count} object{'s' if count > 1 else ''}: {why}" for why, count in self.kept_objects.items()]
+        return (
+            f"{100 * self.changed:.2f} % of pixels changed, IoU with the coarse mask {100 * self.agreement:.1f} %, "
+            f"largest shift {self.largest_shift:.0f} px, confidence {100 * self.confidence:.0f} %, "
+            f"predicted gain {100 * self.predicted_gain:.1f} points of IoU, "
+            + (f"held back: {', '.join(held)}, " if held else "")
+            + f"{self.seconds:.2f} s ({self.model}, {self.steps} steps, seed {self.seed})"
+        )
+
+
+def describe(coarse: Tensor, probability: Tensor, held: Sequence[Held], *, far: int, unsure: int) -> Report:
+    """The report of a refinement, without what only its caller knows: time, evaluations, steps, model and seed.
+
+    Args:
+        coarse: `(H, W)` bool.
+        probability: `(H, W)` float, of the refined mask.
+        held: What was taken back, object by object.
+        far: Pixels held back for being too far from the coarse contour.
+        unsure: Pixels held back for too little confidence, beside those of `held`.
+    """
+    mask = probability >= 0.5
+    changed = mask != coarse
+    union = int((mask | coarse).sum())
+    where = changed | contour(mask)
+    reasons = Counter(h.whole.value for h in held if h.whole)
+    return Report(
+        changed=float(changed.float().mean()),
+        agreement=int((mask & coarse).sum()) / union if union else 1.0,
+        largest_shift=float(contour_distance(coarse, changed).max()) if changed.any() else 0.0,
+        confidence=float(confidence(probability[where]).mean()) if where.any() else 1.0,
+        predicted_gain=predicted_gain(mask, coarse, probability),
+        unsure=(unsure + sum(h.pixels for h in held)) / mask.numel(),
+        too_far=far / mask.numel(),
+        kept_objects=dict(reasons),
+        seconds=math.nan,
+        evaluations=0,
+        steps=0,
+        model="",
+        seed=0,
+    )

@@ -1,0 +1,184 @@
+"""What of a refinement is kept: a change of a mask that is right already needs a reason.
+
+The better the coarse mask agrees with the refined one, over the whole object or around a pixel, the less there is to
+gain there and the more confidence a change must have. An object that has next to nothing to gain by the network's own
+probabilities keeps its coarse mask. Last, users may ask for more restraint.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+from torch.nn import functional as F
+
+from .diffusion import confidence
+from .geometry import mask_box
+
+
+@dataclass(frozen=True)
+class CautionConfig:
+    """When a change is taken back.
+
+    Attributes:
+        keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
+        good_iou: An agreement, as IoU, from which on the coarse mask counts as good, and as very good.
+        confidence: That a pixel needs to change where the mask is very good; it falls linearly to none where the
+            mask is not good.
+        surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
+            extent (the square root of its area).
+        least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask.
+    """
+
+    keep_iou: float = 0.2
+    good_iou: tuple[float, float] = (0.9, 0.97)
+    confidence: float = 0.95
+    surroundings: float = 0.25
+    least_gain: float = 0.005
+
+
+class Reason(Enum):
+    """Why an object kept its coarse mask as a whole."""
+
+    DISAGREEMENT = "the refined mask had too little in common with the coarse one"
+    NO_GAIN = "next to nothing to gain"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was taken back of one object's refinement.
+
+    Attributes:
+        pixels: How many would have changed but for too little confidence.
+        whole: Why the object kept its coarse mask as a whole, where it did.
+    """
+
+    pixels: int
+    whole: Reason | None
+
+
+OnHeld = Callable[[Held], None]
+
+
+def not_told(held: Held) -> None:
+    """Listens to nothing."""
+
+
+def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Tensor:
+    """IoU of two masks `(H, W)` bool in a square around each pixel, `(H, W)` float; 1 where neither has a pixel.
+
+    Computed on a grid of an eighth of the square's side and interpolated.
+    """
+    height, width = refined.shape
+    cell = max(1, side // 8)
+    counts = torch.stack([refined & coarse, refined | coarse])[:, None].float()
+    # Whole cells: what is added beyond the masks is in neither of them.
+    counts = F.pad(counts, (0, -width % cell, 0, -height % cell))
+    counts = F.avg_pool2d(F.avg_pool2d(counts, cell), 9, stride=1, padding=4)
+    both, either = counts
+    ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[None]
+    return F.interpolate(ratio, scale_factor=cell, mode="bilinear", align_corners=False)[0, 0, :height, :width]
+
+
+def settle(probability: Tensor, coarse: Tensor, here: Tensor, config: CautionConfig) -> Held:
+    """Takes back, in place, what one object's refinement changed without enough reason.
+
+    Args:
+        probability: `(H, W)` float, of the refined mask.
+        coarse: `(H, W)` bool.
+        here: `(H, W)` bool, the pixels that are this object's concern.
+        config: When a change is taken back.
+    """
+    proposed, given = (probability >= 0.5) & here, coarse & here
+    fine = probability * here
+    union = int((proposed | given).sum())
+    agreement = int((proposed & given).sum()) / max(1, union)
+    if agreement < config.keep_iou:
+        probability[here] = coarse[here].float()
+        return Held(0, Reason.DISAGREEMENT)
+    side = round(config.surroundings * math.sqrt(union))
+    low, high = config.good_iou
+    better = agreement_around(proposed, given, side).clamp(min=agreement)
+    asked = config.confidence * ((better - low) / (high - low)).clamp(0, 1)
+    unsure = here & (confidence(probability) < asked)
+    if predicted_gain(torch.where(unsure, given, proposed), given, fine) < config.least_gain:
+        probability[here] = on_side_of(coarse, probability)[here]
+        return Held(0, Reason.NO_GAIN)
+    probability[unsure] = on_side_of(coarse, probability)[unsure]
+    return Held(int((unsure & (proposed != given)).sum()), None)
+
+
+def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor) -> float:
+    """By how much the IoU of `mask` with the truth is expected to exceed that of `other`, in [-1, 1].
+
+    The expectation is over truths whose pixels are drawn independently with the given probability, and taken of
+    intersection and union each (the linear approximation of a ratio's mean).
+
+    Args:
+        mask: `(H, W)` bool.
+        other: `(H, W)` bool.
+        probability: `(H, W)` float, that a pixel of the truth is set.
+    """
+
+    def expected_iou(of: Tensor) -> float:
+        both, either = float(probability[of].sum()), float(probability[~of].sum()) + int(of.sum())
+        return both / either if either else 1.0
+
+    return expected_iou(mask) - expected_iou(other)
+
+
+def on_side_of(coarse: Tensor, probability: Tensor) -> Tensor:
+    """The nearest probability that leaves every pixel as the coarse mask has it."""
+    below = math.nextafter(0.5, 0) - 1e-7
+    return torch.where(coarse, probability.clamp(min=0.5), probability.clamp(max=below))
+
+
+def restrain(
+    probability: Tensor, coarse: Tensor, *, max_shift: float | None = None, strength: float = 1.0
+) -> tuple[Tensor, int, int]:
+    """Keeps the coarse label where a change is farther from the coarse contour, or less sure, than the user wants.
+
+    What changes at a smaller shift or strength is a part of what changes at a larger one.
+
+    Args:
+        probability: `(H, W)` float, of the refined mask.
+        coarse: `(H, W)` bool.
+        max_shift: How far from the coarse contour pixels may change, in pixels; `None` for anywhere.
+        strength: 1 for every change, 0 for none; in between, changes need a confidence of `1 - strength`.
+
+    Returns:
+        The probability with what was held back on the coarse mask's side of one half, and how many pixels were held
+        back for being too far away and, of the others, for too little confidence.
+    """
+    changed = (probability >= 0.5) != coarse
+    far = torch.zeros_like(changed)
+    if max_shift is not None and bool(changed.any()):
+        far = changed & (contour_distance(coarse, changed) > max_shift)
+    unsure = changed & ~far
+    if strength > 0:
+        unsure &= confidence(probability) < 1 - strength
+    held = far | unsure
+    return torch.where(held, on_side_of(coarse, probability), probability), int(far.sum()), int(unsure.sum())
+
+
+def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
+    """Distance in pixels from pixels of a mask to its nearest pixel in the other state, `(H, W)` float.
+
+    Args:
+        coarse: `(H, W)` bool, neither empty nor full.
+        where: `(H, W)` bool, the pixels asked for; elsewhere the distance is 0.
+    """
+    # Nothing outside the box of the mask and of these pixels can be nearest to one of them, up to its rim.
+    box = mask_box(coarse | where)
+    result = torch.zeros(coarse.shape, device=coarse.device)
+    if box is None:
+        return result
+    box = box.grow(1).clip(*coarse.shape)
+    inside, asked = (box.crop(plane[None])[0].cpu().numpy() for plane in (coarse, where))
+    distance = np.where(inside, distance_transform_edt(inside), distance_transform_edt(~inside)) * asked
+    box.crop(result[None])[0].copy_(torch.from_numpy(distance))
+    return result
