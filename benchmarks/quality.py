@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from coarse_kinds import KINDS, REAL, Mask, Photo, make
+from cases import chosen, coarse_mask
+from coarse_kinds import KINDS, Mask, Photo
 from options import OUTPUT, names_of
 from peers import PEERS, Refine, UnavailableError
 from rich.console import Console
@@ -66,13 +66,6 @@ class Settings:
     weights: str
     precision: str
     code: str
-
-
-def chosen(photos: Sequence[PhotoFiles], count: int) -> list[PhotoFiles]:
-    """`count` photos evenly spread over the sorted names, or all of them for 0."""
-    if not 0 < count < len(photos):
-        return list(photos)
-    return [photos[i] for i in np.linspace(0, len(photos) - 1, count).round().astype(int)]
 
 
 def prepared(
@@ -164,18 +157,12 @@ def measure(results: Results, photo: PhotoFiles, kinds: Sequence[str], methods: 
         open_methods = [m for m in (COARSE, *methods) if (photo.name, kind, m) not in results.rows]
         if not open_methods:
             continue
-        coarse = _coarse(photo, kind, image, truth, results.settings.seed)
+        coarse = coarse_mask(photo, kind, image, truth, results.settings.seed)
         if coarse is None:
             continue
         for name in open_methods:
             row = _measured(photo.name, kind, name, methods.get(name), image, coarse, truth)
             results.rows[row.key] = row
-
-
-def _coarse(photo: PhotoFiles, kind: str, image: Photo, truth: Mask, seed: int) -> Mask | None:
-    if kind == REAL:
-        return None if photo.coarse is None else read_mask(photo.coarse)
-    return make(kind, photo.name, image, truth, seed)
 
 
 def _measured(photo: str, kind: str, name: str, method: Refine | None, image: Photo, coarse: Mask, truth: Mask) -> Row:

@@ -10,6 +10,8 @@ from statistics import fmean
 COARSE = "coarse"
 """The row of the coarse masks themselves, in absolute figures; all others are gains over it."""
 
+PERFECT = "perfect"
+
 HARMED = 0.005
 """A mask is harmed if its IoU falls by more than half a point."""
 
@@ -115,19 +117,25 @@ def _cell(rows: Sequence[Row], coarse: dict[tuple[str, str], Row]) -> Cell:
 
 
 def markdown(cells: Cells, kinds: Sequence[str], notes: Sequence[str]) -> str:
-    """One table for each figure, methods down and kinds across, then the notes."""
+    """One table for each figure, methods down and kinds across, then the notes.
+
+    The last columns are means over the kinds, over all of them and, where there are others, over the imperfect ones.
+    """
     shown = [kind for kind in kinds if any(kind in row for row in cells.values())]
+    imperfect = [kind for kind in shown if kind != PERFECT]
+    means = [shown] if len(imperfect) in (0, len(shown)) else [shown, imperfect]
     parts = []
     for field, title in _FIGURES:
         counts = [str(max(row[kind].masks for row in cells.values() if kind in row)) for kind in shown]
-        lines = [[title, *shown, "mean"], ["masks", *counts, ""]]
+        lines = [[title, *shown, *("mean", "imperfect")[: len(means)]], ["masks", *counts, *[""] * len(means)]]
         for method, row in cells.items():
             if method == COARSE and field in ("harmed", "seconds"):
                 continue
             label = f"{method} (absolute)" if method == COARSE else method
-            values = [getattr(row[kind], field) if kind in row else math.nan for kind in shown]
+            values = {kind: getattr(row[kind], field) if kind in row else math.nan for kind in shown}
+            averages = [fmean(values[kind] for kind in group) for group in means]
             sign = "+" if field not in ("harmed", "seconds") and method != COARSE else ""
-            lines.append([label, *(_number(value, sign) for value in [*values, fmean(values)])])
+            lines.append([label, *(_number(value, sign) for value in [*values.values(), *averages])])
         parts.append(aligned(lines))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]).rstrip() + "\n"
 

@@ -4,7 +4,9 @@ import csv
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 # Not part of the package, and not in its source archive.
 coarse_kinds = pytest.importorskip("coarse_kinds")
 peers, quality, scenes, speed, tables = map(pytest.importorskip, ("peers", "quality", "scenes", "speed", "tables"))
+calibration, gallery, steps = map(pytest.importorskip, ("calibration", "gallery", "steps"))
 
 MADE = [kind for kind in coarse_kinds.KINDS if kind != coarse_kinds.REAL]
 NEEDS_OPENCV = {"polygon", "grabcut-box"}
@@ -136,6 +139,14 @@ def test_a_table_shows_absolute_figures_of_the_coarse_masks_and_gains_of_all_oth
     assert "polygon" not in text and text.endswith("- a note\n")
 
 
+def test_perfect_masks_are_kept_out_of_the_last_mean() -> None:
+    rows = [row("a", "coarse", 0.8), row("a", "m", 0.9)]
+    rows += [replace(r, kind="perfect", iou=1.0 if r.method == "coarse" else 0.98) for r in rows]
+    text = tables.markdown(tables.summarize(rows, ["coarse", "m"], ["real", "perfect"]), ["real", "perfect"], [])
+    assert "| real | perfect | mean | imperfect |" in " ".join(text.splitlines()[0].split())
+    assert "| m | +10.00 | -2.00 | +4.00 | +10.00 |" in " ".join(text.split())
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     for folder in ("images", "masks", "coarse_net"):
@@ -219,6 +230,43 @@ def test_speed_compares_with_a_reference_and_draws_how_cost_grows(data: Path) ->
     assert cells[0]["evaluations"] > cells[1]["evaluations"]
     assert all(cell["ratio"] > 0 and cell["peak_gib"] is None for cell in cells)
     assert ElementTree.parse(data / "speed.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize("benchmark", [calibration, steps], ids=lambda module: module.__name__)
+def test_curves_are_printed_and_drawn(benchmark: ModuleType, data: Path) -> None:
+    options = ["--model", str(data / "tiny.safetensors"), "--kinds", "real,eroded"]
+    done = CliRunner().invoke(benchmark.main, [str(data), *options])
+    assert done.exit_code == 0, done.output
+    assert "3 masks of" in done.stdout and "kinds real, eroded" in done.stdout
+    pytest.importorskip("matplotlib")
+    done = CliRunner().invoke(benchmark.main, [str(data), *options, "--plot", str(data / "plot.svg")])
+    assert done.exit_code == 0, done.output
+    assert ElementTree.parse(data / "plot.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 2), (2, 3), (5, 3)])
+def test_a_gallery_shows_the_worst_and_the_best(count: int, rows: int, data: Path) -> None:
+    options = ["--model", data / "tiny.safetensors", "--kinds", "real,eroded", "--count", count]
+    done = CliRunner().invoke(gallery.main, [str(a) for a in [data, "-o", data / "gallery.png", *options]])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("IoU") == rows
+    with Image.open(data / "gallery.png") as picture:
+        assert picture.height == rows * (gallery.PANEL + gallery.CAPTION)
+    refused = CliRunner().invoke(gallery.main, [str(data), "-o", str(data / "gallery.png"), "--only", "nothing"])
+    assert refused.exit_code == 1 and "no such photo" in refused.output
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.2])
+def test_calibration_is_the_distance_between_belief_and_truth(skew: float) -> None:
+    rng = np.random.default_rng(0)
+    believed = rng.uniform(0, 1 - skew, 200_000)
+    true = rng.uniform(size=believed.size) < believed + skew
+    which = (believed * 10).astype(int)
+    counts = np.stack([np.bincount(which, weights, minlength=10) for weights in (None, believed, true)])
+    means, error = calibration.reliability(counts.astype(float))
+    assert error == pytest.approx(skew, abs=0.01)
+    filled = counts[0] > 0
+    np.testing.assert_allclose(means[1][filled], means[0][filled] + skew, atol=0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured on Linux only")

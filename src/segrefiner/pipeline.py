@@ -9,6 +9,7 @@ windows, and pixels that no view covers keep the coarse mask. `settle` decides w
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from .diffusion import (
     Network,
     OnProgress,
     Progress,
+    Uniform,
+    ancestral,
     monotone,
     pixel_thresholds,
     sample,
@@ -31,12 +34,20 @@ from .settle import CautionConfig, OnHeld, not_told, settle
 from .unet import IMAGE_MEAN, normalize
 
 
+class Sampler(Enum):
+    """Where the random numbers of each step come from; with one step there are none."""
+
+    MONOTONE = "monotone"
+    ANCESTRAL = "ancestral"
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """Choices of the default pipeline.
 
     Attributes:
         patch: Side of every view that the network sees, in pixels.
+        sampler: How pixels are moved from coarse to fine.
         context: Side of an object's view, in longest sides of the object's box.
         min_side: Smallest side of an object's view in photo pixels, so that specks keep some surroundings.
         gap: Parts of a mask nearer than this, as a share of the mask's extent, are one object.
@@ -49,6 +60,7 @@ class PipelineConfig:
     """
 
     patch: int = 256
+    sampler: Sampler = Sampler.MONOTONE
     context: float = 1.5
     min_side: int = 64
     gap: float = 0.05
@@ -192,7 +204,7 @@ class Canvas:
         for start in range(0, len(views), self.batch_size):
             part = views[start : start + self.batch_size]
             photos, masks = self._shown(part)
-            for state in sample(self.network, photos, masks, timesteps, monotone(self._thresholds(part))):
+            for state in sample(self.network, photos, masks, timesteps, self._uniform(part)):
                 done += len(part)
                 self.on_progress(Progress(stage, done, len(views) * len(timesteps), state))
             for view, result, shown in zip(part, state.probability, masks, strict=True):
@@ -206,6 +218,12 @@ class Canvas:
         photos = [resize(v.box.crop(self.image, IMAGE_MEAN).float(), size, size) for v in views]
         masks = [resize(v.box.crop(self.probability[None]), size, size) for v in views]
         return normalize(torch.stack(photos)), (torch.stack(masks) >= 0.5).float()
+
+    def _uniform(self, views: Sequence[View]) -> Uniform:
+        if self.config.sampler is Sampler.MONOTONE:
+            return monotone(self._thresholds(views))
+        shape = (len(views), 1, self.config.patch, self.config.patch)
+        return ancestral(shape, torch.Generator(self.image.device).manual_seed(self.seed))
 
     def _thresholds(self, views: Sequence[View]) -> Tensor:
         size = self.config.patch

@@ -51,8 +51,8 @@ def case_pictures(data: Json, row: Json) -> list[Picture]:
     pictures = []
     if "coarse" in masks:
         pictures.append(Picture(overlay(photo, masks["coarse"], masks["predicted"]), f"Before and after{note}"))
-    window = _window(np.logical_or.reduce([truth, *masks.values()]))
-    errors = [_errors(photo[window], mask[window], truth[window]) for mask in masks.values()]
+    window = object_window(np.logical_or.reduce([truth, *masks.values()]))
+    errors = [show_errors(photo[window], mask[window], truth[window]) for mask in masks.values()]
     gap = np.full((errors[0].shape[0], max(1, errors[0].shape[1] // 80), 3), 255, np.uint8)
     joined = errors[0] if len(errors) == 1 else np.concatenate([errors[0], gap, errors[1]], axis=1)
     named = " and ".join(masks)
@@ -81,7 +81,7 @@ def _photo(path: str | None, truth: Mask) -> tuple[Array, str]:
     return np.repeat(greys[..., None], 3, axis=2), f" ({problem}; light is the truth)"
 
 
-def _window(mask: Mask) -> tuple[slice, slice]:
+def object_window(mask: Mask) -> tuple[slice, slice]:
     """Rows and columns of the mask, with a margin; all of them for an empty mask."""
     if not mask.any():
         return slice(None), slice(None)
@@ -91,7 +91,8 @@ def _window(mask: Mask) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _errors(photo: Array, mask: Mask, truth: Mask) -> Array:
+def show_errors(photo: Array, mask: Mask, truth: Mask) -> Array:
+    """The photo in greys `(H, W, 3)` uint8, what the mask has too much in red and what it misses in blue."""
     grey = photo.mean(axis=2, keepdims=True).astype(np.float32)
     canvas = np.repeat(grey * 0.6 + 40, 3, axis=2)
     for wrong, colour in ((mask & ~truth, _FALSE_COLOUR), (truth & ~mask, _MISSED_COLOUR)):

@@ -1,0 +1,81 @@
+"""Quality against the number of diffusion steps, for both samplers.
+
+    python benchmarks/steps.py DATA [--photos 60] [--kinds real,…] [--plot steps.svg]
+
+DATA as for `quality.py`. Printed is one line for each number of steps and sampler: mean gains in IoU and mBA over all
+masks, the share that lost over half an IoU point, and seconds per mask.
+"""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+from cases import cases, chosen
+from coarse_kinds import KINDS
+from numpy.typing import NDArray
+from options import OUTPUT, names_of
+from rich.console import Console
+from rich.progress import track
+
+from segrefiner import Refiner
+from segrefiner.data import find_photos
+from segrefiner.diffusion import NUM_TIMESTEPS
+from segrefiner.metrics import iou, mba
+from segrefiner.pipeline import PipelineConfig, Sampler, refine_mask
+
+STEPS = range(1, NUM_TIMESTEPS + 1)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--photos", default=60, show_default=True, help="How many, evenly spread; 0 for all.")
+@click.option("--kinds", default="real", show_default=True, callback=names_of(KINDS))
+@click.option("--model", help="As for `segrefiner refine`.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--plot", type=OUTPUT, help="SVG of the curves.")
+def main(data: Path, photos: int, kinds: list[str], model: str | None, seed: int, plot: Path | None) -> None:
+    """Refine with every number of steps and both samplers."""
+    refiner = Refiner.from_pretrained(model)
+    samplers = list(Sampler)
+    rows: dict[tuple[Sampler, int], list[list[float]]] = {(s, n): [] for s in samplers for n in STEPS}
+    for photo in track(chosen(find_photos(data), photos), "refining", console=Console(stderr=True)):
+        for case in cases([photo], kinds, seed):
+            before = iou(case.coarse, case.truth), mba(case.coarse, case.truth)
+            for sampler, steps in rows:
+                refiner.pipeline = partial(refine_mask, config=PipelineConfig(sampler=sampler))
+                started = time.perf_counter()
+                mask = refiner(case.image, case.coarse, seed=seed, steps=steps).mask
+                seconds = time.perf_counter() - started
+                gains = iou(mask, case.truth) - before[0], mba(mask, case.truth) - before[1]
+                rows[sampler, steps].append([100 * gains[0], 100 * gains[1], 100.0 * (gains[0] < -0.005), seconds])
+    means = {key: np.mean(values, axis=0) for key, values in rows.items()}
+    masks = len(rows[samplers[0], 1])
+    print(f"{masks} masks of {data}, model {refiner.name}, kinds {', '.join(kinds)}\n")
+    print("| sampler | steps | IoU | mBA | harmed, % | seconds per mask |\n| --- | --: | --: | --: | --: | --: |")
+    for (sampler, steps), (gain, boundary, harmed, seconds) in means.items():
+        print(f"| {sampler.value} | {steps} | {gain:+.2f} | {boundary:+.2f} | {harmed:.1f} | {seconds:.2f} |")
+    if plot is not None:
+        _draw(plot, {s: np.array([means[s, n] for n in STEPS]) for s in samplers})
+        print(f"\n{plot}")
+
+
+def _draw(path: Path, curves: dict[Sampler, NDArray[np.float64]]) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "steps"
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for column, (panel, title) in enumerate(zip(panels, ("IoU", "mBA"), strict=True)):
+        for (sampler, values), style in zip(curves.items(), ("o-", "s--"), strict=True):
+            panel.plot(list(STEPS), values[:, column], style, label=sampler.value)
+        panel.set(xlabel="diffusion steps", ylabel="points gained", title=title)
+        panel.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
