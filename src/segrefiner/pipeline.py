@@ -292,17 +292,21 @@ def refine_mask(
         seen = [region for region in regions if _needs_tiles(region, scale, config)]
         tiles = [tile for region in seen for tile in contour_tiles(uncertain, region, scale, config)]
         canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale:g}")
-    areas = [view.box.union(region).clip(height, width) for view, region in zip(views, regions, strict=True)]
-    for index, area in enumerate(areas):
-        mine = torch.zeros_like(mask)
-        mine[area.y0 : area.y1, area.x0 : area.x1] = True
-        for other in objects[:index] + objects[index + 1 :]:
-            grown = other.grow(math.ceil(other.longest * (config.context - 1) / 2)).clip(height, width)
-            mine[grown.y0 : grown.y1, grown.x0 : grown.x1] = False
-        own = objects[index]
-        mine[own.y0 : own.y1, own.x0 : own.x1] = True
-        on_held(settle(*(area.crop(plane[None])[0] for plane in (canvas.probability, mask, mine)), config.caution))
+    for index, (view, region) in enumerate(zip(views, regions, strict=True)):
+        area = view.box.union(region).clip(height, width)
+        mine = _own_pixels(area, objects[index], [*regions[:index], *regions[index + 1 :]])
+        probability, given = (area.crop(plane[None])[0] for plane in (canvas.probability, mask))
+        on_held(settle(probability, given, mine.to(mask.device), config.caution))
     return canvas.probability
+
+
+def _own_pixels(area: Box, own: Box, others: Sequence[Box]) -> Tensor:
+    """Pixels `(height, width)` bool of an area that are in its own object's box, or no other object's concern."""
+    mine = torch.ones(area.height, area.width, dtype=torch.bool)
+    for box, value in [*((other, False) for other in others), (own, True)]:
+        part = _shift(box, Box(-area.x0, -area.y0, 0, 0)).clip(area.height, area.width)
+        mine[part.y0 : part.y1, part.x0 : part.x1] = value
+    return mine
 
 
 def _tile_scales(regions: Sequence[Box], config: PipelineConfig) -> list[float]:
