@@ -22,6 +22,7 @@ from segrefiner.geometry import Box, contour, mask_box
 from segrefiner.pipeline import (
     Canvas,
     PipelineConfig,
+    Sampler,
     View,
     contour_tiles,
     find_objects,
@@ -304,6 +305,17 @@ def test_same_seed_same_result_and_another_batch_size_too() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_with_one_step_the_sampler_does_not_matter_and_with_more_its_seed_does() -> None:
+    truth, spoil = RIGHT["one object"]
+    image, mask = noise(*truth.shape), spoil(truth)
+    ancestral = replace(CONFIG, sampler=Sampler.ANCESTRAL)
+    one = refine_mask(hesitates, image, mask, 1)
+    assert torch.equal(refine_mask(hesitates, image, mask, 1, config=ancestral, seed=5), one)
+    first, again, other = (refine_mask(hesitates, image, mask, config=ancestral, seed=s) for s in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert not torch.equal(first, refine_mask(hesitates, image, mask, seed=3))
+
+
 def test_progress_counts_every_evaluation() -> None:
     calls: list[int] = []
     heard: list[Progress] = []
@@ -473,6 +485,28 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
             asked[area.y0 : area.y1, area.x0 : area.x1] = False
     assert (weight[asked] > 0.5).all()
     assert case == "all of the photo" or asked.any()
+
+
+@pytest.mark.parametrize(
+    ("radius", "scales"), [(40, []), (70, [0.5]), (150, [1, 0.5]), (240, [2, 1, 0.5]), (300, [2, 1])]
+)
+def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
+    radius: int, scales: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def spy(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
+        seen.append(scale)
+        tiles = contour_tiles(uncertain, region, scale, config)
+        assert tiles and all(
+            t.box.width == t.box.height == config.patch * scale == config.patch * t.scale for t in tiles
+        )
+        return tiles
+
+    monkeypatch.setattr(pipeline, "contour_tiles", spy)
+    mask = discs(1000, 1000, (500, 500, radius))
+    refine_mask(keeps, noise(1000, 1000), mask, 1)
+    assert seen == scales
 
 
 @QUICK
