@@ -1,5 +1,6 @@
 """The command line: files out, one line of summary, one line of error, exit codes."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from segrefiner.cli import main
+from segrefiner.train import RECIPES
 from segrefiner.unet import DenoisingUNet, UNetConfig
 from segrefiner.weights import checksum, load, metadata, save
 from tiny import TINY
@@ -127,5 +129,10 @@ def test_pack_and_train(tmp_path: Path) -> None:
     # Without a learning rate the weights are the ones that it started from.
     before, after = (load(path).state_dict() for path in (weights, tmp_path / "second" / "model.safetensors"))
     assert all(torch.allclose(after[name], value, atol=1e-3) for name, value in before.items())
+    options = ("--from", weights, "--recipe", "third", "--samples", 8, "--large-share", 1)
+    third = run("train", tmp_path / "photos.pack", "-o", tmp_path / "third", *options)
+    assert third.exit_code == 0, third.output
+    recipe = json.loads(metadata(tmp_path / "third" / "model.safetensors")["recipe"])
+    assert recipe["large_self_coarse"] == RECIPES["third"].large_self_coarse > 0 and recipe["samples"] == 8
     again = run("train", tmp_path / "data", "-o", tmp_path / "run", "--samples", 16, "--large-share", 0, "--lr", 0.1)
     assert again.exit_code == 1 and "lr: 0.001 there, 0.1 asked for" in again.stderr

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from segrefiner.coarse import CoarseConfig, coarse_masks, contour_noise, low_resolution, shift, smooth_noise
+from segrefiner.coarse import (
+    EXACT_FACTORS,
+    CoarseConfig,
+    coarse_masks,
+    contour_noise,
+    low_resolution,
+    shift,
+    smooth_noise,
+)
 from segrefiner.data import signed_distance
 
 SIZE = 48
@@ -117,6 +125,49 @@ def test_stronger_noise_makes_worse_masks() -> None:
         for shift in (0.05, 0.15, 0.3)
     ]
     assert means == sorted(means, reverse=True) and means[0] > means[2] + 0.03
+
+
+def agreement(config: CoarseConfig, seeds: int = 4) -> Tensor:
+    return torch.cat([iou(draw(config, seed), TRUTH) for seed in range(seeds)])
+
+
+def test_thin_objects_keep_some_of_themselves() -> None:
+    """Noise is bound by the object's thickness: a bar that is moved by its own extent would be gone."""
+    rows = torch.arange(SIZE).view(1, 1, -1, 1).expand(64, 1, -1, SIZE)
+    bars = 2.5 - (rows - 23.5).abs()
+    config = CoarseConfig(perfect=0.0, slight=0.0, low_resolution=0.0, blobs=0.0, min_iou=0.0)
+    masks = [coarse_masks(bars, FAR_OFF, NO_REAL, seeded(seed), config) for seed in range(4)]
+    kept = torch.cat([iou(mask, (bars > 0).float()) for mask in masks])
+    assert float((kept == 0).float().mean()) < 0.05 and float(kept.median()) > 0.4
+
+
+def test_blobs_alone_leave_the_rest_exact() -> None:
+    exact = CoarseConfig(perfect=0.0, exact_blobs=1.0, min_iou=0.0)
+    masks = torch.cat([draw(exact, seed) for seed in range(6)])
+    wrong = masks != TRUTH.repeat(6, 1, 1, 1)
+    has_some = wrong.flatten(1).any(dim=1)
+    assert float(has_some.float().mean()) > 0.3
+    # Contour noise would be wrong all along the contour; a blob is wrong in a part of it.
+    beside = (DISCS.abs() < 1.5).repeat(6, 1, 1, 1)
+    share = (wrong & beside).sum(dim=(1, 2, 3)) / beside.sum(dim=(1, 2, 3))
+    assert float(share[has_some].median()) < 0.35
+
+
+def test_low_resolution_alone_moves_the_contour_by_less_than_a_cell() -> None:
+    exact = CoarseConfig(perfect=0.0, exact_low_resolution=1.0, min_iou=0.0)
+    for seed in range(4):
+        wrong = draw(exact, seed) != TRUTH
+        assert wrong.any() and float(DISCS.abs()[wrong].max()) < max(EXACT_FACTORS)
+
+
+@pytest.mark.parametrize("name", ["exact_blobs", "exact_low_resolution"])
+def test_exact_shares_are_the_configured_ones(name: str) -> None:
+    without = CoarseConfig(perfect=0.0, min_iou=0.0)
+    shares = []
+    for seed in range(8):
+        changed = draw(replace(without, **{name: 0.3}), seed) != draw(without, seed)
+        shares.append(changed.flatten(1).any(dim=1).float().mean())
+    assert 0.15 < float(torch.stack(shares).mean()) < 0.36
 
 
 def test_real_masks_are_used_where_there_are_some() -> None:

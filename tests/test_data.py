@@ -1,5 +1,6 @@
 """Laws of packs and crops: what comes out of a crop is what lay there in the photo, for image and masks alike."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,59 @@ def test_batches_come_from_the_generator_alone(photos: PackedPhotos) -> None:
     for name in ("image", "fine", "coarse", "distance"):
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert not torch.equal(getattr(first, name), getattr(other, name))
+
+
+TILES = ViewConfig(object_share=0.0, tile_share=1.0, colour=0.0)
+
+
+def tile_crops(photos: PackedPhotos, scale: float) -> Batch:
+    index = photos.names.index("d")
+    views = replace(TILES, tile_scales=(scale,))
+    return photos.batch(torch.full((24,), index), 32, Generator().manual_seed(0), views, UNMOVED)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_tiles_have_their_scale_and_are_never_turned(photos: PackedPhotos, scale: float) -> None:
+    """Red grows to the right and green downwards, by as much per pixel as the scale says, and not otherwise."""
+    height, width = SIZES["d"]
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    coloured = [image for image in tile_crops(photos, scale).image if (image[0] - image[2]).abs().max() > 1]
+    assert len(coloured) > 12
+    for image in coloured:
+        inside = (image - MEAN).abs().amax(dim=0) > 1
+        plane = torch.stack([columns[inside], rows[inside], torch.ones(int(inside.sum()))], dim=1)
+        across = torch.linalg.lstsq(plane, image[0][inside] * width / 255).solution
+        down = torch.linalg.lstsq(plane, image[1][inside] * height / 255).solution
+        assert abs(float(across[0])) == pytest.approx(scale, rel=0.08) and abs(float(across[1])) < 0.08 * scale
+        assert float(down[1]) == pytest.approx(scale, rel=0.08) and abs(float(down[0])) < 0.08 * scale
+
+
+def test_tiles_at_scale_one_lie_on_the_photo_s_pixels(photos: PackedPhotos) -> None:
+    truth = torch.from_numpy(np.pad(truth_of("d"), 32))
+    places = truth.unfold(0, 32, 1).unfold(1, 32, 1)
+    for fine in tile_crops(photos, 1.0).fine[:, 0] > 0:
+        assert any((places == seen).all(dim=(2, 3)).any() for seen in (fine, fine.flip(1)))
+
+
+def test_without_their_shares_crops_are_what_they_were(photos: PackedPhotos) -> None:
+    plain = crops(photos)
+    same = crops(photos, views=ViewConfig(tile_share=0.0, degraded=0.0, pasted=0.0, thin=0.0))
+    assert torch.equal(plain.image, same.image) and torch.equal(plain.coarse, same.coarse)
+    for change in ({"tile_share": 1.0}, {"degraded": 1.0}, {"pasted": 1.0}, {"thin": 1.0}):
+        assert not torch.equal(plain.image, crops(photos, views=ViewConfig(**change)).image)
+
+
+def test_pasting_and_degrading_leave_the_masks_alone(photos: PackedPhotos) -> None:
+    plain, changed = crops(photos), crops(photos, views=ViewConfig(degraded=1.0, pasted=1.0))
+    assert torch.equal(plain.fine, changed.fine) and torch.equal(plain.distance, changed.distance)
+
+
+def test_thin_structures_are_the_truth_and_no_real_mask_is_theirs(photos: PackedPhotos) -> None:
+    batch = crops(photos, views=ViewConfig(thin=1.0))
+    assert torch.equal(batch.fine, (batch.distance > 0).float())
+    assert float(batch.distance.max()) < 5
+    # Unmoved: a real mask would be the photo's own, which has nothing to do with them.
+    assert torch.equal(batch.coarse, batch.fine)
 
 
 def test_colours_change_but_masks_do_not(photos: PackedPhotos) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Generator
 
 from segrefiner.coarse import CoarseConfig
-from segrefiner.data import PackedPhotos, ViewConfig, pack_folder
+from segrefiner.data import Batch, PackedPhotos, ViewConfig, pack_folder
 from segrefiner.errors import TrainingError
-from segrefiner.train import CHECKPOINT_NAME, LOG_NAME, TrainConfig, Trainer, draw_timesteps, train
+from segrefiner.train import CHECKPOINT_NAME, LOG_NAME, RECIPES, TrainConfig, Trainer, draw_timesteps, train
 from segrefiner.unet import DenoisingUNet, UNetConfig
 from tiny import TINY_WITH_ATTENTION as TINY
 
@@ -146,6 +146,33 @@ def test_small_patches_come_first_and_every_sample_is_counted(config: TrainConfi
     assert abs(int(counts[-1]) - config.samples) <= config.small_batch + config.large_batch
     large = config.samples * config.large_share
     assert abs(sum(c for s, c in plan if s == config.large_size) - large) <= config.large_batch
+
+
+@pytest.mark.parametrize(("share", "replaced"), [(0.0, 0), (0.4, 1), (1.0, 3)])
+def test_large_batches_refine_what_the_network_made_of_some_masks(
+    photos: PackedPhotos, share: float, replaced: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(photos, replace(RECIPE, large_self_coarse=share, large_self_mixed=0.0, large_share=1.0))
+    with torch.no_grad():
+        for parameter in made.net.parameters():
+            parameter.zero_()  # the network's answer is 0 everywhere: all object
+    given: list[Batch] = []
+    losses = Trainer._losses
+
+    def spy(self: Trainer, batch: Batch, *others: object) -> object:
+        given.append(batch)
+        return losses(self, batch, *others)
+
+    monkeypatch.setattr(Trainer, "_losses", spy)
+    made.train_step()
+    whole = (given[0].coarse == 1).flatten(1).all(dim=1)
+    assert whole.tolist() == [i < replaced for i in range(3)]
+
+
+def test_the_recipes_are_runs_of_one_model_each_with_a_name() -> None:
+    assert list(RECIPES) == ["first", "second", "third"] and RECIPES["first"] == TrainConfig()
+    assert len({json.dumps(recipe.to_dict()) for recipe in RECIPES.values()}) == 3
+    assert len({recipe.model for recipe in RECIPES.values()}) == 1
 
 
 def test_every_photo_is_seen_once_per_epoch(photos: PackedPhotos) -> None:
