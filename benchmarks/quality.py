@@ -44,7 +44,19 @@ OURS: dict[str, tuple[Pipeline, int]] = {
 }
 METHODS = (*OURS, *PEERS)
 DEFAULT_METHODS = ("ours-6", "ours-1", "published-semantic", "published-instance", *PEERS)
-_SOURCES = ("diffusion", "geometry", "io", "metrics", "pictures", "pipeline", "published", "refiner", "settle", "unet")
+_SOURCES = (
+    "diffusion",
+    "edges",
+    "geometry",
+    "io",
+    "metrics",
+    "pictures",
+    "pipeline",
+    "published",
+    "refiner",
+    "settle",
+    "unet",
+)
 _LIBRARIES = ("segrefiner", "torch", "numpy", "scipy", "opencv-python-headless", "pymatting", "pydensecrf2")
 _SAVE_SECONDS = 30
 

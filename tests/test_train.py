@@ -308,6 +308,25 @@ def test_a_second_run_starts_from_the_weights_of_the_first(photos: PackedPhotos)
         second.start_from(other)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_finished_run_gives_the_share_of_its_start_that_the_recipe_asks_for(
+    photos: PackedPhotos, share: float
+) -> None:
+    before = trainer(photos, steps=2).ema
+    made = trainer(photos, replace(RECIPE, samples=9, large_share=1.0, start_share=share))
+    made.start_from(before)
+    for _ in range(made.config.steps):
+        assert made.result() is made.ema
+        made.train_step()
+    for start, trained, given in zip(
+        before.parameters(), made.ema.parameters(), made.result().parameters(), strict=True
+    ):
+        torch.testing.assert_close(given, trained + share * (start - trained))
+    assert not same(before.state_dict(), made.ema.state_dict())
+    alone = trainer(photos, replace(RECIPE, samples=9, large_share=1.0, start_share=share), steps=3)
+    assert alone.result() is alone.ema
+
+
 def test_making_a_trainer_leaves_the_global_generator_alone(photos: PackedPhotos) -> None:
     before = torch.random.get_rng_state()
     Trainer(photos, RECIPE, CPU)

@@ -190,7 +190,7 @@ def train(
 
     finished = training.train(trainer, output, max_minutes=max_minutes, on_log=show)
     weights = output / "model.safetensors"
-    save(trainer.ema, weights, metadata={**metadata, "trained_steps": str(trainer.step)})
+    save(trainer.result(), weights, metadata={**metadata, "trained_steps": str(trainer.step)})
     state = "finished" if finished else "stopped; run the same command again to continue"
     click.echo(f"{weights}: {state} at step {trainer.step} of {config.steps}")
 

@@ -3,7 +3,8 @@
 The coarse mask's parts are gathered into objects. Every object is refined in one view, its box with context, whatever
 its size in the photo; then tiles at …, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
 finer than the view before, and for objects that are not large tiles of the enlarged photo. Views are blended by smooth
-windows, and pixels that no view covers keep the coarse mask. `settle` decides what of all this is kept.
+windows, and pixels that no view covers keep the coarse mask. `edges` draws contours to the photo's edges, and `settle`
+decides what of all this is kept.
 """
 
 import math
@@ -29,6 +30,7 @@ from .diffusion import (
     silent,
     spaced_timesteps,
 )
+from .edges import follow_edges
 from .geometry import Box, contour, mask_box, merge_overlapping, resize, square_around, tile_starts
 from .settle import CautionConfig, OnHeld, not_told, settle
 from .unet import IMAGE_MEAN, normalize
@@ -56,6 +58,8 @@ class PipelineConfig:
         enlarged_side: Objects with a longer view, in photo pixels, get no tiles of the enlarged photo.
         finer: A tile level is skipped unless it is this many times finer than the view before.
         tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
+        edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
+        edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
         caution: What a change needs to be kept.
     """
 
@@ -69,6 +73,8 @@ class PipelineConfig:
     enlarged_side: int = 768
     finer: float = 1.15
     tile_steps: int = 1
+    edge_radius: int = 2
+    edge_smoothness: float = 1e-4
     caution: CautionConfig = field(default_factory=CautionConfig)
 
 
@@ -292,11 +298,14 @@ def refine_mask(
         seen = [region for region in regions if _needs_tiles(region, scale, config)]
         tiles = [tile for region in seen for tile in contour_tiles(uncertain, region, scale, config)]
         canvas.refine(tiles, tile_timesteps, f"contours, 1:{scale:g}")
+    drawn = canvas.probability
+    if config.edge_radius:
+        drawn = follow_edges(image, canvas.probability, config.edge_radius, config.edge_smoothness)
     for index, (view, region) in enumerate(zip(views, regions, strict=True)):
         area = view.box.union(region).clip(height, width)
-        mine = _own_pixels(area, objects[index], [*regions[:index], *regions[index + 1 :]])
-        probability, given = (area.crop(plane[None])[0] for plane in (canvas.probability, mask))
-        on_held(settle(probability, given, mine.to(mask.device), config.caution))
+        mine = _own_pixels(area, objects[index], [*regions[:index], *regions[index + 1 :]]).to(mask.device)
+        probability, sharp, given = (area.crop(plane[None])[0] for plane in (canvas.probability, drawn, mask))
+        on_held(settle(probability, given, mine, config.caution, drawn=sharp))
     return canvas.probability
 
 

@@ -84,7 +84,9 @@ def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Tensor:
     return F.interpolate(ratio, scale_factor=cell, mode="bilinear", align_corners=False)[0, 0, :height, :width]
 
 
-def settle(probability: Tensor, coarse: Tensor, here: Tensor, config: CautionConfig) -> Held:
+def settle(
+    probability: Tensor, coarse: Tensor, here: Tensor, config: CautionConfig, drawn: Tensor | None = None
+) -> Held:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
     Args:
@@ -92,9 +94,10 @@ def settle(probability: Tensor, coarse: Tensor, here: Tensor, config: CautionCon
         coarse: `(H, W)` bool.
         here: `(H, W)` bool, the pixels that are this object's concern.
         config: When a change is taken back.
+        drawn: `(H, W)` float, the probability with contours drawn to the photo's edges, which counts where the coarse
+            mask is not good; where it is very good the given one does, and in between their mean.
     """
     proposed, given = (probability >= 0.5) & here, coarse & here
-    fine = probability * here
     union = int((proposed | given).sum())
     agreement = int((proposed & given).sum()) / max(1, union)
     if agreement < config.keep_iou:
@@ -103,9 +106,13 @@ def settle(probability: Tensor, coarse: Tensor, here: Tensor, config: CautionCon
     side = round(config.surroundings * math.sqrt(union))
     low, high = config.good_iou
     better = agreement_around(proposed, given, side).clamp(min=agreement)
-    asked = config.confidence * ((better - low) / (high - low)).clamp(0, 1)
+    good = ((better - low) / (high - low)).clamp(0, 1)
+    if drawn is not None:
+        probability[here] = torch.lerp(drawn, probability, good)[here]
+        proposed = (probability >= 0.5) & here
+    asked = config.confidence * good
     unsure = here & (confidence(probability) < asked)
-    if predicted_gain(torch.where(unsure, given, proposed), given, fine) < config.least_gain:
+    if predicted_gain(torch.where(unsure, given, proposed), given, probability * here) < config.least_gain:
         probability[here] = on_side_of(coarse, probability)[here]
         return Held(0, Reason.NO_GAIN)
     probability[unsure] = on_side_of(coarse, probability)[unsure]

@@ -1,0 +1,93 @@
+"""Laws of the guided filter: it equals its definition, and contours run along the photo's edges."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from segrefiner.edges import follow_edges, guided_filter
+
+RADIUS, SMOOTHNESS = 2, 1e-4
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def by_definition(image: np.ndarray, values: np.ndarray, radius: int, smoothness: float) -> np.ndarray:
+    """Least squares in every window, each pixel the mean over the windows that it is in; `(H, W, 3)` and `(H, W)`."""
+    height, width = values.shape
+    image = np.pad(image, [(radius, radius)] * 2 + [(0, 0)], mode="edge")
+    values = np.pad(values, radius, mode="edge")
+    slopes, offsets = np.empty((height, width, 3)), np.empty((height, width))
+    for y in range(height):
+        for x in range(width):
+            window = np.s_[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+            colours, wanted = image[window].reshape(-1, 3), values[window].ravel()
+            covariance = np.cov(colours.T, bias=True) + smoothness * np.eye(3)
+            shared = ((colours - colours.mean(0)) * (wanted - wanted.mean())[:, None]).mean(0)
+            slopes[y, x] = np.linalg.solve(covariance, shared)
+            offsets[y, x] = wanted.mean() - slopes[y, x] @ colours.mean(0)
+    slopes = np.pad(slopes, [(radius, radius)] * 2 + [(0, 0)], mode="edge")
+    offsets = np.pad(offsets, radius, mode="edge")
+    result = np.empty((height, width))
+    for y in range(height):
+        for x in range(width):
+            window = np.s_[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+            colour = image[y + radius, x + radius]
+            result[y, x] = slopes[window].mean((0, 1)) @ colour + offsets[window].mean()
+    return result
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_the_filter_is_least_squares_in_every_window(radius: int) -> None:
+    image, values = random(2, 3, 9, 11), random(2, 1, 9, 11, seed=1)
+    filtered = guided_filter(image, values, radius, 0.01)
+    for i in range(2):
+        expected = by_definition(image[i].permute(1, 2, 0).numpy(), values[i, 0].numpy(), radius, 0.01)
+        np.testing.assert_allclose(filtered[i, 0].numpy(), expected, atol=1e-9)
+
+
+def test_what_is_the_same_everywhere_stays_so() -> None:
+    image = random(1, 3, 20, 20)
+    torch.testing.assert_close(
+        guided_filter(image, torch.full((1, 1, 20, 20), 0.3).double(), 2, 1e-4).mean(), image.new_tensor(0.3)
+    )
+    flat = torch.full((1, 3, 20, 20), 0.5).double()
+    values = (torch.arange(20) >= 10).double().expand(1, 1, 20, 20)
+    assert torch.equal(guided_filter(flat, values, 2, 1e-4) >= 0.5, values >= 0.5)
+
+
+def scene(edge: int, height: int = 150, width: int = 170) -> Tensor:
+    """A photo that is dark left of a column and bright right of it, with a little grain."""
+    columns = torch.arange(width).expand(3, height, width)
+    grain = torch.randint(0, 9, (3, height, width), generator=torch.Generator().manual_seed(0))
+    return (torch.where(columns < edge, 60, 190) + grain).to(torch.uint8)
+
+
+@pytest.mark.parametrize("off", [-2, -1, 0, 1, 2])
+def test_a_contour_beside_an_edge_is_drawn_to_it(off: int) -> None:
+    image, columns = scene(80), torch.arange(170).expand(150, 170)
+    probability = torch.sigmoid((columns - 79.5 + off).float())
+    result = follow_edges(image, probability, RADIUS, SMOOTHNESS) >= 0.5
+    wrong = int((result != (columns >= 80)).sum())
+    assert wrong <= (0, 0.1, 1)[abs(off)] * abs(off) * 150
+
+
+def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_contour() -> None:
+    image = (random(3, 150, 170) * 255).to(torch.uint8)
+    rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
+    probability = torch.sigmoid(3 * (40 - torch.hypot(rows - 60, columns - 62)))
+    given = probability.clone()
+    result = follow_edges(image, probability, RADIUS, SMOOTHNESS)
+    assert torch.equal(probability, given) and float(result.min()) >= 0 and float(result.max()) <= 1
+    whole = guided_filter(image[None] / 255, probability[None, None], RADIUS, SMOOTHNESS)[0, 0].clamp(0, 1)
+    torch.testing.assert_close(result, whole, atol=2e-3, rtol=0)
+    assert torch.equal(result[130:], given[130:]) and torch.equal(result[:, 130:], given[:, 130:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 2), (64, 65), (200, 3)], ids=str)
+def test_every_shape_can_be_filtered(shape: tuple[int, int]) -> None:
+    image, probability = (random(3, *shape) * 255).to(torch.uint8), random(*shape, seed=2).float()
+    result = follow_edges(image, probability, RADIUS, SMOOTHNESS)
+    assert result.shape == shape and torch.isfinite(result).all()
