@@ -57,8 +57,8 @@ class TrainConfig:
             since tiles refine what it made of the whole object.
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
         contour_width: Of that extra weight, in pixels.
-        start_share: Share of the weights that a run started from in those that it gives when it is finished; the mean of
-            two runs is steadier than either (model soups, arXiv 2203.05482).
+        start_share: Share of the weights that a run started from in those that it gives when it is finished; the mean
+            of two runs is steadier than either (model soups, arXiv 2203.05482).
         seed: Of every draw.
         pack_size: Long side to which photos are shrunk, where a folder and not a pack is trained on.
         views: How crops are drawn.
