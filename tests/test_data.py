@@ -229,26 +229,26 @@ def test_batches_come_from_the_generator_alone(photos: PackedPhotos) -> None:
 TILES = ViewConfig(object_share=0.0, tile_share=1.0, colour=0.0)
 
 
-def tile_crops(photos: PackedPhotos, scale: float) -> Batch:
+def tile_crops(photos: PackedPhotos, scale: float, size: int = 32) -> Batch:
     index = photos.names.index("d")
     views = replace(TILES, tile_scales=(scale,))
-    return photos.batch(torch.full((24,), index), 32, Generator().manual_seed(0), views, UNMOVED)
+    return photos.batch(torch.full((24,), index), size, Generator().manual_seed(0), views, UNMOVED)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_tiles_have_their_scale_and_are_never_turned(photos: PackedPhotos, scale: float) -> None:
     """Red grows to the right and green downwards, by as much per pixel as the scale says, and not otherwise."""
     height, width = SIZES["d"]
-    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
-    coloured = [image for image in tile_crops(photos, scale).image if (image[0] - image[2]).abs().max() > 1]
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    coloured = [image for image in tile_crops(photos, scale, 64).image if (image[0] - image[2]).abs().max() > 1]
     assert len(coloured) > 12
     for image in coloured:
         inside = (image - MEAN).abs().amax(dim=0) > 1
         plane = torch.stack([columns[inside], rows[inside], torch.ones(int(inside.sum()))], dim=1)
         across = torch.linalg.lstsq(plane, image[0][inside] * width / 255).solution
         down = torch.linalg.lstsq(plane, image[1][inside] * height / 255).solution
-        assert abs(float(across[0])) == pytest.approx(scale, rel=0.08) and abs(float(across[1])) < 0.08 * scale
-        assert float(down[1]) == pytest.approx(scale, rel=0.08) and abs(float(down[0])) < 0.08 * scale
+        assert abs(float(across[0])) == pytest.approx(scale, rel=0.1) and abs(float(across[1])) < 0.15 * scale
+        assert float(down[1]) == pytest.approx(scale, rel=0.1) and abs(float(down[0])) < 0.15 * scale
 
 
 def test_tiles_at_scale_one_lie_on_the_photo_s_pixels(photos: PackedPhotos) -> None:
