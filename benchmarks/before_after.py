@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data import find_photos
@@ -59,7 +60,7 @@ def main(
     seconds = time.perf_counter() - started
     figures = 100 * np.array(table)
     before, after, mba_before, mba_after = figures.mean(axis=0)
-    harmed = 100 * np.mean(figures[:, 1] < figures[:, 0] - 0.5)
+    harmed = 100 * np.mean(figures[:, 1] < figures[:, 0] - 100 * HARMED)
     run = f"model {refiner.name}, steps {steps or refiner.steps}, {seconds:.0f} s in all"
     print(f"{len(figures)} masks of {data / coarse}, {run}")
     print(f"IoU {before:.2f} -> {after:.2f} ({after - before:+.2f})")

@@ -2,9 +2,9 @@
 
     python benchmarks/calibration.py DATA [--photos 60] [--kinds real,…] [--plot calibration.svg]
 
-DATA as for `quality.py`. The network's answers are taken before anything of them is held back. Printed are two tables:
-pixels near a contour by the probability that they got, with the share of them that the truth has set; and masks by
-the gain in IoU that was predicted for them, with the gain that they had.
+DATA as for `quality.py`. The answers are taken with contours drawn to edges, before anything is held back. Printed
+are two tables: pixels near a contour by the probability that they got, with the share of them that the truth has set;
+and masks by the gain in IoU that was predicted for them, with the gain that they had.
 """
 
 from functools import partial
@@ -18,8 +18,10 @@ from cases import cases, chosen
 from coarse_kinds import KINDS
 from numpy.typing import NDArray
 from options import OUTPUT, names_of
+from plots import panels
 from rich.console import Console
 from rich.progress import track
+from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data import find_photos
@@ -97,7 +99,7 @@ def _print_gains(gains: NDArray[np.float64]) -> None:
         if not len(part):
             continue
         span = f"below {high:g}" if low == GAINS[0] else f"{low:g} to {high:g}"
-        harmed = 100 * np.mean(part[:, 1] < -0.5)
+        harmed = 100 * np.mean(part[:, 1] < -100 * HARMED)
         print(f"| {span} | {len(part)} | {part[:, 0].mean():+.2f} | {part[:, 1].mean():+.2f} | {harmed:.0f} |")
     correlation = np.corrcoef(gains.T)[0, 1] if len(gains) > 1 else np.nan
     print(f"\nin points of IoU; correlation {correlation:.2f}")
@@ -112,27 +114,24 @@ def _near(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _draw(path: Path, means: NDArray[np.float64], pixels: NDArray[np.float64], gains: NDArray[np.float64]) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "calibration"
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    left.plot([0, 1], [0, 1], color="#999", linewidth=1, label="perfect")
-    left.plot(*means, marker="o", color="#1f5fa8", label="measured")
-    left.bar(
-        (PROBABILITIES[:-1] + PROBABILITIES[1:]) / 2, pixels / pixels.sum(), 0.09, color="#ddd", label="share of pixels"
-    )
-    left.set(xlabel="probability", ylabel="share of pixels that the truth has set", title="Pixels near contours")
-    left.legend()
-    right.axhline(0, color="#999", linewidth=1)
-    right.plot([0, gains.max()], [0, gains.max()], color="#999", linewidth=1)
-    right.plot(gains[:, 0], gains[:, 1], ".", color="#1f5fa8", markersize=4)
-    right.set_xscale("symlog", linthresh=1)
-    right.set_yscale("symlog", linthresh=1)
-    right.set(xlabel="predicted gain, points of IoU", ylabel="actual gain", title="Masks")
-    figure.savefig(path, metadata={"Date": None})
+    with panels(path, 4) as (left, right):
+        left.plot([0, 1], [0, 1], color="#999", linewidth=1, label="perfect")
+        left.plot(*means, marker="o", color="#1f5fa8", label="measured")
+        left.bar(
+            (PROBABILITIES[:-1] + PROBABILITIES[1:]) / 2,
+            pixels / pixels.sum(),
+            0.09,
+            color="#ddd",
+            label="share of pixels",
+        )
+        left.set(xlabel="probability", ylabel="share of pixels that the truth has set", title="Pixels near contours")
+        left.legend()
+        right.axhline(0, color="#999", linewidth=1)
+        right.plot([0, gains.max()], [0, gains.max()], color="#999", linewidth=1)
+        right.plot(gains[:, 0], gains[:, 1], ".", color="#1f5fa8", markersize=4)
+        right.set_xscale("symlog", linthresh=1)
+        right.set_yscale("symlog", linthresh=1)
+        right.set(xlabel="predicted gain, points of IoU", ylabel="actual gain", title="Masks")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from cases import cases, chosen
 from coarse_kinds import KINDS
 from numpy.typing import NDArray
 from options import OUTPUT, names_of
+from plots import panels
 from rich.console import Console
 from rich.progress import track
+from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data import find_photos
@@ -49,7 +51,7 @@ def main(data: Path, photos: int, kinds: list[str], model: str | None, seed: int
                 mask = refiner(case.image, case.coarse, seed=seed, steps=steps).mask
                 seconds = time.perf_counter() - started
                 gains = iou(mask, case.truth) - before[0], mba(mask, case.truth) - before[1]
-                rows[sampler, steps].append([100 * gains[0], 100 * gains[1], 100.0 * (gains[0] < -0.005), seconds])
+                rows[sampler, steps].append([100 * gains[0], 100 * gains[1], 100.0 * (gains[0] < -HARMED), seconds])
     means = {key: np.mean(values, axis=0) for key, values in rows.items()}
     masks = len(rows[samplers[0], 1])
     print(f"{masks} masks of {data}, model {refiner.name}, kinds {', '.join(kinds)}\n")
@@ -62,19 +64,12 @@ def main(data: Path, photos: int, kinds: list[str], model: str | None, seed: int
 
 
 def _draw(path: Path, curves: dict[Sampler, NDArray[np.float64]]) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "steps"
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for column, (panel, title) in enumerate(zip(panels, ("IoU", "mBA"), strict=True)):
-        for (sampler, values), style in zip(curves.items(), ("o-", "s--"), strict=True):
-            panel.plot(list(STEPS), values[:, column], style, label=sampler.value)
-        panel.set(xlabel="diffusion steps", ylabel="points gained", title=title)
-        panel.legend()
-    figure.savefig(path, metadata={"Date": None})
+    with panels(path, 3.5) as axes:
+        for column, (panel, title) in enumerate(zip(axes, ("IoU", "mBA"), strict=True)):
+            for (sampler, values), style in zip(curves.items(), ("o-", "s--"), strict=True):
+                panel.plot(list(STEPS), values[:, column], style, label=sampler.value)
+            panel.set(xlabel="diffusion steps", ylabel="points gained", title=title)
+            panel.legend()
 
 
 if __name__ == "__main__":

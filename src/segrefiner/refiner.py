@@ -1,6 +1,7 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Protocol
@@ -38,48 +39,27 @@ class Pipeline(Protocol):
         ...
 
 
-def default_pipeline(
-    network: Network,
-    image: Tensor,
-    mask: Tensor,
-    *,
-    steps: int,
-    seed: int,
-    on_progress: OnProgress,
-    on_held: OnHeld = not_told,
-) -> Tensor:
-    """Each object as a whole, then tiles along its contour, with the monotone sampler."""
-    return refine_mask(network, image, mask, steps, seed=seed, on_progress=on_progress, on_held=on_held)
+default_pipeline: Pipeline = refine_mask
+"""Each object as a whole, then tiles along its contour, with the monotone sampler."""
 
 
-def semantic_pipeline(
-    network: Network,
-    image: Tensor,
-    mask: Tensor,
-    *,
-    steps: int,
-    seed: int,
-    on_progress: OnProgress,
-    on_held: OnHeld = not_told,
-) -> Tensor:
-    """The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
-    _check_published(steps, image, published.PATCH)
-    return published.semantic(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
+def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
+    """A published pipeline, for photos of at least so many pixels on each side; it holds nothing back."""
 
+    def pipeline(
+        network: Network,
+        image: Tensor,
+        mask: Tensor,
+        *,
+        steps: int,
+        seed: int,
+        on_progress: OnProgress,
+        on_held: OnHeld = not_told,
+    ) -> Tensor:
+        _check_published(steps, image, smallest)
+        return run(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
 
-def instance_pipeline(
-    network: Network,
-    image: Tensor,
-    mask: Tensor,
-    *,
-    steps: int,
-    seed: int,
-    on_progress: OnProgress,
-    on_held: OnHeld = not_told,
-) -> Tensor:
-    """The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
-    _check_published(steps, image, 1)
-    return published.instance(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
+    return pipeline
 
 
 def _check_published(steps: int, image: Tensor, smallest: int) -> None:
@@ -91,6 +71,13 @@ def _check_published(steps: int, image: Tensor, smallest: int) -> None:
             f"the photo is {width}x{height}: the published semantic pipeline needs {smallest} pixels "
             "on each side; use the default pipeline"
         )
+
+
+semantic_pipeline = _published(published.semantic, published.PATCH)
+"""The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
+
+instance_pipeline = _published(published.instance, 1)
+"""The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
 
 
 @dataclass(frozen=True)

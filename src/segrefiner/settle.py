@@ -161,6 +161,8 @@ def restrain(
         The probability with what was held back on the coarse mask's side of one half, and how many pixels were held
         back for being too far away and, of the others, for too little confidence.
     """
+    if max_shift is None and strength >= 1:
+        return probability, 0, 0
     changed = (probability >= 0.5) != coarse
     far = torch.zeros_like(changed)
     if max_shift is not None and bool(changed.any()):
