@@ -26,7 +26,7 @@ from tables import HARMED
 from segrefiner import Refiner
 from segrefiner.data import find_photos
 from segrefiner.metrics import iou
-from segrefiner.pipeline import PipelineConfig, refine_mask
+from segrefiner.pipeline import PipelineConfig, refine_masks
 from segrefiner.settle import CautionConfig, contour_distance
 
 UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=0.0, least_gain=-1.0))
@@ -62,7 +62,7 @@ def reliability(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], float
 def main(data: Path, photos: int, kinds: list[str], model: str | None, seed: int, plot: Path | None) -> None:
     """Compare what the network believes with the truth."""
     refiner = Refiner.from_pretrained(model)
-    refiner.pipeline = partial(refine_mask, config=UNRESTRAINED)
+    refiner.pipeline = partial(refine_masks, config=UNRESTRAINED)
     counts = np.zeros((3, len(PROBABILITIES) - 1))
     gains = []
     console = Console(stderr=True)

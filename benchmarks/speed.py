@@ -20,7 +20,6 @@ from functools import cache
 from math import nan
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 import numpy as np
@@ -33,9 +32,7 @@ from scenes import Scene, scene
 from tables import aligned
 
 from segrefiner import Refiner, SegRefinerError
-from segrefiner.diffusion import Network
 from segrefiner.output import atomic_write, check_output
-from segrefiner.pipeline import refine_mask
 
 
 @dataclass(frozen=True)
@@ -124,16 +121,15 @@ def run(model: Model, cell: Cell, photo: Scene) -> tuple[float, int]:
     refiner = _refiner(model, cell.dtype, cell.batch)
     masks = photo.coarse if cell.masks > 1 else [np.logical_or.reduce(photo.coarse)]
     started = time.perf_counter()
-    evaluations = sum(refiner(photo.image, mask, steps=cell.steps).report.evaluations for mask in masks)
+    results = refiner.many(((photo.image, mask) for mask in masks), steps=cell.steps)
+    evaluations = sum(result.report.evaluations for result in results)
     return time.perf_counter() - started, evaluations
 
 
 @cache
 def _refiner(model: Model, dtype: str, batch: int) -> Refiner:
-    def pipeline(network: Network, image: torch.Tensor, mask: torch.Tensor, steps: int, **options: Any) -> torch.Tensor:
-        return refine_mask(network, image, mask, steps, batch_size=batch, **options)
-
-    return Refiner.from_pretrained(model.weights, device=model.device, dtype=dtype, pipeline=pipeline)
+    loaded = Refiner.from_pretrained(model.weights, device=model.device, dtype=dtype)
+    return Refiner(loaded.backend, name=loaded.name, steps=loaded.steps, batch=batch)
 
 
 _scene = cache(scene)

@@ -25,7 +25,7 @@ from segrefiner import Refiner
 from segrefiner.data import find_photos
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import iou, mba
-from segrefiner.pipeline import PipelineConfig, Sampler, refine_mask
+from segrefiner.pipeline import PipelineConfig, Sampler, refine_masks
 
 STEPS = range(1, NUM_TIMESTEPS + 1)
 
@@ -46,7 +46,7 @@ def main(data: Path, photos: int, kinds: list[str], model: str | None, seed: int
         for case in cases([photo], kinds, seed):
             before = iou(case.coarse, case.truth), mba(case.coarse, case.truth)
             for sampler, steps in rows:
-                refiner.pipeline = partial(refine_mask, config=PipelineConfig(sampler=sampler))
+                refiner.pipeline = partial(refine_masks, config=PipelineConfig(sampler=sampler))
                 started = time.perf_counter()
                 mask = refiner(case.image, case.coarse, seed=seed, steps=steps).mask
                 seconds = time.perf_counter() - started

@@ -16,21 +16,14 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
-from segrefiner import pipeline
+from segrefiner import canvas as canvases
+from segrefiner.batches import Batches
+from segrefiner.canvas import Canvas, window
 from segrefiner.diffusion import Network, Progress, silent
 from segrefiner.geometry import Box, contour, mask_box
-from segrefiner.pipeline import (
-    Canvas,
-    PipelineConfig,
-    Sampler,
-    View,
-    contour_tiles,
-    find_objects,
-    object_view,
-    refine_mask,
-    window,
-)
+from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
 from segrefiner.unet import IMAGE_MEAN, IMAGE_STD
+from segrefiner.views import PipelineConfig, Sampler, View, contour_tiles, find_objects, object_view
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 CONFIG = PipelineConfig()
@@ -112,9 +105,20 @@ def iou(a: Tensor, b: Tensor) -> float:
     return int((a & b).sum()) / union if union else 1.0
 
 
-def canvas(network: Network, mask: Tensor, config: PipelineConfig = CONFIG, batch_size: int = 8) -> Canvas:
-    image = noise(*mask.shape)
-    return Canvas(network, image, mask, seed=0, config=config, batch_size=batch_size, on_progress=silent)
+def refined_in(
+    network: Network, mask: Tensor, views: list[View], timesteps: list[int], config: PipelineConfig = CONFIG
+) -> Tensor:
+    """The probability after one level of these views, of a canvas that covers the whole photo."""
+    height, width = mask.shape
+    sheet = Canvas(noise(height, width), mask, Box(0, 0, width, height), 0, config)
+    assert sheet.area == Box(0, 0, width, height)
+    _Run(network, config, Batches(8), silent).level([(sheet, view) for view in views], timesteps, "")
+    return sheet.probability
+
+
+def tiles_of(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
+    height, width = uncertain.shape
+    return contour_tiles(uncertain, Box(0, 0, width, height), region, (height, width), scale, config)
 
 
 # What a network that is right, or that agrees, makes of a mask.
@@ -186,11 +190,9 @@ def test_at_native_scale_a_network_that_agrees_changes_nothing(seed: int) -> Non
     mask = noise(256, 256, seed)[0] < 128  # any mask at all, down to single pixels
     probability = refine_mask(keeps, noise(256, 256), mask)
     assert torch.equal(probability >= 0.5, mask)
-    tiles = canvas(keeps, mask := noise(300, 400, seed)[0] < 128)
-    tiles.refine(
-        [View(Box(x, y, x + 256, y + 256), 1.0) for x, y in ((0, 0), (144, 44), (-60, 20), (80, 90))], [5, 0], ""
-    )
-    assert torch.equal(tiles.probability >= 0.5, mask)
+    views = [View(Box(x, y, x + 256, y + 256), 1.0) for x, y in ((0, 0), (144, 44), (-60, 20), (80, 90))]
+    probability = refined_in(keeps, mask := noise(300, 400, seed)[0] < 128, views, [5, 0])
+    assert torch.equal(probability >= 0.5, mask)
 
 
 def test_an_empty_mask_is_shown_to_no_network() -> None:
@@ -241,8 +243,8 @@ def test_an_object_is_refined_or_kept(network: Network, side: int) -> None:
 def test_a_lost_object_does_not_undo_its_neighbour() -> None:
     two = rectangle(300, 600, (100, 200), (60, 160)) | rectangle(300, 600, (100, 200), (200, 300))
     third = rectangle(300, 600, (100, 200), (350, 450))
-    coarse = two | rectangle(300, 600, (100, 200), (352, 452))
-    assert find_objects(coarse, CONFIG) == [Box(60, 100, 300, 200), Box(352, 100, 452, 200)]
+    coarse = two | rectangle(300, 600, (100, 200), (358, 458))
+    assert find_objects(coarse, CONFIG) == [Box(60, 100, 300, 200), Box(358, 100, 458, 200)]
     photo = white_on_black(third)  # the network sees the third one only
     result = refine_mask(sees, photo, coarse) >= 0.5
     assert torch.equal(result[:, :330], two[:, :330])
@@ -279,9 +281,8 @@ def test_pixels_that_no_view_covers_keep_the_mask(seed: int, corners: list[tuple
         box = view.box.clip(70, 90)
         seen[box.y0 : box.y1, box.x0 : box.x1] = True
     for network in (all_object, random_answer):
-        sheet = canvas(network, mask, SMALL)
-        sheet.refine(views, [5, 0], "")
-        assert torch.equal(sheet.probability[~seen], mask[~seen].float())
+        probability = refined_in(network, mask, views, [5, 0], SMALL)
+        assert torch.equal(probability[~seen], mask[~seen].float())
 
 
 def test_far_from_every_object_the_mask_stays_empty() -> None:
@@ -300,7 +301,7 @@ def test_same_seed_same_result_and_another_batch_size_too() -> None:
     expected = refine_mask(hesitates, image, mask, seed=3)
     assert torch.equal(refine_mask(hesitates, image, mask, seed=3), expected)
     for batch_size in (1, 3):
-        assert torch.equal(refine_mask(hesitates, image, mask, seed=3, batch_size=batch_size), expected)
+        assert torch.equal(refine_mask(hesitates, image, mask, seed=3, batches=Batches(batch_size)), expected)
     assert not torch.equal(refine_mask(hesitates, image, mask, seed=4), expected)
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -325,7 +326,7 @@ def test_progress_counts_every_evaluation() -> None:
         return keeps(x, timesteps)
 
     mask = discs(900, 900, (450, 450, 300))
-    refine_mask(network, noise(900, 900), mask, batch_size=3, on_progress=heard.append)
+    refine_mask(network, noise(900, 900), mask, batches=Batches(3), on_progress=heard.append)
     stages = list(dict.fromkeys(p.stage for p in heard))
     assert stages == ["whole objects", "contours, 1:2", "contours, 1:1"]
     assert len(heard) == len(calls)
@@ -440,7 +441,7 @@ def test_tiles_see_every_uncertain_pixel_of_their_region_well(
     uncertain = torch.rand(height, width, generator=generator) < 0.02
     side, ramp = SMALL.patch * scale, SMALL.overlap * scale // 2
     best = torch.zeros(height, width)
-    for view in contour_tiles(uncertain, region, scale, SMALL):
+    for view in tiles_of(uncertain, region, scale, SMALL):
         assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
         part = view.box.clip(height, width)
         assert uncertain[part.y0 : part.y1, part.x0 : part.x1].any()
@@ -464,10 +465,14 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
     height, width = truth.shape
     weight, asked = torch.zeros(height, width), empty(height, width)
 
-    def spy(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
-        tiles = contour_tiles(uncertain, region, scale, config)
+    def spy(
+        uncertain: Tensor, area: Box, region: Box, photo: tuple[int, int], scale: float, config: PipelineConfig
+    ) -> list[View]:
+        tiles = contour_tiles(uncertain, area, region, photo, scale, config)
+        assert all(t.box.clip(*photo).clip(area.y1, area.x1) == t.box.clip(*photo) for t in tiles)
+        assert all(t.box.clip(*photo).x0 >= area.x0 and t.box.clip(*photo).y0 >= area.y0 for t in tiles)
         if scale == 1:
-            asked.logical_or_(uncertain)
+            asked[area.y0 : area.y1, area.x0 : area.x1] |= uncertain
             for view in tiles:
                 part = view.box.clip(height, width)
                 weights = window(view.box, height, width, config.overlap // 2)
@@ -475,7 +480,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
                 weight[part.y0 : part.y1, part.x0 : part.x1] += weights
         return tiles
 
-    monkeypatch.setattr(pipeline, "contour_tiles", spy)
+    monkeypatch.setattr(canvases, "contour_tiles", spy)
     refine_mask(keeps, noise(height, width), truth, 1)
     # An object that its own view shows at native scale or larger needs no tile.
     for box in find_objects(truth, CONFIG):
@@ -495,15 +500,17 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
 ) -> None:
     seen: list[float] = []
 
-    def spy(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
+    def spy(
+        uncertain: Tensor, area: Box, region: Box, photo: tuple[int, int], scale: float, config: PipelineConfig
+    ) -> list[View]:
         seen.append(scale)
-        tiles = contour_tiles(uncertain, region, scale, config)
+        tiles = contour_tiles(uncertain, area, region, photo, scale, config)
         assert tiles and all(
             t.box.width == t.box.height == config.patch * scale == config.patch * t.scale for t in tiles
         )
         return tiles
 
-    monkeypatch.setattr(pipeline, "contour_tiles", spy)
+    monkeypatch.setattr(canvases, "contour_tiles", spy)
     mask = discs(1000, 1000, (500, 500, radius))
     refine_mask(keeps, noise(1000, 1000), mask, 1)
     assert seen == scales
@@ -531,10 +538,9 @@ def test_windows_are_one_inside_and_fall_only_towards_other_views(
 
 def test_overlapping_tiles_leave_no_pixel_to_the_old_mask() -> None:
     mask = empty(100, 150)
-    sheet = canvas(all_object, mask, SMALL)
     everywhere = torch.ones(100, 150, dtype=torch.bool)
-    sheet.refine(contour_tiles(everywhere, Box(0, 0, 150, 100), 1, SMALL), [0], "")
-    assert float(sheet.probability.min()) > 1 - 1e-5
+    views = tiles_of(everywhere, Box(0, 0, 150, 100), 1, SMALL)
+    assert float(refined_in(all_object, mask, views, [0], SMALL).min()) > 1 - 1e-5
 
 
 @pytest.mark.parametrize("patch", [16, 64])

@@ -14,7 +14,7 @@ from segrefiner.io import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.refiner import choose_device, choose_dtype, instance_pipeline, semantic_pipeline
 from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import save
+from segrefiner.weights import load, resolve, save
 from tiny import TINY
 
 PHOTOS = Path(__file__).parent / "data" / "parity"
@@ -149,14 +149,14 @@ def test_wrong_input_is_refused(tiny: Refiner) -> None:
 
 def test_published_pipelines_run(tiny: Refiner) -> None:
     for pipeline in (semantic_pipeline, instance_pipeline):
-        refiner = Refiner(tiny.network, pipeline=pipeline)
+        refiner = Refiner(tiny.backend, pipeline=pipeline)
         result = refiner(noise(300, 280), square(300, 280))
         assert result.mask.shape == (300, 280)
         assert result.report.evaluations >= 5
         with pytest.raises(InputError, match="fixed steps"):
             refiner(noise(300, 280), square(300, 280), steps=2)
     with pytest.raises(InputError, match="256 pixels"):
-        Refiner(tiny.network, pipeline=semantic_pipeline)(noise(200, 300), square(200, 300))
+        Refiner(tiny.backend, pipeline=semantic_pipeline)(noise(200, 300), square(200, 300))
 
 
 def test_devices_and_dtypes() -> None:
@@ -174,9 +174,10 @@ def test_devices_and_dtypes() -> None:
             choose_device("cuda")
 
 
-def test_bfloat16_agrees_with_float32(bundled: Refiner) -> None:
+def test_bfloat16_agrees_with_float32() -> None:
     photo, mask = PHOTOS / "CCP_0016.jpg", PHOTOS / "CCP_0016_coarse.png"
-    masks = [Refiner(bundled.network, dtype=d)(photo, mask).mask for d in (torch.float32, torch.bfloat16)]
+    network = load(resolve(None))
+    masks = [Refiner(network, dtype=d)(photo, mask).mask for d in (torch.float32, torch.bfloat16)]
     assert iou(*masks) > 0.99
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import contour
+from .geometry import Box, contour, fit_interval
 
 _BLOCK = 64
+_BLOCKS_AT_ONCE = 16
 
 
 def guided_filter(image: Tensor, values: Tensor, radius: int, smoothness: float) -> Tensor:
@@ -71,21 +72,27 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
     """
     height, width = probability.shape
     margin = 2 * radius
-    # A contour beside a block moves pixels in it.
-    near = F.max_pool2d(contour(probability >= 0.5)[None].float(), 2 * margin + 1, 1, margin)[0]
     result = probability.clone()
-    for y, x in _touched(near, _BLOCK):
-        top, left = max(0, y - margin), max(0, x - margin)
-        here = (slice(top, min(height, y + _BLOCK + margin)), slice(left, min(width, x + _BLOCK + margin)))
-        filtered = guided_filter(
-            image[(slice(None), *here)][None] / 255, probability[here][None, None], radius, smoothness
-        )[0, 0]
-        core = filtered[y - top : y - top + _BLOCK, x - left : x - left + _BLOCK]
-        result[y : y + _BLOCK, x : x + _BLOCK] = core
+    corners = _touched(contour(probability >= 0.5), _BLOCK, margin)
+    rows, columns = min(height, _BLOCK + 2 * margin), min(width, _BLOCK + 2 * margin)
+    for start in range(0, len(corners), _BLOCKS_AT_ONCE):
+        part = corners[start : start + _BLOCKS_AT_ONCE]
+        # Blocks with what the filter looks at around them; at the photo's border they are moved inside.
+        tops = [fit_interval(y - margin, rows, height) for y, _ in part]
+        lefts = [fit_interval(x - margin, columns, width) for _, x in part]
+        boxes = [Box(x, y, x + columns, y + rows) for y, x in zip(tops, lefts, strict=True)]
+        photos = torch.stack([box.crop(image) for box in boxes])
+        values = torch.stack([box.crop(probability[None]) for box in boxes])
+        filtered = guided_filter(photos / 255, values, radius, smoothness)
+        for (y, x), top, left, block in zip(part, tops, lefts, filtered[:, 0], strict=True):
+            core = block[y - top : y - top + _BLOCK, x - left : x - left + _BLOCK]
+            result[y : y + _BLOCK, x : x + _BLOCK] = core
     return result.clamp_(0, 1)
 
 
-def _touched(plane: Tensor, side: int) -> list[tuple[int, int]]:
-    """Corners (y, x) of the blocks of `(H, W)` float that are not all zero."""
-    blocks = F.max_pool2d(plane[None], side, ceil_mode=True)[0].nonzero() * side
+def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:
+    """Corners (y, x) of the blocks of `(H, W)` bool that have a pixel set in them or within `margin` of them."""
+    height, width = plane.shape
+    padded = F.pad(plane.float(), (margin, margin + -width % side, margin, margin + -height % side))
+    blocks = F.max_pool2d(padded[None], side + 2 * margin, side)[0].nonzero() * side
     return [(int(y), int(x)) for y, x in blocks.tolist()]

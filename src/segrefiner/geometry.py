@@ -42,6 +42,10 @@ class Box:
         """Larger by `margin` on every side."""
         return Box(self.x0 - margin, self.y0 - margin, self.x1 + margin, self.y1 + margin)
 
+    def shift(self, right: int, down: int) -> "Box":
+        """The same box elsewhere."""
+        return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down)
+
     def overlaps(self, other: "Box") -> bool:
         """Whether the two share a pixel."""
         return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
@@ -82,8 +86,17 @@ def mask_box(mask: Tensor) -> Box | None:
 
 def contour(mask: Tensor) -> Tensor:
     """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
-    values = mask[None, None].float()
-    return (F.max_pool2d(values, 3, 1, 1) + F.max_pool2d(-values, 3, 1, 1))[0, 0] > 0
+    some, all_ = mask.clone(), mask.clone()
+    some[1:] |= mask[:-1]
+    some[:-1] |= mask[1:]
+    all_[1:] &= mask[:-1]
+    all_[:-1] &= mask[1:]
+    set_, whole = some.clone(), all_.clone()
+    set_[:, 1:] |= some[:, :-1]
+    set_[:, :-1] |= some[:, 1:]
+    whole[:, 1:] &= all_[:, :-1]
+    whole[:, :-1] &= all_[:, 1:]
+    return set_ & ~whole
 
 
 def fit_interval(start: int, length: int, limit: int) -> int:

@@ -4,10 +4,13 @@ They are for the published checkpoints and for comparison; `pipeline.refine_mask
 Both take any size of network; patches are 256x256 pixels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from .batches import Batches
 from .diffusion import Network, OnProgress, Progress, ancestral, sample, silent
 from .geometry import mask_box, non_maximum_suppression
 from .unet import normalize
@@ -31,7 +34,7 @@ def semantic(
     mask: Tensor,
     generator: Generator,
     *,
-    batch_size: int = 8,
+    batches: Batches | None = None,
     on_progress: OnProgress = silent,
 ) -> Tensor:
     """The published pipeline for semantic and dichotomous masks: one global pass, then native patches.
@@ -41,7 +44,7 @@ def semantic(
         image: `(3, H, W)` uint8, RGB.
         mask: `(H, W)` bool, the coarse mask.
         generator: Source of the noise, on the CPU.
-        batch_size: Patches per network evaluation.
+        batches: Patches per network evaluation; by default 8.
         on_progress: Called after each network evaluation.
 
     Returns:
@@ -60,12 +63,17 @@ def semantic(
     patches = [current[0, :, y : y + PATCH, x : x + PATCH] for x, y in boxes]
     chosen = [i for i, patch in enumerate(patches) if bool(patch.any()) and not bool(patch.all())]
     total, count = torch.zeros_like(current[0]), torch.zeros_like(current[0])
-    for start in range(0, len(chosen), batch_size):
-        part = chosen[start : start + batch_size]
+    done = 0
+
+    def refined(part: Sequence[int]) -> Tensor:
         views = torch.stack([photo[0, :, y : y + PATCH, x : x + PATCH] for x, y in (boxes[i] for i in part)])
         (state,) = sample(network, views, torch.stack([patches[i] for i in part]), (0,), uniform)
-        on_progress(Progress("patches", start + len(part), len(chosen), state))
-        for i, probability in zip(part, state.probability, strict=True):
+        on_progress(Progress("patches", done + len(part), len(chosen), state))
+        return state.probability
+
+    for part, probabilities in (batches or Batches(8)).run(chosen, refined):
+        done += len(part)
+        for i, probability in zip(part, probabilities, strict=True):
             x, y = boxes[i]
             total[:, y : y + PATCH, x : x + PATCH] += probability
             count[:, y : y + PATCH, x : x + PATCH] += 1
@@ -93,6 +101,7 @@ def instance(
     mask: Tensor,
     generator: Generator,
     *,
+    batches: Batches | None = None,
     on_progress: OnProgress = silent,
 ) -> Tensor:
     """The published pipeline for one instance: its padded box at 256x256, all six steps.

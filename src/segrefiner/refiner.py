@@ -1,7 +1,7 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Protocol
@@ -12,34 +12,33 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from . import published, weights
+from .backends import Backend, TorchBackend, is_precise
+from .batches import Batches, batch_size
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
 from .errors import InputError
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
-from .pipeline import refine_mask
-from .settle import Held, OnHeld, not_told, restrain
+from .pipeline import Job, Refined, refine_masks
+from .settle import restrain
 from .unet import DenoisingUNet
+from .views import DEFAULT
+
+_GROUP = 64
+_GROUP_PIXELS = 64_000_000
+"""Masks that are refined together, at most, and pixels of them."""
 
 
 class Pipeline(Protocol):
     """A way through the photo: which views the network sees, at which scale, in which order."""
 
     def __call__(
-        self,
-        network: Network,
-        image: Tensor,
-        mask: Tensor,
-        *,
-        steps: int,
-        seed: int,
-        on_progress: OnProgress,
-        on_held: OnHeld,
-    ) -> Tensor:
-        """Gives the refined mask's probability `(H, W)` float of `image` `(3, H, W)` uint8, `mask` `(H, W)` bool."""
+        self, network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
+    ) -> Iterator[Refined]:
+        """Gives what becomes of each job, in order."""
         ...
 
 
-default_pipeline: Pipeline = refine_mask
+default_pipeline: Pipeline = refine_masks
 """Each object as a whole, then tiles along its contour, with the monotone sampler."""
 
 
@@ -47,17 +46,19 @@ def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
     """A published pipeline, for photos of at least so many pixels on each side; it holds nothing back."""
 
     def pipeline(
-        network: Network,
-        image: Tensor,
-        mask: Tensor,
-        *,
-        steps: int,
-        seed: int,
-        on_progress: OnProgress,
-        on_held: OnHeld = not_told,
-    ) -> Tensor:
-        _check_published(steps, image, smallest)
-        return run(network, image, mask, Generator().manual_seed(seed), on_progress=on_progress).float()
+        network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
+    ) -> Iterator[Refined]:
+        for job in jobs:
+            _check_published(steps, job.image, smallest)
+            stages: dict[str, int] = {}
+
+            def follow(progress: Progress, stages: dict[str, int] = stages) -> None:
+                stages[progress.stage] = progress.done
+                on_progress(progress)
+
+            generator = Generator().manual_seed(job.seed)
+            mask = run(network, job.image, job.mask, generator, batches=batches, on_progress=follow)
+            yield Refined(mask.float(), (), sum(stages.values()))
 
     return pipeline
 
@@ -99,25 +100,30 @@ class Refiner:
     """Refines coarse masks with one set of weights on one device.
 
     Args:
-        network: The denoising network, on its device.
-        dtype: `torch.float32`, or `torch.bfloat16` to run it under autocast.
+        network: The denoising network, on its device, or another backend that computes one.
+        dtype: `torch.float32`, `torch.bfloat16` or `torch.float16`, in which PyTorch computes the network.
         name: Of the weights, for reports.
         pipeline: `default_pipeline`, or one of the two published ones.
         steps: Diffusion steps of calls that do not say, 1 to 6.
+        batch: Views that the network sees at once, at most; by default what fits the device's free memory. It is
+            halved whenever memory runs out.
     """
 
     def __init__(
         self,
-        network: DenoisingUNet,
+        network: DenoisingUNet | Backend,
         *,
         dtype: torch.dtype = torch.float32,
         name: str = "custom",
         pipeline: Pipeline = default_pipeline,
         steps: int = NUM_TIMESTEPS,
+        batch: int | None = None,
     ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.device = next(network.parameters()).device
-        self.dtype, self.name, self.pipeline, self.steps = dtype, name, pipeline, steps
+        self.backend = TorchBackend(network, dtype) if isinstance(network, DenoisingUNet) else network
+        self.device, self.dtype = self.backend.device, self.backend.dtype
+        self.name, self.pipeline, self.steps = name, pipeline, steps
+        fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
+        self._batches = Batches(batch or fitting)
 
     @classmethod
     def from_pretrained(
@@ -135,7 +141,8 @@ class Refiner:
         Args:
             model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`.
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
-            dtype: "auto" (bfloat16 where the device computes it natively), "fp32" or "bf16".
+            dtype: "auto" (bfloat16 where a CPU computes it natively, float16 on CUDA, float32 where neither is exact
+                enough for the weights), "fp32", "bf16" or "fp16".
             pipeline: See the class.
 
         Raises:
@@ -147,9 +154,11 @@ class Refiner:
         name = weights.BUNDLED if model is None else str(model)
         network = weights.load(path, device=target)
         steps = weights.best_steps(path) if pipeline is default_pipeline else NUM_TIMESTEPS
-        return cls(network, dtype=choose_dtype(dtype, target), name=name, pipeline=pipeline, steps=steps)
+        chosen = choose_dtype(dtype, target)
+        if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
+            chosen = torch.float32
+        return cls(network, dtype=chosen, name=name, pipeline=pipeline, steps=steps)
 
-    @torch.inference_mode()
     def __call__(
         self,
         image: ImageSource,
@@ -181,9 +190,48 @@ class Refiner:
         Raises:
             InputError: A file, array or number is not as described; the message says what to do.
         """
-        photo = read_image(image)
-        coarse = read_mask(mask, threshold=threshold)
-        check_same_size(photo, coarse, image_source=image, mask_source=mask)
+        results = self.many(
+            [(image, mask)],
+            seed=seed,
+            steps=steps,
+            threshold=threshold,
+            max_shift=max_shift,
+            strength=strength,
+            on_progress=on_progress,
+        )
+        return next(results)
+
+    def many(
+        self,
+        pairs: Iterable[tuple[ImageSource, MaskSource]],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        threshold: float | None = None,
+        max_shift: float | None = None,
+        strength: float = 1.0,
+        on_progress: OnProgress = silent,
+    ) -> Iterator[Result]:
+        """Refines masks of one photo or of several in shared batches, which is faster than one after the other.
+
+        A mask's result is that of a call of its own, up to rounding. A photo that consecutive pairs share, the same
+        object or the same path, is decoded once.
+
+        Args:
+            pairs: Photos and masks, each as in a call; read a few ahead of the results.
+            seed: As in a call, and so are the others.
+            steps: See `seed`.
+            threshold: See `seed`.
+            max_shift: See `seed`.
+            strength: See `seed`.
+            on_progress: Called after each network evaluation, which may be of several masks.
+
+        Returns:
+            The results in order; `report.seconds` is a mask's share of its group's time.
+
+        Raises:
+            InputError: As a call does, at the pair in question; what is asked for is checked at once.
+        """
         steps = self.steps if steps is None else steps
         if not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS:
             raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
@@ -193,52 +241,61 @@ class Refiner:
             raise InputError(f"strength is {strength!r}: expected a number from 0 to 1")
         if max_shift is not None and not max_shift >= 0:
             raise InputError(f"max_shift is {max_shift!r}: expected a number of pixels, 0 or more")
-        started = time.perf_counter()
-        stages: dict[str, int] = {}
 
-        def follow(progress: Progress) -> None:
-            stages[progress.stage] = progress.done
-            on_progress(progress)
+        def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
+            return restrain(probability, coarse, max_shift=max_shift, strength=strength)
 
-        kept: list[Held] = []
-        given = torch.from_numpy(np.ascontiguousarray(coarse))
-        if note := _nothing_to_do(coarse):
-            probability = given.float()
-        else:
-            probability = self._refine(photo, given, steps, seed, follow, kept.append)
-        probability, far, unsure = restrain(probability, given, max_shift=max_shift, strength=strength)
-        report = describe(given, probability, kept, far=far, unsure=unsure)
-        seconds = time.perf_counter() - started
-        report = replace(
-            report,
-            seconds=seconds,
-            evaluations=sum(stages.values()),
-            steps=steps,
-            model=self.name,
-            seed=seed,
-            note=note,
-        )
-        return Result((probability >= 0.5).numpy(), probability.numpy(), report)
+        return self._results(self._read(pairs, threshold, seed), steps, restrained, on_progress)
 
-    def _refine(
-        self, photo: NDArray[np.uint8], coarse: Tensor, steps: int, seed: int, on_progress: OnProgress, on_held: OnHeld
-    ) -> Tensor:
-        image = torch.from_numpy(np.ascontiguousarray(photo)).to(self.device).permute(2, 0, 1)
-        probability = self.pipeline(
-            self._logits,
-            image,
-            coarse.to(self.device),
-            steps=steps,
-            seed=seed,
-            on_progress=on_progress,
-            on_held=on_held,
-        )
-        return probability.float().cpu()
+    def _read(
+        self, pairs: Iterable[tuple[ImageSource, MaskSource]], threshold: float | None, seed: int
+    ) -> Iterator[Job]:
+        """What the pairs hold, photos on the device, masks still on the CPU."""
+        source: ImageSource | None = None
+        for image, mask in pairs:
+            if source is None or not (image is source or (isinstance(image, str | PathLike) and image == source)):
+                photo, source = read_image(image), image
+                pixels = torch.from_numpy(photo)
+                if self.device.type == "cuda":
+                    pixels = pixels.pin_memory()
+                on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
+            coarse = read_mask(mask, threshold=threshold)
+            check_same_size(photo, coarse, image_source=image, mask_source=mask)
+            yield Job(on_device, torch.from_numpy(coarse), seed)
 
-    def _logits(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return self.network(x, timesteps).float()
+    def _results(
+        self,
+        jobs: Iterator[Job],
+        steps: int,
+        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
+        on_progress: OnProgress,
+    ) -> Iterator[Result]:
+        while group := _group(jobs):
+            started = time.perf_counter()
+            notes = [_nothing_to_do(job.mask) for job in group]
+            results = []
+            with torch.inference_mode():
+                work = [
+                    replace(job, mask=job.mask.to(self.device))
+                    for job, note in zip(group, notes, strict=True)
+                    if not note
+                ]
+                refined = (
+                    self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
+                    if work
+                    else iter(())
+                )
+                for job, note in zip(group, notes, strict=True):
+                    one = Refined(job.mask.float(), (), 0) if note else next(refined)
+                    probability, far, unsure = restrained(one.probability.float().cpu(), job.mask)
+                    report = describe(job.mask, probability, one.held, far=far, unsure=unsure)
+                    report = replace(
+                        report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
+                    )
+                    results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
+            seconds = (time.perf_counter() - started) / len(group)
+            for result in results:
+                yield replace(result, report=replace(result.report, seconds=seconds))
 
 
 def choose_device(name: str) -> torch.device:
@@ -255,24 +312,33 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of this name; "auto" is bfloat16 where the device computes it natively. Raises `InputError`."""
+    """The precision of this name; "auto" is the fast one that the device computes natively. Raises `InputError`."""
     if name == "auto":
-        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        if device.type == "cuda":
+            return torch.float16
+        # Emulated bfloat16 is slower than float32.
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(kind) for kind in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if native else torch.float32
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name not in dtypes:
-        raise InputError(f"dtype is {name!r}: expected auto, fp32 or bf16")
+        raise InputError(f"dtype is {name!r}: expected auto, fp32, bf16 or fp16")
     return dtypes[name]
 
 
-def _native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Emulated bfloat16 is slower than float32.
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def _group(jobs: Iterator[Job]) -> list[Job]:
+    """The next jobs that are refined together: enough to fill batches, few enough for their results to fit."""
+    group: list[Job] = []
+    pixels = 0
+    for job in jobs:
+        group.append(job)
+        pixels += job.mask.numel()
+        if len(group) == _GROUP or pixels >= _GROUP_PIXELS:
+            break
+    return group
 
 
-def _nothing_to_do(coarse: NDArray[np.bool_]) -> str:
+def _nothing_to_do(coarse: Tensor) -> str:
     if not coarse.any():
         return "the mask is empty: returned as it is"
     if coarse.all():

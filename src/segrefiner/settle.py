@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
 from .diffusion import confidence
-from .geometry import mask_box
+from .geometry import contour
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,11 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor) -> float:
     """
 
     def expected_iou(of: Tensor) -> float:
-        both, either = float(probability[of].sum()), float(probability[~of].sum()) + int(of.sum())
-        return both / either if either else 1.0
+        both = float((probability * of).sum(dtype=torch.float64))
+        either = whole - both + int(of.sum())
+        return both / either if either > 0 else 1.0
 
+    whole = float(probability.sum(dtype=torch.float64))
     return expected_iou(mask) - expected_iou(other)
 
 
@@ -181,13 +182,11 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
         coarse: `(H, W)` bool, neither empty nor full.
         where: `(H, W)` bool, the pixels asked for; elsewhere the distance is 0.
     """
-    # Nothing outside the box of the mask and of these pixels can be nearest to one of them, up to its rim.
-    box = mask_box(coarse | where)
     result = torch.zeros(coarse.shape, device=coarse.device)
-    if box is None:
-        return result
-    box = box.grow(1).clip(*coarse.shape)
-    inside, asked = (box.crop(plane[None])[0].cpu().numpy() for plane in (coarse, where))
-    distance = np.where(inside, distance_transform_edt(inside), distance_transform_edt(~inside)) * asked
-    box.crop(result[None])[0].copy_(torch.from_numpy(distance))
+    rim = coarse & contour(coarse), ~coarse & contour(coarse)
+    for state, other in ((coarse, rim[1]), (~coarse, rim[0])):
+        asked = where & state
+        if bool(asked.any()):
+            distance, _ = KDTree(other.nonzero().cpu()).query(asked.nonzero().cpu())
+            result[asked] = torch.from_numpy(distance).to(result)
     return result

@@ -1,0 +1,66 @@
+"""What computes the network: PyTorch in one of three precisions."""
+
+import copy
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .unet import DenoisingUNet, UNetConfig, normalize
+
+_LARGEST_DIFFERENCE = 0.05
+
+
+class Backend(Protocol):
+    """A denoising network as `diffusion.Network` describes it, whatever computes it."""
+
+    config: UNetConfig
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Logits `(B, 1, H, W)` float32 of `x` `(B, 4, H, W)` float32 at `timesteps` `(B,)` int64."""
+        ...
+
+
+class TorchBackend:
+    """PyTorch, with channels last and the weights in the precision of the computation.
+
+    Args:
+        network: On its device; it is left as it is.
+        dtype: `torch.float32`, `torch.bfloat16` or `torch.float16`.
+    """
+
+    def __init__(self, network: DenoisingUNet, dtype: torch.dtype) -> None:
+        self.config, self.dtype = network.config, dtype
+        self.device = next(network.parameters()).device
+        if dtype != torch.float32:
+            network = copy.deepcopy(network).to(dtype)
+            if self.device.type == "cpu":
+                # The CPU's kernels take statistics and scales in float32 as they come.
+                for module in network.modules():
+                    if isinstance(module, nn.GroupNorm):
+                        module.float()
+        self.network = network.eval().requires_grad_(False)
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
+        x = x.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.network(x, timesteps).float()
+
+
+def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
+    """Whether a network computes nearly the same in a low precision, tried on one small made-up photo.
+
+    "Nearly" is a mean difference of the probabilities of 0.05 at most. Trained networks in bfloat16 stay below a fifth
+    of that; float16 that overflows, or weights that need more digits, do not.
+    """
+    device = next(network.parameters()).device
+    side = max(64, network.config.size_multiple)
+    across = torch.linspace(0, 1, side, device=device)
+    disc = (across[:, None] - 0.5) ** 2 + (across[None, :] - 0.5) ** 2 < 0.1
+    photo = torch.where(disc, 160.0, 60.0) + 40 * across * torch.tensor([1.0, 0.5, -0.5], device=device)[:, None, None]
+    x = torch.cat([normalize(photo[None]), disc.roll(3, 0)[None, None].float()], dim=1)
+    last = torch.tensor([network.config.num_timesteps - 1], device=device)
+    with torch.inference_mode():
+        exact, low = (TorchBackend(network, d)(x, last).sigmoid() for d in (torch.float32, dtype))
+    return bool(torch.isfinite(low).all()) and float((exact - low).abs().mean()) <= _LARGEST_DIFFERENCE

@@ -1,0 +1,95 @@
+"""How many views the network sees at once: as many as fit, fewer when memory runs out."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from .unet import UNetConfig
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+_CPU_LIMIT, _CUDA_LIMIT = 8, 128
+_SHARE = 0.4
+
+
+class Batches:
+    """Cuts work into batches; a batch for which memory runs out is halved, and so are all after it.
+
+    Attributes:
+        size: Items of a batch, at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"a batch of {size} views: expected 1 or more")
+        self.size = size
+
+    def run(
+        self, items: Sequence[Item], evaluate: Callable[[Sequence[Item]], Answer]
+    ) -> Iterator[tuple[Sequence[Item], Answer]]:
+        """Yields each batch with what `evaluate` makes of it.
+
+        Raises:
+            Whatever `evaluate` does, except for too little memory while there is more than one item.
+        """
+        start = 0
+        while start < len(items):
+            part = items[start : start + self.size]
+            try:
+                answer = evaluate(part)
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not ran_out_of_memory(error):
+                    raise
+                self.size = len(part) // 2
+            else:
+                yield part, answer
+                start += len(part)
+                continue
+            # Outside of the handler, whose error still holds on to the tensors.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this is how PyTorch or Python say that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+
+
+def bytes_per_view(config: UNetConfig, side: int, dtype: torch.dtype) -> int:
+    """About how much memory one view of `side` pixels takes inside a network.
+
+    Counted are the skips, which live until the way up, and eight maps of the largest level, which come and go.
+    """
+    area = side * side
+    levels = [
+        config.model_channels * m * area // (config.stem_stride * 2**i) ** 2 for i, m in enumerate(config.channel_mult)
+    ]
+    skips = sum(levels) * (config.num_res_blocks + 1)
+    return (skips + 8 * max(levels) + 4 * area * max(1, config.refine_channels)) * dtype.itemsize
+
+
+def batch_size(config: UNetConfig, side: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Views of `side` pixels that fill a good part of the device's free memory, a power of two.
+
+    On a CPU at most 8: larger batches do not compute faster there.
+    """
+    if device.type == "cuda":
+        free, limit = torch.cuda.mem_get_info(device)[0], _CUDA_LIMIT
+    else:
+        free, limit = _free_memory(), _CPU_LIMIT
+    fitting = int(_SHARE * free / bytes_per_view(config, side, dtype))
+    return min(limit, 1 << max(0, fitting.bit_length() - 1))
+
+
+def _free_memory() -> int:
+    """Bytes of memory that nobody uses; where the system does not say, 4 GiB."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 << 30
