@@ -134,7 +134,7 @@ def pack(folder: Path, target: Path, size: int) -> None:
               help="Folder for checkpoint, log and weights; a checkpoint in it is continued.")  # fmt: skip
 @click.option("--from", "weights_before", metavar="MODEL",
               help="Start from these weights, a name, file, folder or Hub id: a second run.")  # fmt: skip
-@click.option("--recipe", "run", type=click.Choice(["first", "second", "third", "fourth"]),
+@click.option("--recipe", "run", type=click.Choice(["first", "second", "third"]),
               help="One of the runs that made the bundled model.  [default: first, or second with --from]")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
 @click.option("--large-share", type=click.FloatRange(0, 1), help="Share of them, the last, at the large patch size.")

@@ -160,19 +160,7 @@ CONTOURS = TrainConfig(
 )
 """The third run, for the exact place of contours: crops at the scales of tiles, coarse masks that are exact in part."""
 
-TILES = replace(
-    CONTOURS,
-    samples=40_000,
-    large_share=1.0,
-    lr=6e-4,
-    contour_weight=2.0,
-    contour_width=4.0,
-    seed=3,
-    views=replace(CONTOURS.views, pasted=0.0),
-)
-"""The fourth run: as the third, without small crops, objects on other photos and a narrow weight at the contour."""
-
-RECIPES = {"first": TrainConfig(), "second": CONTINUATION, "third": CONTOURS, "fourth": TILES}
+RECIPES = {"first": TrainConfig(), "second": CONTINUATION, "third": CONTOURS}
 """The bundled model's runs, each from the weights of the one before."""
 
 
