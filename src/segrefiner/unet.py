@@ -126,11 +126,14 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x).reshape(b, c, height * width))
+        # Channels last, so that the convolutions are matrix products and the fast attention kernels apply.
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
+        qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias)
         # One head's q, k and v lie together in the published weights.
-        q, k, v = qkv.view(b, self.heads, 3, c // self.heads, -1).transpose(-1, -2).unbind(2)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, -1)
-        return x + self.proj_out(h).view(b, c, height, width)
+        q, k, v = qkv.view(b, -1, self.heads, 3, c // self.heads).permute(3, 0, 2, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, height * width, c)
+        h = F.linear(h, self.proj_out.weight[:, :, 0], self.proj_out.bias)
+        return x + h.view(b, height, width, c).permute(0, 3, 1, 2)
 
 
 class Downsample(nn.Module):
