@@ -27,6 +27,7 @@ from segrefiner.views import PipelineConfig, Sampler, View, contour_tiles, find_
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 CONFIG = PipelineConfig()
+EVERY_TILE = replace(CONFIG, undecided=-1.0, converged=-1.0)
 SMALL = PipelineConfig(patch=32, overlap=8, min_side=16)
 
 
@@ -326,7 +327,7 @@ def test_progress_counts_every_evaluation() -> None:
         return keeps(x, timesteps)
 
     mask = discs(900, 900, (450, 450, 300))
-    refine_mask(network, noise(900, 900), mask, batches=Batches(3), on_progress=heard.append)
+    refine_mask(network, noise(900, 900), mask, batches=Batches(3), config=EVERY_TILE, on_progress=heard.append)
     stages = list(dict.fromkeys(p.stage for p in heard))
     assert stages == ["whole objects", "contours, 1:2", "contours, 1:1"]
     assert len(heard) == len(calls)
@@ -334,6 +335,100 @@ def test_progress_counts_every_evaluation() -> None:
         counts = [p.done for p in heard if p.stage == stage]
         assert counts == sorted(set(counts)) and {p.total for p in heard if p.stage == stage} == {counts[-1]}
     assert sum(calls) == sum({p.stage: p.total for p in heard}.values())
+
+
+def counting(network: Network) -> tuple[Network, list[int]]:
+    """The network, and a list of the views of each of its evaluations."""
+    calls: list[int] = []
+
+    def counted(x: Tensor, timesteps: Tensor) -> Tensor:
+        calls.append(len(x))
+        return network(x, timesteps)
+
+    return counted, calls
+
+
+def scenes(count: int) -> list[Job]:
+    """Masks of photos of different sizes, of one object or two."""
+    masks = [discs(200 + 30 * i, 260 - 20 * i, (90, 90 + 5 * i, 40 + 20 * (i % 3)), (190, 20, 6)) for i in range(count)]
+    return [Job(noise(*mask.shape, seed=i), mask, seed=i) for i, mask in enumerate(masks)]
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_masks_together_give_what_they_give_alone(sampler: Sampler) -> None:
+    jobs, config = scenes(5), replace(CONFIG, sampler=sampler)
+    together = list(refine_masks(hesitates, jobs, config=config, batches=Batches(3)))
+    for job, refined in zip(jobs, together, strict=True):
+        (alone,) = refine_masks(hesitates, [job], config=config)
+        assert torch.equal(refined.probability, alone.probability)
+        assert (refined.held, refined.evaluations) == (alone.held, alone.evaluations)
+
+
+def test_views_of_many_masks_fill_batches() -> None:
+    network, calls = counting(hesitates)
+    together = list(refine_masks(network, scenes(5), 1, batches=Batches(4)))
+    objects = sum(len(find_objects(job.mask, CONFIG)) for job in scenes(5))
+    assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
+    assert sum(calls) == sum(refined.evaluations for refined in together)
+    network, alone = counting(hesitates)
+    for job in scenes(5):
+        list(refine_masks(network, [job], 1, batches=Batches(4)))
+    assert len(calls) < len(alone)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
+def test_where_memory_runs_out_batches_are_halved_and_the_result_is_the_same(error: Exception) -> None:
+    def small(x: Tensor, timesteps: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise error
+        return hesitates(x, timesteps)
+
+    batches = Batches(8)
+    results = list(refine_masks(small, scenes(5), batches=batches))
+    assert batches.size in (1, 2)
+    for expected, result in zip(refine_masks(hesitates, scenes(5)), results, strict=True):
+        assert torch.equal(expected.probability, result.probability)
+
+
+def test_other_errors_and_views_that_never_fit_are_raised() -> None:
+    def fails(x: Tensor, timesteps: Tensor) -> Tensor:
+        raise RuntimeError("shapes differ")
+
+    def never_fits(x: Tensor, timesteps: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for network, error in ((fails, RuntimeError), (never_fits, torch.OutOfMemoryError)):
+        with pytest.raises(error):
+            list(refine_masks(network, scenes(3)))
+
+
+def test_views_that_have_converged_take_no_further_step() -> None:
+    truth, spoil = RIGHT["one object"]
+    for network, fewer in ((keeps, True), (hesitates, False)):
+        counted, calls = counting(network)
+        heard: list[Progress] = []
+        config = replace(CONFIG, undecided=1.0)
+        (refined,) = refine_masks(
+            counted, [Job(noise(*truth.shape), spoil(truth))], config=config, on_progress=heard.append
+        )
+        assert refined.evaluations == sum(calls)
+        assert (sum(p.stage == "whole objects" for p in heard) < 6) == fewer
+        assert all(p.done <= p.total for p in heard)
+        assert [p.done for p in heard if p.stage == "whole objects"][-1] == heard[0].total
+
+
+def test_tiles_are_skipped_where_the_contour_is_sharp() -> None:
+    truth, spoil = RIGHT["larger than many patches"]
+    coarse, photo = spoil(truth), white_on_black(truth)
+    few, every = (
+        next(refine_masks(sees, [Job(photo, coarse)], 1, config=config))
+        for config in (replace(CONFIG, undecided=0.9), EVERY_TILE)
+    )
+    assert few.evaluations < every.evaluations
+    assert iou(few.probability >= 0.5, truth) > 0.99
+    # What no view has decided is never skipped.
+    nothing = next(refine_masks(keeps, [Job(photo, truth)], 1, config=replace(CONFIG, undecided=0.9)))
+    assert nothing.evaluations > 1
 
 
 def test_mirrored_input_gives_the_mirrored_result() -> None:
@@ -481,7 +576,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
         return tiles
 
     monkeypatch.setattr(canvases, "contour_tiles", spy)
-    refine_mask(keeps, noise(height, width), truth, 1)
+    refine_mask(keeps, noise(height, width), truth, 1, config=EVERY_TILE)
     # An object that its own view shows at native scale or larger needs no tile.
     for box in find_objects(truth, CONFIG):
         if object_view(box, height, width, CONFIG).scale <= 1:
@@ -512,7 +607,7 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
 
     monkeypatch.setattr(canvases, "contour_tiles", spy)
     mask = discs(1000, 1000, (500, 500, radius))
-    refine_mask(keeps, noise(1000, 1000), mask, 1)
+    refine_mask(keeps, noise(1000, 1000), mask, 1, config=EVERY_TILE)
     assert seen == scales
 
 

@@ -1,6 +1,7 @@
 """`Refiner`: what goes in, what comes out, and one real photo with a bound on its quality."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
-from segrefiner.io import read_mask
+from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.refiner import choose_device, choose_dtype, instance_pipeline, semantic_pipeline
 from segrefiner.unet import DenoisingUNet
@@ -76,7 +77,7 @@ def test_every_form_of_one_input_gives_the_same_result(tiny: Refiner, tmp_path: 
 
 
 def test_same_seed_same_result_and_no_global_randomness(bundled: Refiner) -> None:
-    photo, mask = PHOTOS / "CCP_0016.jpg", PHOTOS / "CCP_0016_coarse.png"
+    photo, mask = PHOTOS / "car208_0007.jpg", PHOTOS / "car208_0007_coarse.png"
     before = torch.random.get_rng_state()
     first, again, other = (bundled(photo, mask, seed=seed, steps=3) for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -200,3 +201,58 @@ def test_the_steps_are_those_that_the_weights_name(tmp_path: Path) -> None:
     assert published(photo, mask).report.steps == 6
     with pytest.raises(CheckpointError, match="steps = '7', expected 1 to 6"):
         Refiner.from_pretrained(tmp_path / "odd.safetensors")
+
+
+def test_many_masks_give_what_calls_of_their_own_give(tiny: Refiner) -> None:
+    photos = [noise(70, 90), noise(120, 100)]
+    pairs = [(photos[0], square(70, 90)), (photos[0], np.zeros((70, 90), bool)), (photos[1], square(120, 100))]
+    together = list(tiny.many(iter(pairs), seed=2, max_shift=6))
+    assert len(together) == 3 and together[1].report.note
+    for pair, result in zip(pairs, together, strict=True):
+        alone = tiny(*pair, seed=2, max_shift=6)
+        np.testing.assert_allclose(result.probability, alone.probability, atol=1e-5)
+        assert replace(result.report, seconds=0.0, confidence=0.0, predicted_gain=0.0) == replace(
+            alone.report, seconds=0.0, confidence=0.0, predicted_gain=0.0
+        )
+
+
+def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(noise(70, 90)).save(tmp_path / "photo.png")
+    read: list[object] = []
+
+    def spy(source: object) -> np.ndarray:
+        read.append(source)
+        return read_image(source)
+
+    monkeypatch.setattr("segrefiner.refiner.read_image", spy)
+    photo, masks = tmp_path / "photo.png", [square(70, 90)] * 3
+    expected = [tiny(noise(70, 90), mask).mask for mask in masks]
+    read.clear()
+    # Equal paths, not the same object.
+    results = list(tiny.many((Path(str(photo)), mask) for mask in masks))
+    assert len(read) == 1
+    for result, mask in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.mask, mask)
+
+
+def test_more_masks_than_a_group_come_in_order(tiny: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segrefiner.refiner._GROUP", 2)
+    masks = [square(40 + i, 50) for i in range(5)]
+    results = list(tiny.many((noise(*mask.shape), mask) for mask in masks))
+    assert [result.mask.shape for result in results] == [mask.shape for mask in masks]
+    assert list(tiny.many([])) == []
+
+
+def test_wrong_pairs_are_refused_and_wrong_wishes_at_once(tiny: Refiner) -> None:
+    with pytest.raises(InputError, match="steps is 9"):
+        tiny.many([], steps=9)
+    results = tiny.many([(noise(40, 50), square(40, 50)), (noise(40, 50), square(41, 50))])
+    with pytest.raises(SizeMismatchError):
+        list(results)
+
+
+def test_a_precision_that_the_weights_do_not_bear_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segrefiner.refiner.choose_dtype", lambda name, device: torch.bfloat16)
+    monkeypatch.setattr("segrefiner.refiner.is_precise", lambda network, dtype: False)
+    assert Refiner.from_pretrained().dtype == torch.float32
+    assert Refiner.from_pretrained(dtype="bf16").dtype == torch.bfloat16

@@ -6,8 +6,9 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from .diffusion import Uniform, ancestral, monotone, pixel_thresholds
+from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
 from .geometry import Box, contour, resize, square_around
 from .unet import IMAGE_MEAN
 from .views import PipelineConfig, Sampler, View, contour_tiles, needs_tiles, object_view
@@ -47,8 +48,18 @@ class Canvas:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
         if not needs_tiles(self.region, scale, self.config):
             return []
+        uncertain = contour(self.probability >= 0.5)
+        if scale <= 1:
+            # A window of one pixel of the level before on either side, and as much again for its blur.
+            reach = max(2, round(2 * scale))
+            sure = confidence(self.probability)
+            doubt = 1 - sure[None]
+            doubt = F.avg_pool2d(F.pad(doubt, (reach,) * 4, mode="replicate"), (2 * reach + 1, 1), 1)
+            doubt = F.avg_pool2d(doubt, (1, 2 * reach + 1), 1)[0]
+            # Labels without any doubt are the coarse mask's own, which no view has decided.
+            uncertain &= (doubt > self.config.undecided) | (sure == 1)
         # One transfer from a GPU for all tiles.
-        uncertain = contour(self.probability >= 0.5).cpu()
+        uncertain = uncertain.cpu()
         return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:

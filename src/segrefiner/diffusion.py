@@ -71,12 +71,14 @@ class State:
         probability: Sigmoid of the network's logit: the fine mask as seen now.
         fine_prob: Accumulated probability that a pixel has moved to fine.
         mixed: The mask that goes into the next step; after the last one, `probability >= 0.5`.
+        seen: `(b,)` int64, which views the network saw in this step; the others had converged.
     """
 
     timestep: int
     probability: Tensor
     fine_prob: Tensor
     mixed: Tensor
+    seen: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,13 @@ def silent(progress: Progress) -> None:
 
 
 def sample(
-    network: Network, image: Tensor, coarse: Tensor, timesteps: Sequence[int], uniform: Uniform
+    network: Network,
+    image: Tensor,
+    coarse: Tensor,
+    timesteps: Sequence[int],
+    uniform: Uniform,
+    *,
+    converged: float = -1.0,
 ) -> Iterator[State]:
     """The reverse process, state by state.
 
@@ -114,21 +122,38 @@ def sample(
         coarse: `(B, 1, H, W)` float in {0, 1}.
         timesteps: Descending, within 0 … T-1.
         uniform: Called exactly once per step that is not the last: `ancestral` or `monotone`.
+        converged: A view takes no further step once its mixed mask differs from the fine mask as seen now, and that
+            from the one before, in this share of its pixels at most; below 0 for never. On a GPU, each step then
+            waits for the one before.
 
     Yields:
         The state after each step; the last one's `probability` is the result.
     """
-    mixed, fine_prob = coarse, torch.zeros_like(coarse)
+    mixed, fine, fine_prob, logits = coarse, coarse, torch.zeros_like(coarse), coarse
+    left = torch.arange(len(image), device=image.device)
     for index, timestep in enumerate(timesteps):
         last = index == len(timesteps) - 1
         after = -1 if last and timestep == 0 else timestep - 1 if last else timesteps[index + 1]
-        batch = torch.full((len(image),), timestep, dtype=torch.int64, device=image.device)
-        logits = network(torch.cat([image, mixed], dim=1), batch).to(coarse.dtype)
-        probability = logits.sigmoid()
+        batch = torch.full((len(left),), timestep, dtype=torch.int64, device=image.device)
+        whole = len(left) == len(image)
+        shown = torch.cat([image, mixed], dim=1)
+        now = network(shown if whole else shown[left], batch).to(coarse.dtype)
+        before = fine
+        logits = now if whole else logits.index_copy(0, left, now)
+        probability, fine = logits.sigmoid(), (logits >= 0).to(coarse.dtype)
         fine_prob = fine_prob + (1 - fine_prob) * transition_to_fine(confidence(probability), timestep, after)
-        fine = (logits >= 0).to(coarse.dtype)
         mixed = fine if last else torch.where(uniform() < fine_prob, fine, coarse)
-        yield State(timestep, probability, fine_prob, mixed)
+        yield State(timestep, probability, fine_prob, mixed, left)
+        if converged >= 0 and not last:
+            moving = torch.maximum(_share(mixed != fine), _share(fine != before))
+            left = left[moving[left] > converged]
+            if not len(left):
+                return
+
+
+def _share(pixels: Tensor) -> Tensor:
+    """Share `(B,)` of the pixels `(B, 1, H, W)` bool of each view that are set."""
+    return pixels.flatten(1).float().mean(dim=1)
 
 
 def ancestral(shape: Sequence[int], generator: Generator) -> Uniform:

@@ -154,29 +154,34 @@ class _Run:
             canvas.begin()
         done, total = 0, len(shown) * len(timesteps)
 
-        def evaluate(part: Sequence[tuple[Canvas, View]]) -> tuple[Tensor, Tensor]:
+        def evaluate(part: Sequence[tuple[Canvas, View]]) -> tuple[Tensor, Tensor, list[int]]:
             photos, coarse = zip(*(canvas.shown(view) for canvas, view in part), strict=True)
             draws = [canvas.uniform(view) for canvas, view in part] if len(timesteps) > 1 else []
             masks = torch.stack(coarse)
-            taken = done
+            taken, seen = done, [0] * len(part)
             for state in sample(
                 self.network,
                 normalize(torch.stack(photos)),
                 masks,
                 timesteps,
                 lambda: torch.stack([draw() for draw in draws]),
+                converged=-1.0 if masks.is_cuda else self.config.converged,
             ):
                 taken += len(part)
+                for index in state.seen.tolist() if len(state.seen) < len(part) else range(len(part)):
+                    seen[index] += 1
                 self.on_progress(Progress(stage, taken, total, state))
-            return masks, state.probability
+            if taken < done + len(part) * len(timesteps):  # All views had converged.
+                self.on_progress(Progress(stage, done + len(part) * len(timesteps), total, state))
+            return masks, state.probability, seen
 
         for size in sorted({view.size for _, view in shown}):
             same = [pair for pair in shown if pair[1].size == size]
-            for part, (masks, results) in self.batches.run(same, evaluate):
+            for part, (masks, results, seen) in self.batches.run(same, evaluate):
                 done += len(part) * len(timesteps)
-                for (canvas, view), mask, result in zip(part, masks, results, strict=True):
+                for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
                     canvas.add(view, result, mask)
-                    self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + len(timesteps)
+                    self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
         for canvas in canvases:
             canvas.end()
 

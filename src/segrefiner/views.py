@@ -35,6 +35,10 @@ class PipelineConfig:
         enlarged_side: Objects with a longer view, in photo pixels, get no tiles of the enlarged photo.
         finer: A tile level is skipped unless it is this many times finer than the view before.
         tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
+        undecided: Tiles at one photo pixel per tile pixel and finer are skipped where the mean lack of confidence
+            around every contour pixel is at most this: a contour that is sharp there already.
+        converged: An object view takes no further step once no more than this share of its pixels still
+            moves; on a GPU, where looking would cost more, all steps are taken.
         edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
         edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
         caution: What a change needs to be kept.
@@ -49,7 +53,9 @@ class PipelineConfig:
     finest: float = 0.5
     enlarged_side: int = 768
     finer: float = 1.15
+    undecided: float = 0.35
     tile_steps: int = 1
+    converged: float = 0.01
     edge_radius: int = 2
     edge_smoothness: float = 1e-4
     caution: CautionConfig = field(default_factory=CautionConfig)

@@ -1,0 +1,109 @@
+"""What computes the network, in which precision, and how many views at once."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from segrefiner.backends import TorchBackend, is_precise
+from segrefiner.batches import Batches, batch_size, bytes_per_view, ran_out_of_memory
+from segrefiner.geometry import resize
+from segrefiner.io import read_image, read_mask
+from segrefiner.unet import BASE, COMPACT, DenoisingUNet, normalize
+from segrefiner.weights import load, resolve
+from tiny import TINY, TINY_WITH_ATTENTION
+
+PHOTOS = Path(__file__).parent / "data" / "parity"
+
+
+def real_input(side: int = 256) -> Tensor:
+    photo = torch.from_numpy(read_image(PHOTOS / "CCP_0016.jpg")).permute(2, 0, 1).float()
+    mask = torch.from_numpy(read_mask(PHOTOS / "CCP_0016_coarse.png"))[None].float()
+    crop = (slice(None), slice(200, 700), slice(20, 520))
+    x = torch.cat([normalize(resize(photo[crop], side, side)[None])[0], resize(mask[crop], side, side) >= 0.5])
+    return torch.stack([x, x.flip(-1)])
+
+
+@pytest.fixture(scope="module")
+def bundled() -> DenoisingUNet:
+    return load(resolve(None))
+
+
+def test_low_precision_gives_the_same_mask_but_for_few_pixels(bundled: DenoisingUNet) -> None:
+    x, last = real_input(), torch.full((2,), 5)
+    with torch.inference_mode():
+        exact, low = (TorchBackend(bundled, d)(x, last) for d in (torch.float32, torch.bfloat16))
+        assert torch.equal(exact, bundled(x, last))
+    assert low.dtype == torch.float32
+    assert float(((exact >= 0) != (low >= 0)).float().mean()) < 0.002
+    assert float((exact.sigmoid() - low.sigmoid()).abs().mean()) < 0.005
+
+
+def test_a_backend_leaves_the_network_as_it_is(bundled: DenoisingUNet) -> None:
+    before = copy.deepcopy(bundled.state_dict())
+    TorchBackend(bundled, torch.bfloat16)
+    assert all(torch.equal(before[name], value) for name, value in bundled.state_dict().items())
+
+
+def test_a_precision_that_is_too_low_is_told(bundled: DenoisingUNet) -> None:
+    state = torch.random.get_rng_state()
+    assert is_precise(bundled, torch.bfloat16)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    overflows = copy.deepcopy(bundled)
+    with torch.no_grad():
+        # The second undoes the first, but not before float16 has overflowed.
+        overflows.refine[0].weight.mul_(1e9)
+        overflows.refine[2].weight.mul_(1e-9)
+    assert is_precise(overflows, torch.bfloat16) and not is_precise(overflows, torch.float16)
+
+
+def test_memory_of_a_view_grows_with_network_and_side() -> None:
+    small = bytes_per_view(COMPACT, 256, torch.bfloat16)
+    assert bytes_per_view(COMPACT, 512, torch.bfloat16) == pytest.approx(4 * small)
+    assert bytes_per_view(COMPACT, 256, torch.float32) == 2 * small
+    assert bytes_per_view(BASE, 256, torch.float32) > 20 * small
+
+
+def test_the_batch_fits_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, view = torch.device("cpu"), bytes_per_view(COMPACT, 256, torch.float32)
+    sizes = []
+    for views in (0.1, 1, 3, 5, 1000):
+        monkeypatch.setattr("segrefiner.batches._free_memory", lambda views=views: int(views * view / 0.4) + 1)
+        sizes.append(batch_size(COMPACT, 256, torch.float32, cpu))
+    assert sizes == [1, 1, 2, 4, 8]
+
+
+def test_batches_cut_everything_once_and_stay_halved() -> None:
+    tried: list[int] = []
+
+    def evaluate(part: list[int]) -> int:
+        tried.append(len(part))
+        if len(part) > 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+        return sum(part)
+
+    batches = Batches(8)
+    parts = list(batches.run(list(range(11)), evaluate))
+    assert [list(part) for part, _ in parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+    assert all(answer == sum(part) for part, answer in parts)
+    assert tried[:3] == [8, 4, 2] and batches.size == 2
+    assert list(batches.run([], evaluate)) == []
+    with pytest.raises(ValueError, match="0 views"):
+        Batches(0)
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_WITH_ATTENTION], ids=["plain", "attention"])
+def test_what_a_view_gives_does_not_depend_on_its_batch(config: object) -> None:
+    torch.manual_seed(0)
+    backend = TorchBackend(DenoisingUNet(config), torch.float32)
+    x, steps = torch.randn(5, 4, 32, 48), torch.tensor([5, 0, 3, 3, 1])
+    with torch.inference_mode():
+        alone = torch.cat([backend(x[i : i + 1], steps[i : i + 1]) for i in range(5)])
+        torch.testing.assert_close(backend(x, steps), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_only_lack_of_memory_counts_as_lack_of_memory() -> None:
+    assert ran_out_of_memory(MemoryError()) and ran_out_of_memory(torch.OutOfMemoryError("no"))
+    assert not ran_out_of_memory(RuntimeError("shapes differ"))
