@@ -1,11 +1,13 @@
-"""What computes the network: PyTorch in one of three precisions."""
+"""What computes the network: PyTorch in one of three precisions, ONNX Runtime or OpenVINO."""
 
 import copy
+from os import PathLike
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .export import INPUTS, needed, onnx_metadata
 from .unet import DenoisingUNet, UNetConfig, normalize
 
 _LARGEST_DIFFERENCE = 0.05
@@ -46,6 +48,62 @@ class TorchBackend:
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
         x = x.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
         return self.network(x, timesteps).float()
+
+
+class OnnxBackend:
+    """ONNX Runtime, on CUDA where it has that and the device is one.
+
+    Args:
+        path: A file that `export.export_onnx` wrote; its precision is that of the computation.
+        device: Where the tensors are that it is given.
+
+    Raises:
+        CheckpointError: The file is not as described.
+        MissingExtraError: The package `onnxruntime` is not installed.
+    """
+
+    def __init__(self, path: str | PathLike[str], device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
+        said = onnx_metadata(path)
+        runtime = needed("onnxruntime", "the backend onnxruntime")
+        self.config, self.device = UNetConfig.from_dict(said["config"]), device
+        self.dtype = torch.float16 if said["dtype"] == "fp16" else torch.float32
+        wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
+        available = runtime.get_available_providers()
+        self._session = runtime.InferenceSession(str(path), providers=[p for p in wanted if p in available])
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
+        given = (x.float().contiguous().cpu().numpy(), timesteps.cpu().numpy())
+        (logits,) = self._session.run(None, dict(zip(INPUTS, given, strict=True)))
+        return torch.from_numpy(logits).to(self.device)
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU.
+
+    Args:
+        path: A file that `export.export_onnx` wrote.
+        dtype: `torch.float32` or `torch.bfloat16`, in which it computes.
+
+    Raises:
+        CheckpointError: The file is not as described.
+        MissingExtraError: The package `openvino` is not installed.
+    """
+
+    def __init__(self, path: str | PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+        openvino = needed("openvino", "the backend openvino", extra="openvino")
+        self.config, self.device = UNetConfig.from_dict(onnx_metadata(path)["config"]), torch.device("cpu")
+        self.dtype = dtype
+        # Always said: by itself it takes bfloat16 wherever the processor has it.
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", options)
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
+        given = (x.float().contiguous().numpy(), timesteps.numpy())
+        (logits,) = self._compiled(dict(zip(INPUTS, given, strict=True))).values()
+        return torch.from_numpy(logits.copy())
 
 
 def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:

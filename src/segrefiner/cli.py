@@ -37,7 +37,9 @@ main.add_command(report)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Refined mask, PNG.")
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
 @_device_option
-@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
+@click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto",
+              help="What computes the network; the last two take an .onnx file as the model.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
@@ -57,6 +59,7 @@ def refine(
     model: str | None,
     device: str,
     dtype: str,
+    backend: str,
     steps: int | None,
     seed: int,
     threshold: float | None,
@@ -80,7 +83,7 @@ def refine(
     from . import refiner as refiners
 
     run = getattr(refiners, f"{pipeline}_pipeline")
-    refiner = refiners.Refiner.from_pretrained(model, device=device, dtype=dtype, pipeline=run)
+    refiner = refiners.Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend, pipeline=run)
     with _view_bar() as follow:
         result = refiner(
             photo, coarse, seed=seed, steps=steps, max_shift=max_shift, strength=strength, on_progress=follow
@@ -106,6 +109,27 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
     click.echo(f"{target}: {json.dumps(config.to_dict())}")
+
+
+@main.group()
+def export() -> None:
+    """Write a model for another program."""
+
+
+@export.command("onnx")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
+@click.option("--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@errors_in_one_line
+def onnx_file(target: Path, model: str | None, dtype: str) -> None:
+    """Write a model as the ONNX file TARGET, with any batch and size."""
+    from .export import export_onnx
+    from .weights import STEPS_KEY, best_steps, checksum, load, resolve
+
+    source = resolve(model)
+    notes = {STEPS_KEY: str(best_steps(source)), "exported_from_sha256": checksum(source)}
+    export_onnx(load(source), target, dtype=dtype, metadata=notes)
+    click.echo(f"{target}: {dtype}, {target.stat().st_size / 1e6:.1f} MB")
 
 
 @main.group()

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from . import published, weights
-from .backends import Backend, TorchBackend, is_precise
+from .backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend, is_precise
 from .batches import Batches, batch_size
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
 from .errors import InputError
+from .export import onnx_metadata
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .pipeline import Job, Refined, refine_masks
 from .settle import restrain
@@ -132,6 +133,7 @@ class Refiner:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        backend: str = "auto",
         pipeline: Pipeline = default_pipeline,
     ) -> "Refiner":
         """Loads weights.
@@ -139,17 +141,29 @@ class Refiner:
         In the default pipeline, the steps are those with which the weights refine best, where their file says so.
 
         Args:
-            model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`.
+            model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`;
+                or an `.onnx` file that `segrefiner export onnx` wrote.
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
             dtype: "auto" (bfloat16 where a CPU computes it natively, float16 on CUDA, float32 where neither is exact
                 enough for the weights), "fp32", "bf16" or "fp16".
+            backend: "torch", "onnxruntime" or "openvino"; the last two take an `.onnx` file, the first does not. "auto"
+                is ONNX Runtime for such a file and PyTorch for others.
             pipeline: See the class.
 
         Raises:
             CheckpointError: The weights cannot be found or are not as expected.
-            InputError: There is no such device or dtype.
+            InputError: There is no such device, dtype or backend, or not for these weights.
+            MissingExtraError: The backend is not installed.
         """
         target = choose_device(device)
+        exported = model is not None and str(model).lower().endswith(".onnx")
+        backend = _choose_backend(backend, exported)
+        if exported:
+            assert model is not None
+            opened = _open_exported(model, backend, choose_dtype(dtype, target) if dtype != "auto" else None, target)
+            steps = int(onnx_metadata(model).get(weights.STEPS_KEY, NUM_TIMESTEPS))
+            steps = steps if pipeline is default_pipeline else NUM_TIMESTEPS
+            return cls(opened, name=str(model), pipeline=pipeline, steps=steps)
         path = weights.resolve(model)
         name = weights.BUNDLED if model is None else str(model)
         network = weights.load(path, device=target)
@@ -296,6 +310,37 @@ class Refiner:
             seconds = (time.perf_counter() - started) / len(group)
             for result in results:
                 yield replace(result, report=replace(result.report, seconds=seconds))
+
+
+def _choose_backend(name: str, exported: bool) -> str:
+    if name == "auto":
+        return "onnxruntime" if exported else "torch"
+    if name not in ("torch", "onnxruntime", "openvino"):
+        raise InputError(f"backend is {name!r}: expected auto, torch, onnxruntime or openvino")
+    if exported and name == "torch":
+        raise InputError("the backend torch cannot run an .onnx file: give the weights that it was exported from")
+    if not exported and name != "torch":
+        raise InputError(
+            f"the backend {name} runs .onnx files: make one with segrefiner export onnx OUT.onnx, "
+            "then give it as the model"
+        )
+    return name
+
+
+def _open_exported(
+    path: str | PathLike[str], backend: str, dtype: torch.dtype | None, device: torch.device
+) -> OnnxBackend | OpenVinoBackend:
+    if backend == "openvino":
+        if device.type != "cpu":
+            raise InputError("the backend openvino computes on the CPU: use device cpu")
+        chosen = dtype or choose_dtype("auto", device)
+        if chosen not in (torch.float32, torch.bfloat16):
+            raise InputError("the backend openvino computes in fp32 or bf16: choose one of them")
+        return OpenVinoBackend(path, chosen)
+    runtime = OnnxBackend(path, device)
+    if dtype not in (None, runtime.dtype):
+        raise InputError(f"{path} computes in {runtime.dtype}, which was chosen at its export: leave dtype out")
+    return runtime
 
 
 def choose_device(name: str) -> torch.device:
