@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -161,8 +162,9 @@ class Refiner:
         if exported:
             assert model is not None
             opened = _open_exported(model, backend, choose_dtype(dtype, target) if dtype != "auto" else None, target)
-            steps = int(onnx_metadata(model).get(weights.STEPS_KEY, NUM_TIMESTEPS))
-            steps = steps if pipeline is default_pipeline else NUM_TIMESTEPS
+            steps = NUM_TIMESTEPS
+            if pipeline is default_pipeline:
+                steps = weights.steps_in(onnx_metadata(model), Path(model))
             return cls(opened, name=str(model), pipeline=pipeline, steps=steps)
         path = weights.resolve(model)
         name = weights.BUNDLED if model is None else str(model)

@@ -145,9 +145,14 @@ def best_steps(path: str | os.PathLike[str]) -> int:
     Raises:
         CheckpointError: As for `metadata`, or what the file says is no number of steps.
     """
-    said = metadata(path).get(STEPS_KEY, str(NUM_TIMESTEPS))
+    return steps_in(metadata(path), Path(path))
+
+
+def steps_in(entries: Mapping[str, Any], path: Path) -> int:
+    """The number of steps that a file's entries name, all of them where they do not. Raises `CheckpointError`."""
+    said = entries.get(STEPS_KEY, str(NUM_TIMESTEPS))
     if said not in map(str, range(1, NUM_TIMESTEPS + 1)):
-        raise bad_file(Path(path), f"has {STEPS_KEY} = {short(said)}, expected 1 to {NUM_TIMESTEPS}; make it anew")
+        raise bad_file(path, f"has {STEPS_KEY} = {short(said)}, expected 1 to {NUM_TIMESTEPS}; make it anew")
     return int(said)
 
 
