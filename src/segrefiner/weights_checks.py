@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError, reason
 from .unet import BASE, DenoisingUNet, UNetConfig
@@ -84,9 +85,18 @@ def check_config(config: UNetConfig, path: Path) -> None:
     raise bad_file(path, f"has a config of no possible network: {problem}; check where it came from")
 
 
+class _WithoutInitialisation(TorchFunctionMode):
+    """Leaves new parameters as they are: initialising those without memory imports PyTorch's compiler, a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def skeleton(config: UNetConfig, stored: Mapping[str, Stored], path: Path) -> DenoisingUNet:
     """Build a checked config's network without memory; refuse unless exactly its parameters are stored."""
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutInitialisation():
         network = DenoisingUNet(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     missing, extra = shapes.keys() - stored.keys(), stored.keys() - shapes.keys()
