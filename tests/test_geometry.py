@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segrefiner.geometry import (
     Box,
+    box_mean,
     fit_interval,
     mask_box,
     merge_overlapping,
@@ -249,3 +250,13 @@ def test_suppression_agrees_with_the_naive_one(count: int, seed: int, threshold:
             naive.append(i)
     kept = non_maximum_suppression(torch.from_numpy(given_boxes), torch.from_numpy(scores), threshold)
     assert kept.tolist() == naive
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (12, 7)], ids=str)
+def test_box_means_are_means_over_squares(radius: int, shape: tuple[int, int]) -> None:
+    planes = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    padded = np.pad(planes.numpy(), [(0, 0), (0, 0), (radius, radius), (radius, radius)], mode="edge")
+    side = 2 * radius + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(2, 3))
+    np.testing.assert_allclose(box_mean(planes, radius).numpy(), windows.mean(axis=(-2, -1)), atol=1e-12)

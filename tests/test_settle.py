@@ -18,6 +18,7 @@ from segrefiner.settle import (
     Reason,
     agreement_around,
     contour_distance,
+    largest_distance,
     predicted_gain,
     restrain,
     settle,
@@ -279,3 +280,11 @@ def test_the_report_says_what_was_held_back_and_why() -> None:
 def test_a_report_of_no_restraint_speaks_of_none() -> None:
     coarse = disc(30)
     assert "held back" not in str(describe(coarse, probabilities(disc(33), 0.8), [Held(0, None)], far=0, unsure=0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_largest_distance_is_that_of_all_pixels(seed: int) -> None:
+    probability, coarse = random_case(seed)
+    where = probability >= 0.5
+    assert largest_distance(coarse, where) == pytest.approx(float(contour_distance(coarse, where).max()))
+    assert largest_distance(coarse, torch.zeros_like(coarse)) == 0

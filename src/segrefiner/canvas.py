@@ -6,10 +6,9 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, contour, resize, square_around
+from .geometry import Box, box_mean, contour, resize, square_around
 from .unet import IMAGE_MEAN
 from .views import PipelineConfig, Sampler, View, contour_tiles, needs_tiles, object_view
 
@@ -53,9 +52,7 @@ class Canvas:
             # A window of one pixel of the level before on either side, and as much again for its blur.
             reach = max(2, round(2 * scale))
             sure = confidence(self.probability)
-            doubt = 1 - sure[None]
-            doubt = F.avg_pool2d(F.pad(doubt, (reach,) * 4, mode="replicate"), (2 * reach + 1, 1), 1)
-            doubt = F.avg_pool2d(doubt, (1, 2 * reach + 1), 1)[0]
+            doubt = box_mean(1 - sure[None], reach)[0]
             # Labels without any doubt are the coarse mask's own, which no view has decided.
             uncertain &= (doubt > self.config.undecided) | (sure == 1)
         # One transfer from a GPU for all tiles.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .diffusion import confidence
 from .geometry import contour
-from .settle import Held, contour_distance, predicted_gain
+from .settle import Held, largest_distance, predicted_gain
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Report:
         )
 
 
-def describe(coarse: Tensor, probability: Tensor, held: Sequence[Held], *, far: int, unsure: int) -> Report:
+def describe(
+    coarse: Tensor, probability: Tensor, held: Sequence[Held], *, far: int, unsure: int, pixels: int | None = None
+) -> Report:
     """The report of a refinement, without what only its caller knows: time, evaluations, steps, model and seed.
 
     Args:
@@ -73,20 +75,22 @@ def describe(coarse: Tensor, probability: Tensor, held: Sequence[Held], *, far: 
         held: What was taken back, object by object.
         far: Pixels held back for being too far from the coarse contour.
         unsure: Pixels held back for too little confidence, beside those of `held`.
+        pixels: Of the photo, where `coarse` and `probability` are a part of it outside of which both are zero.
     """
+    pixels = pixels or coarse.numel()
     mask = probability >= 0.5
     changed = mask != coarse
     union = int((mask | coarse).sum())
     where = changed | contour(mask)
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
-        changed=float(changed.float().mean()),
+        changed=int(changed.sum()) / pixels,
         agreement=int((mask & coarse).sum()) / union if union else 1.0,
-        largest_shift=float(contour_distance(coarse, changed).max()) if changed.any() else 0.0,
+        largest_shift=largest_distance(coarse, changed),
         confidence=float(confidence(probability[where]).mean()) if where.any() else 1.0,
         predicted_gain=predicted_gain(mask, coarse, probability),
-        unsure=(unsure + sum(h.pixels for h in held)) / mask.numel(),
-        too_far=far / mask.numel(),
+        unsure=(unsure + sum(h.pixels for h in held)) / pixels,
+        too_far=far / pixels,
         kept_objects=dict(reasons),
         seconds=math.nan,
         evaluations=0,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import Box, contour, fit_interval
+from .geometry import Box, box_mean, contour, fit_interval
 
 _BLOCK = 64
 _BLOCKS_AT_ONCE = 16
@@ -27,14 +27,9 @@ def guided_filter(image: Tensor, values: Tensor, radius: int, smoothness: float)
     Returns:
         `(B, 1, H, W)` float.
     """
-
-    def mean(planes: Tensor) -> Tensor:
-        padded = F.pad(planes, (radius,) * 4, mode="replicate")
-        return F.avg_pool2d(F.avg_pool2d(padded, (2 * radius + 1, 1), 1), (1, 2 * radius + 1), 1)
-
     r, g, b = image.split(1, dim=1)
     products = torch.cat([r * r, r * g, r * b, g * g, g * b, b * b], dim=1)
-    means = mean(torch.cat([image, values, products, image * values], dim=1))
+    means = box_mean(torch.cat([image, values, products, image * values], dim=1), radius)
     colour, value, products, shared = means.split([3, 1, 6, 3], dim=1)
     r, g, b = colour.split(1, dim=1)
     rr, rg, rb, gg, gb, bb = products.split(1, dim=1)
@@ -55,7 +50,7 @@ def guided_filter(image: Tensor, values: Tensor, radius: int, smoothness: float)
     )
     slope = slope / determinant
     offset = value - (slope * colour).sum(dim=1, keepdim=True)
-    smooth = mean(torch.cat([slope, offset], dim=1))
+    smooth = box_mean(torch.cat([slope, offset], dim=1), radius)
     return (smooth[:, :3] * image).sum(dim=1, keepdim=True) + smooth[:, 3:]
 
 

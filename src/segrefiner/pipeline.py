@@ -12,6 +12,7 @@ fill shared batches.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from .diffusion import (
     spaced_timesteps,
 )
 from .edges import follow_edges
+from .geometry import Box
 from .settle import Held, OnHeld, not_told, settle
 from .unet import normalize
 from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, tile_scales
@@ -58,11 +60,13 @@ class Refined:
         probability: `(H, W)` float32, of the refined mask.
         held: What was taken back of each object.
         evaluations: Views of it that the network saw, counted once per step.
+        area: Outside of it, coarse mask and probability are zero; `None` where that is not known.
     """
 
     probability: Tensor
     held: tuple[Held, ...]
     evaluations: int
+    area: Box | None = None
 
 
 def refine_masks(
@@ -103,7 +107,9 @@ def refine_masks(
         probability, held = job.mask.float(), []
         for i, canvas in enumerate(mine):
             held.append(_finish(canvas, canvas.own(mine[:i], mine[i + 1 :]), probability))
-        yield Refined(probability, tuple(held), sum(run.evaluations.get(id(canvas), 0) for canvas in mine))
+        seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
+        area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
+        yield Refined(probability, tuple(held), seen, area)
 
 
 def refine_mask(

@@ -19,6 +19,7 @@ from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
 from .errors import InputError
 from .export import onnx_metadata
+from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .pipeline import Job, Refined, refine_masks
 from .settle import restrain
@@ -303,8 +304,13 @@ class Refiner:
                 )
                 for job, note in zip(group, notes, strict=True):
                     one = Refined(job.mask.float(), (), 0) if note else next(refined)
-                    probability, far, unsure = restrained(one.probability.float().cpu(), job.mask)
-                    report = describe(job.mask, probability, one.held, far=far, unsure=unsure)
+                    probability = one.probability.float().cpu()
+                    height, width = job.mask.shape
+                    area = one.area or Box(0, 0, width, height)
+                    given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
+                    settled, far, unsure = restrained(part, given)
+                    part.copy_(settled)
+                    report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=height * width)
                     report = replace(
                         report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
                     )

@@ -6,17 +6,22 @@ probabilities keeps its coarse mask. Last, users may ask for more restraint.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
 from .diffusion import confidence
 from .geometry import contour
+
+_CELL = 8
+"""Side in pixels of the squares of which `largest_distance` first looks at one pixel each."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +188,29 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
         where: `(H, W)` bool, the pixels asked for; elsewhere the distance is 0.
     """
     result = torch.zeros(coarse.shape, device=coarse.device)
-    rim = coarse & contour(coarse), ~coarse & contour(coarse)
-    for state, other in ((coarse, rim[1]), (~coarse, rim[0])):
-        asked = where & state
-        if bool(asked.any()):
-            distance, _ = KDTree(other.nonzero().cpu()).query(asked.nonzero().cpu())
-            result[asked] = torch.from_numpy(distance).to(result)
+    for asked, nearest in _states(coarse, where):
+        distance, _ = nearest.query(asked)
+        result[tuple(asked.T)] = torch.from_numpy(distance).to(result)
     return result
+
+
+def largest_distance(coarse: Tensor, where: Tensor) -> float:
+    """The largest `contour_distance` of these pixels; 0 for none. Only those are looked at that can have it."""
+    largest = 0.0
+    for asked, nearest in _states(coarse, where):
+        # Distances of two pixels differ by no more than the pixels are apart, so that one of each cell says enough.
+        _, first, cell = np.unique(asked // _CELL, axis=0, return_index=True, return_inverse=True)
+        distance = np.asarray(nearest.query(asked[first])[0])
+        far = distance + _CELL * math.sqrt(2) >= max(largest, distance.max())
+        distance = np.asarray(nearest.query(asked[far[cell.reshape(-1)]])[0])
+        largest = max(largest, float(distance.max(initial=0)))
+    return largest
+
+
+def _states(coarse: Tensor, where: Tensor) -> Iterator[tuple[NDArray[np.int64], KDTree]]:
+    """For each state the pixels `(n, 2)` asked for that are in it, and a tree of the other state's contour."""
+    rim = contour(coarse)
+    for state in (coarse, ~coarse):
+        asked = (where & state).nonzero().cpu().numpy()
+        if len(asked):
+            yield asked, KDTree((rim & ~state).nonzero().cpu().numpy())
