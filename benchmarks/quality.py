@@ -96,7 +96,7 @@ def prepared(
 
 def _ours(name: str, refiner: Refiner, seed: int) -> Refine:
     pipeline, steps = OURS[name]
-    own = Refiner(refiner.network, dtype=refiner.dtype, name=refiner.name, pipeline=pipeline)
+    own = Refiner(refiner.backend.network, dtype=refiner.dtype, name=refiner.name, pipeline=pipeline)
     return lambda image, coarse: own(image, coarse, seed=seed, steps=steps).mask
 
 

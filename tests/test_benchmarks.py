@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 coarse_kinds = pytest.importorskip("coarse_kinds")
 peers, quality, scenes, speed, tables = map(pytest.importorskip, ("peers", "quality", "scenes", "speed", "tables"))
 calibration, gallery, steps = map(pytest.importorskip, ("calibration", "gallery", "steps"))
+stages, published = map(pytest.importorskip, ("stages", "published"))
 
 MADE = [kind for kind in coarse_kinds.KINDS if kind != coarse_kinds.REAL]
 NEEDS_OPENCV = {"polygon", "grabcut-box"}
@@ -275,3 +276,38 @@ def test_memory_is_that_of_a_process_of_its_own(data: Path) -> None:
     before = speed.Figures(1, 1, 1, 1, 1, 1)
     after = speed.with_memory(speed.Model(str(data / "tiny.safetensors"), "cpu"), cell, before)
     assert 0 < after.working_gib < after.peak_gib < 4
+
+
+def test_a_stage_s_time_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 1, 3, 7, 15])
+    monkeypatch.setattr(stages.time, "perf_counter", lambda: float(next(clock)))
+    watch = stages.Stopwatch()
+    inner = watch.of("inner", lambda: 5)
+    with watch.stage("outer"):
+        assert inner() == 5
+    assert watch.seconds == {"outer": 1 + 4, "inner": 2}
+
+
+def test_the_stages_of_a_refinement_sum_to_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "SCENES", {"one": (0.03, 1), "three": (0.03, 3)})
+    monkeypatch.setattr(stages, "peaks", lambda dtype: (1e12, 1e10))
+    result = CliRunner().invoke(stages.main, ["--rounds", "1"])
+    assert result.exit_code == 0, result.output
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in result.output.splitlines() if "|" in line}
+    for column in (0, 1):
+        assert sum(float(rows[stage][column]) for stage in stages.STAGES) == pytest.approx(100, abs=1)
+    assert int(rows["views"][1]) == 3
+    # Everything is put back.
+    assert stages.refiner.read_image.__name__ == "read_image"
+
+
+def test_the_published_way_is_compared(tmp_path: Path) -> None:
+    Image.fromarray(np.repeat(np.repeat(IMAGE, 2, 0), 2, 1)).save(tmp_path / "photo.png")
+    Image.fromarray(np.repeat(np.repeat(TRUTH, 2, 0), 2, 1)).save(tmp_path / "mask.png")
+    save(DenoisingUNet(TINY), tmp_path / "base.safetensors")
+    arguments = [tmp_path / "photo.png", tmp_path / "mask.png", "--weights", tmp_path / "base.safetensors"]
+    result = CliRunner().invoke(published.main, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    assert "as published, float32" in result.output and "times faster" in result.output

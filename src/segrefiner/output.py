@@ -45,8 +45,10 @@ def write_png(path: str | os.PathLike[str], array: Array) -> None:
         array = np.rint(array.astype(np.result_type(array, np.float32)) * 255)
     elif array.dtype.kind == "b":
         array = array * np.uint8(255)
-    picture = Image.fromarray(array.astype(np.uint8))
-    atomic_write(path, lambda stream: picture.save(stream, format="PNG"))
+    picture = Image.fromarray(np.asarray(array, np.uint8))
+    # Masks are large runs of one value, which the fastest level packs nearly as well as the others.
+    level = 1 if grey else 6
+    atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level))
 
 
 def check_output(path: str | os.PathLike[str], *, suffix: str | None = ".png") -> None:

@@ -25,7 +25,8 @@ class PipelineConfig:
     """Choices of the default pipeline.
 
     Attributes:
-        patch: Side of every view that the network sees, in pixels.
+        patch: Side of a view that the network sees, in pixels.
+        small_patches: Sides for small objects: the smallest that shows an object's view as fine as the finest tiles.
         sampler: How pixels are moved from coarse to fine.
         context: Side of an object's view, in longest sides of the object's box.
         min_side: Smallest side of an object's view in photo pixels, so that specks keep some surroundings.
@@ -45,11 +46,12 @@ class PipelineConfig:
     """
 
     patch: int = 256
+    small_patches: tuple[int, ...] = (128, 192)
     sampler: Sampler = Sampler.MONOTONE
     context: float = 1.5
     min_side: int = 64
     gap: float = 0.05
-    overlap: int = 64
+    overlap: int = 32
     finest: float = 0.5
     enlarged_side: int = 768
     finer: float = 1.15
@@ -108,7 +110,8 @@ def object_view(box: Box, height: int, width: int, config: PipelineConfig) -> Vi
     side = max(min(side, max(height, width)), box.longest)
     # A photo that is a thin strip is not padded to a square: its ends are left to the tiles.
     side = min(side, max(config.patch, 8 * min(height, width)))
-    return View(square_around(box, side, height, width), side / config.patch)
+    small = [patch for patch in config.small_patches if side <= config.finest * patch < config.finest * config.patch]
+    return View(square_around(box, side, height, width), side / min(small, default=config.patch))
 
 
 def contour_tiles(

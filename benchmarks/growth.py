@@ -1,0 +1,70 @@
+"""How the cost of the default model grows: with the masks of one photo, and with its megapixels.
+
+    python benchmarks/growth.py [--megapixels 0.25,1,4,16,100]
+
+Photo and masks are files; decoding is counted, writing is not. Masks are the first of a hundred on one photo, so that
+one alone is of the same size as those among many. The object of growing photos fills the same share of each.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from PIL import Image
+from scenes import scene
+from tables import aligned
+
+from segrefiner import Refiner
+
+
+def files(folder: Path, megapixels: float, objects: int) -> tuple[Path, list[Path]]:
+    """A synthetic photo and its coarse masks, as files."""
+    made = scene(megapixels, objects)
+    Image.fromarray(made.image).save(folder / "photo.jpg", quality=92)
+    paths = [folder / f"mask{i}.png" for i in range(objects)]
+    for path, mask in zip(paths, made.coarse, strict=True):
+        Image.fromarray(mask).save(path, compress_level=1)
+    return folder / "photo.jpg", paths
+
+
+def seconds(refiner: Refiner, image: Path, masks: list[Path], rounds: int) -> tuple[float, int]:
+    """Of the fastest round, and the views that the network saw."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        views = sum(result.report.evaluations for result in refiner.many((image, mask) for mask in masks))
+        times.append(time.perf_counter() - started)
+    return min(times), views
+
+
+@click.command()
+@click.option("--megapixels", default="0.25,1,4,16,100", show_default=True)
+@click.option("--crowd", default=2.0, show_default=True, help="Megapixels of the photo with a hundred objects.")
+def main(megapixels: str, crowd: float) -> None:
+    """Print two tables."""
+    refiner = Refiner.from_pretrained()
+    with tempfile.TemporaryDirectory() as folder:
+        image, masks = files(Path(folder), crowd, 100)
+        seconds(refiner, image, masks[:8], 1)  # warm-up
+        lines, alone = [["masks", "s", "ms per mask", "x one alone", "views"]], 0.0
+        for count in (1, 3, 10, 30, 100):
+            taken, views = seconds(refiner, image, masks[:count], 5 if count < 30 else 2)
+            alone = alone or taken
+            ratio = taken / count / alone
+            lines.append([f"{count}", f"{taken:.2f}", f"{1e3 * taken / count:.1f}", f"{ratio:.2f}", f"{views}"])
+        print(aligned(lines) + "\n")
+    lines, first = [["megapixels", "s", "s per megapixel", "x first", "views"]], 0.0
+    for size in map(float, megapixels.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            image, masks = files(Path(folder), size, 1)
+            taken, views = seconds(refiner, image, masks, 3 if size < 50 else 1)
+            first = first or taken / size
+            lines.append(
+                [f"{size:g}", f"{taken:.2f}", f"{taken / size:.3f}", f"{taken / size / first:.2f}", f"{views}"]
+            )
+    print(aligned(lines))
+
+
+if __name__ == "__main__":
+    main()
