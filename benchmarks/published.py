@@ -2,8 +2,9 @@
 
     python benchmarks/published.py IMAGE MASK [--weights BASE.safetensors]
 
-The published way is its pipeline for high-resolution masks in float32, channels first, attention written out. Without `--weights` the base
-network has random ones: its time is that of any others, its masks mean nothing. Takes some minutes; needs 10 GB.
+The published way is its pipeline for high-resolution masks in float32, channels first, attention written out. Without
+`--weights` the base network has random ones: its time is that of any others, its masks mean nothing. Takes some
+minutes; needs 10 GB.
 """
 
 import copy
