@@ -18,7 +18,6 @@ from segrefiner.geometry import (
     non_maximum_suppression,
     resize,
     square_around,
-    tile_starts,
 )
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -176,30 +175,6 @@ def test_merged_boxes_are_disjoint_and_cover_every_box(given_boxes: list[Box]) -
     assert merged == sorted(merged, key=lambda b: (b.y0, b.x0))
     if not any(a.overlaps(b) for i, a in enumerate(given_boxes) for b in given_boxes[:i]):
         assert sorted(merged, key=repr) == sorted(given_boxes, key=repr)
-
-
-@QUICK
-@given(
-    start=INSIDE_OR_NOT,
-    length=st.integers(1, 2000),
-    size=st.integers(1, 256),
-    share=st.floats(0, 0.9),
-)
-def test_tiles_cover_everything_and_overlap(start: int, length: int, size: int, share: float) -> None:
-    overlap = int(share * (size - 1))
-    stop = start + length
-    starts = tile_starts(start, stop, size, overlap)
-    assert starts[0] <= start and starts[-1] + size >= stop
-    steps = np.diff(starts)
-    assert (steps > 0).all() and (size - steps >= overlap).all()
-    if length > size:
-        assert starts[0] == start and starts[-1] + size == stop
-        assert steps.max() - steps.min() <= 1
-        # One tile fewer could not cover it with that much overlap.
-        assert size + (len(starts) - 2) * (size - overlap) < length
-    else:
-        assert len(starts) == 1
-        assert abs((start - starts[0]) - (starts[0] + size - stop)) <= 1
 
 
 @QUICK

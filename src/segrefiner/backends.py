@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .export import INPUTS, needed, onnx_metadata
 from .unet import DenoisingUNet, UNetConfig, normalize
 
@@ -122,3 +123,64 @@ def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
     with torch.inference_mode():
         exact, low = (TorchBackend(network, d)(x, last).sigmoid() for d in (torch.float32, dtype))
     return bool(torch.isfinite(low).all()) and float((exact - low).abs().mean()) <= _LARGEST_DIFFERENCE
+
+
+def choose_backend(name: str, exported: bool) -> str:
+    """The backend of this name for weights or an `.onnx` file; raises `InputError` where it does not run them."""
+    if name == "auto":
+        return "onnxruntime" if exported else "torch"
+    if name not in ("torch", "onnxruntime", "openvino"):
+        raise InputError(f"backend is {name!r}: expected auto, torch, onnxruntime or openvino")
+    if exported and name == "torch":
+        raise InputError("the backend torch cannot run an .onnx file: give the weights that it was exported from")
+    if not exported and name != "torch":
+        raise InputError(
+            f"the backend {name} runs .onnx files: make one with segrefiner export onnx OUT.onnx, "
+            "then give it as the model"
+        )
+    return name
+
+
+def open_exported(
+    path: str | PathLike[str], backend: str, dtype: torch.dtype | None, device: torch.device
+) -> OnnxBackend | OpenVinoBackend:
+    """An `.onnx` file in a backend, in a precision or its own; raises `InputError` where it has not these."""
+    if backend == "openvino":
+        if device.type != "cpu":
+            raise InputError("the backend openvino computes on the CPU: use device cpu")
+        chosen = dtype or choose_dtype("auto", device)
+        if chosen not in (torch.float32, torch.bfloat16):
+            raise InputError("the backend openvino computes in fp32 or bf16: choose one of them")
+        return OpenVinoBackend(path, chosen)
+    runtime = OnnxBackend(path, device)
+    if dtype not in (None, runtime.dtype):
+        raise InputError(f"{path} computes in {runtime.dtype}, which was chosen at its export: leave dtype out")
+    return runtime
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; "auto" is CUDA where there is one. Raises `InputError` where there is none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}: expected auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device is {name!r} but PyTorch finds no CUDA device here: use cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of this name; "auto" is the fast one that the device computes natively. Raises `InputError`."""
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        # Emulated bfloat16 is slower than float32.
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(kind) for kind in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if native else torch.float32
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name not in dtypes:
+        raise InputError(f"dtype is {name!r}: expected auto, fp32, bf16 or fp16")
+    return dtypes[name]

@@ -180,8 +180,8 @@ def train(
     from rich.console import Console
 
     from . import train as training
+    from .backends import choose_device
     from .data import PackedPhotos, pack_folder
-    from .refiner import choose_device
     from .weights import STEPS_KEY, checksum, load, resolve, save
 
     target = choose_device(device)

@@ -142,15 +142,6 @@ def merge_overlapping(boxes: Sequence[Box]) -> list[Box]:
     return sorted(merged, key=lambda b: (b.y0, b.x0))
 
 
-def tile_starts(start: int, stop: int, size: int, overlap: int) -> list[int]:
-    """Starts of intervals of length `size` that cover `[start, stop)`, evenly spread, at least `overlap` shared."""
-    length = stop - start
-    if length <= size:
-        return [start - (size - length) // 2]
-    count = -(-(length - overlap) // (size - overlap))
-    return [start + round(i * (length - size) / (count - 1)) for i in range(count)]
-
-
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Anti-aliased bilinear resize of `(C, H, W)` float to `(C, height, width)`."""
     if picture.shape[-2:] == (height, width):

@@ -29,7 +29,7 @@ from .diffusion import (
     spaced_timesteps,
 )
 from .edges import follow_edges
-from .geometry import Box
+from .geometry import Box, mask_box
 from .settle import Held, OnHeld, not_told, settle
 from .unet import normalize
 from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, tile_scales
@@ -45,11 +45,19 @@ class Job:
         image: `(3, H, W)` uint8, RGB.
         mask: `(H, W)` bool, the coarse mask, on the same device.
         seed: Of the thresholds that decide when a pixel moves to fine.
+        box: Where the object lies, in photo pixels; then all of the mask is one object, seen as far as this box at
+            least. By default parts of the mask that are far apart are objects of their own.
     """
 
     image: Tensor
     mask: Tensor
     seed: int = 0
+    box: Box | None = None
+
+    def objects(self, config: PipelineConfig) -> list[Box]:
+        """Boxes of the mask's objects."""
+        whole = mask_box(self.mask) if self.box else None
+        return [whole.union(self.box)] if whole and self.box else find_objects(self.mask, config)
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def refine_masks(
     Yields:
         The result of each job, in order.
     """
-    objects = [find_objects(job.mask, config) for job in jobs]
+    objects = [job.objects(config) for job in jobs]
     canvases = [
         [Canvas(job.image, job.mask, box, job.seed, config) for box in boxes]
         for job, boxes in zip(jobs, objects, strict=True)

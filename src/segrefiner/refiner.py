@@ -1,5 +1,6 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from . import published, weights
-from .backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend, is_precise
+from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
@@ -159,10 +160,10 @@ class Refiner:
         """
         target = choose_device(device)
         exported = model is not None and str(model).lower().endswith(".onnx")
-        backend = _choose_backend(backend, exported)
+        backend = choose_backend(backend, exported)
         if exported:
             assert model is not None
-            opened = _open_exported(model, backend, choose_dtype(dtype, target) if dtype != "auto" else None, target)
+            opened = open_exported(model, backend, choose_dtype(dtype, target) if dtype != "auto" else None, target)
             steps = NUM_TIMESTEPS
             if pipeline is default_pipeline:
                 steps = weights.steps_in(onnx_metadata(model), Path(model))
@@ -249,6 +250,62 @@ class Refiner:
         Raises:
             InputError: As a call does, at the pair in question; what is asked for is checked at once.
         """
+        return self._refined(
+            ((image, mask, None) for image, mask in pairs), seed, steps, threshold, max_shift, strength, on_progress
+        )
+
+    def instances(
+        self,
+        image: ImageSource,
+        masks: Iterable[MaskSource],
+        boxes: Iterable[Sequence[float]] | None = None,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        threshold: float | None = None,
+        max_shift: float | None = None,
+        strength: float = 1.0,
+        on_progress: OnProgress = silent,
+    ) -> list[Result]:
+        """Refines the masks of one photo's objects in shared batches. Refined masks may overlap, as coarse ones may.
+
+        Args:
+            image: The photo, as in a call.
+            masks: `(N, H, W)`, or a list or iterable of masks as in a call.
+            boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects. A mask with a box is one object, in however
+                many parts, and the network sees all of the box: of use where coarse masks lack much of their objects.
+            seed: As in a call, and so are the others.
+            steps: See `seed`.
+            threshold: See `seed`.
+            max_shift: See `seed`.
+            strength: See `seed`.
+            on_progress: Called after each network evaluation, which may be of several masks.
+
+        Returns:
+            The results in order.
+
+        Raises:
+            InputError: As a call does; and for boxes that are not as described, or not as many as masks.
+        """
+        photo, given = read_image(image), list(masks)
+        places = [None] * len(given) if boxes is None else [_box(box, photo.shape[:2]) for box in boxes]
+        if len(places) != len(given):
+            raise InputError(
+                f"{len(given)} masks but {len(places)} boxes: expected a box for each mask, or none at all"
+            )
+        triples = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
+        return list(self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress))
+
+    def _refined(
+        self,
+        triples: Iterable[tuple[ImageSource, MaskSource, Box | None]],
+        seed: int,
+        steps: int | None,
+        threshold: float | None,
+        max_shift: float | None,
+        strength: float,
+        on_progress: OnProgress,
+    ) -> Iterator[Result]:
         steps = self.steps if steps is None else steps
         if not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS:
             raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
@@ -262,14 +319,14 @@ class Refiner:
         def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
             return restrain(probability, coarse, max_shift=max_shift, strength=strength)
 
-        return self._results(self._read(pairs, threshold, seed), steps, restrained, on_progress)
+        return self._results(self._read(triples, threshold, seed), steps, restrained, on_progress)
 
     def _read(
-        self, pairs: Iterable[tuple[ImageSource, MaskSource]], threshold: float | None, seed: int
+        self, triples: Iterable[tuple[ImageSource, MaskSource, Box | None]], threshold: float | None, seed: int
     ) -> Iterator[Job]:
-        """What the pairs hold, photos on the device, masks still on the CPU."""
+        """Photos on the device, masks still on the CPU."""
         source: ImageSource | None = None
-        for image, mask in pairs:
+        for image, mask, box in triples:
             if source is None or not (image is source or (isinstance(image, str | PathLike) and image == source)):
                 photo, source = read_image(image), image
                 pixels = torch.from_numpy(photo)
@@ -278,7 +335,7 @@ class Refiner:
                 on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
             coarse = read_mask(mask, threshold=threshold)
             check_same_size(photo, coarse, image_source=image, mask_source=mask)
-            yield Job(on_device, torch.from_numpy(coarse), seed)
+            yield Job(on_device, torch.from_numpy(coarse), seed, box)
 
     def _results(
         self,
@@ -320,63 +377,18 @@ class Refiner:
                 yield replace(result, report=replace(result.report, seconds=seconds))
 
 
-def _choose_backend(name: str, exported: bool) -> str:
-    if name == "auto":
-        return "onnxruntime" if exported else "torch"
-    if name not in ("torch", "onnxruntime", "openvino"):
-        raise InputError(f"backend is {name!r}: expected auto, torch, onnxruntime or openvino")
-    if exported and name == "torch":
-        raise InputError("the backend torch cannot run an .onnx file: give the weights that it was exported from")
-    if not exported and name != "torch":
-        raise InputError(
-            f"the backend {name} runs .onnx files: make one with segrefiner export onnx OUT.onnx, "
-            "then give it as the model"
-        )
-    return name
-
-
-def _open_exported(
-    path: str | PathLike[str], backend: str, dtype: torch.dtype | None, device: torch.device
-) -> OnnxBackend | OpenVinoBackend:
-    if backend == "openvino":
-        if device.type != "cpu":
-            raise InputError("the backend openvino computes on the CPU: use device cpu")
-        chosen = dtype or choose_dtype("auto", device)
-        if chosen not in (torch.float32, torch.bfloat16):
-            raise InputError("the backend openvino computes in fp32 or bf16: choose one of them")
-        return OpenVinoBackend(path, chosen)
-    runtime = OnnxBackend(path, device)
-    if dtype not in (None, runtime.dtype):
-        raise InputError(f"{path} computes in {runtime.dtype}, which was chosen at its export: leave dtype out")
-    return runtime
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA where there is one. Raises `InputError` where there is none such."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _box(values: Sequence[float], size: tuple[int, ...]) -> Box:
+    """The box of whole pixels around `x0, y0, x1, y1`, inside a photo of this `(height, width)`."""
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device is {name!r}: expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device is {name!r} but PyTorch finds no CUDA device here: use cpu")
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision of this name; "auto" is the fast one that the device computes natively. Raises `InputError`."""
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        # Emulated bfloat16 is slower than float32.
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(kind) for kind in ("avx512_bf16", "amx_bf16", "bf16"))
-        return torch.bfloat16 if native else torch.float32
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if name not in dtypes:
-        raise InputError(f"dtype is {name!r}: expected auto, fp32, bf16 or fp16")
-    return dtypes[name]
+        x0, y0, x1, y1 = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"box is {values!r}: expected four numbers, x0, y0, x1, y1") from error
+    if not (math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1):
+        raise InputError(f"box is {x0:g}, {y0:g}, {x1:g}, {y1:g}: expected finite x0 < x1 and y0 < y1")
+    box = Box(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)).clip(size[0], size[1])
+    if not (box.width and box.height):
+        raise InputError(f"box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside of the photo of {size[1]}x{size[0]}")
+    return box
 
 
 def _group(jobs: Iterator[Job]) -> list[Job]:

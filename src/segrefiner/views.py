@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from .geometry import Box, mask_box, merge_overlapping, square_around, tile_starts
+from .geometry import Box, mask_box, merge_overlapping, square_around
 from .settle import CautionConfig
+
+_CELLS = 7
+"""Cells along the side of what a tile shows well; finer ones let tiles be placed better and take longer to place."""
 
 
 class Sampler(Enum):
@@ -117,37 +121,55 @@ def object_view(box: Box, height: int, width: int, config: PipelineConfig) -> Vi
 def contour_tiles(
     uncertain: Tensor, area: Box, region: Box, photo: tuple[int, int], scale: float, config: PipelineConfig
 ) -> list[View]:
-    """Tiles of a grid over `region` that have an uncertain pixel where no neighbour sees it better.
+    """Few tiles that together show every uncertain pixel of `region`, none of them at a tile's own edge.
+
+    The region is cut into cells; the tile that shows most of the uncertain pixels not yet shown comes first.
 
     Args:
         uncertain: `(area.height, area.width)` bool, on the CPU.
         area: Where in the photo that is; it covers all tiles.
-        region: What the grid covers, in photo pixels.
+        region: What tiles are asked for, in photo pixels.
         photo: Height and width of the photo.
         scale: Photo pixels per tile pixel.
         config: Tile size and overlap.
     """
-    side, overlap = round(config.patch * scale), round(config.overlap * scale)
+    side = round(config.patch * scale)
+    margin = min(round(config.overlap * scale) // 2, (side - 1) // 2)
+    across = min(_CELLS, side - 2 * margin)
+    cell = (side - 2 * margin) // across
     region = region.clip(*photo)
+    pixels = region.shift(-area.x0, -area.y0).crop(uncertain[None])[0].numpy()
+    left = _cell_sums(pixels, cell)
     tiles = []
-    for y in _starts(region.y0, region.y1, photo[0], side, overlap):
-        for x in _starts(region.x0, region.x1, photo[1], side, overlap):
-            box = Box(x, y, x + side, y + side)
-            core = Box(
-                x + (overlap // 2 if x > region.x0 else 0),
-                y + (overlap // 2 if y > region.y0 else 0),
-                box.x1 - (overlap // 2 if box.x1 < region.x1 else 0),
-                box.y1 - (overlap // 2 if box.y1 < region.y1 else 0),
-            )
-            if bool(core.clip(*photo).shift(-area.x0, -area.y0).crop(uncertain[None]).any()):
-                tiles.append(View(box, scale))
-    return tiles
+    while left.any():
+        shown = _window_sums(left, across)
+        row, column = (int(i) for i in np.unravel_index(shown.argmax(), shown.shape))
+        row, column = max(0, row - across + 1), max(0, column - across + 1)
+        left[row : row + across, column : column + across] = 0
+        x = _start(region.x0 + column * cell - margin, region.x0, region.x1, photo[1], side)
+        y = _start(region.y0 + row * cell - margin, region.y0, region.y1, photo[0], side)
+        tiles.append(View(Box(x, y, x + side, y + side), scale))
+    return sorted(tiles, key=lambda tile: (tile.box.y0, tile.box.x0))
 
 
-def _starts(start: int, stop: int, limit: int, size: int, overlap: int) -> list[int]:
-    if limit <= size:
-        return [(limit - size) // 2]
-    return sorted({max(0, min(s, limit - size)) for s in tile_starts(start, stop, size, overlap)})
+def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
+    """How many pixels are set in each square of `cell` pixels."""
+    rows, columns = (np.arange(0, length, cell) for length in pixels.shape)
+    return np.add.reduceat(np.add.reduceat(pixels, rows, axis=0, dtype=np.int64), columns, axis=1)
+
+
+def _window_sums(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Sums over the squares of `size` cells that end at each cell."""
+    total = np.pad(cells, ((size, 0), (size, 0))).cumsum(0).cumsum(1)
+    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def _start(wanted: int, start: int, stop: int, limit: int, side: int) -> int:
+    """Where a tile begins: between `start` and `stop`, or around them where it is longer, and in the photo likewise."""
+    if limit <= side:
+        return (limit - side) // 2
+    inside = max(start, min(wanted, stop - side)) if stop - start > side else start - (side - stop + start) // 2
+    return max(0, min(inside, limit - side))
 
 
 def tile_scales(regions: Sequence[Box], config: PipelineConfig) -> list[float]:
