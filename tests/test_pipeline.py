@@ -459,8 +459,9 @@ def test_mirrored_input_gives_the_mirrored_result() -> None:
     expected = refine_mask(soft, image, mask)
     for axes in ([0], [1], [0, 1]):
         mirrored = refine_mask(soft, image.flip([a + 1 for a in axes]), mask.flip(axes)).flip(axes)
-        assert float((mirrored - expected).abs().mean()) < 0.01
-        assert iou(mirrored >= 0.5, expected >= 0.5) > 0.98
+        # Not the same to rounding: tiles are placed from the top left.
+        assert float((mirrored - expected).abs().mean()) < 0.02
+        assert iou(mirrored >= 0.5, expected >= 0.5) > 0.99
 
 
 # Which views the network gets.

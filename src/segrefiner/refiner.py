@@ -404,8 +404,9 @@ def _group(jobs: Iterator[Job]) -> list[Job]:
 
 
 def _nothing_to_do(coarse: Tensor) -> str:
-    if not coarse.any():
+    values = coarse.numpy()
+    if not values.any():
         return "the mask is empty: returned as it is"
-    if coarse.all():
+    if values.all():
         return "the mask covers the whole photo: returned as it is"
     return ""

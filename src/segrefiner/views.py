@@ -55,11 +55,11 @@ class PipelineConfig:
     context: float = 1.5
     min_side: int = 64
     gap: float = 0.05
-    overlap: int = 32
+    overlap: int = 48
     finest: float = 0.5
     enlarged_side: int = 768
     finer: float = 1.15
-    undecided: float = 0.35
+    undecided: float = 0.25
     tile_steps: int = 1
     converged: float = 0.01
     edge_radius: int = 2
@@ -142,7 +142,10 @@ def contour_tiles(
     left = _cell_sums(pixels, cell)
     tiles = []
     while left.any():
-        shown = _window_sums(left, across)
+        # Of places as good, the one that has them in its middle.
+        shown = _window_sums(left, across) + sum(_inner_sums(left, across, inset) for inset in (1, 2)) / (
+            4 * left.sum()
+        )
         row, column = (int(i) for i in np.unravel_index(shown.argmax(), shown.shape))
         row, column = max(0, row - across + 1), max(0, column - across + 1)
         left[row : row + across, column : column + across] = 0
@@ -162,6 +165,12 @@ def _window_sums(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Sums over the squares of `size` cells that end at each cell."""
     total = np.pad(cells, ((size, 0), (size, 0))).cumsum(0).cumsum(1)
     return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+
+
+def _inner_sums(cells: NDArray[np.int64], size: int, inset: int) -> NDArray[np.int64]:
+    """Sums over the same squares without so many cells on each side."""
+    inner = _window_sums(cells, max(1, size - 2 * inset))
+    return np.pad(inner, ((inset, 0), (inset, 0)))[: cells.shape[0], : cells.shape[1]]
 
 
 def _start(wanted: int, start: int, stop: int, limit: int, side: int) -> int:
