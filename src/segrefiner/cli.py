@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__
+from .cli_batch import coco, folder, panoptic, semantic
 from .cli_evaluate import evaluate, report
 from .terminal import errors_in_one_line, item_bar
 
@@ -27,8 +28,8 @@ def main() -> None:
     """Refine coarse segmentation masks."""
 
 
-main.add_command(evaluate)
-main.add_command(report)
+for _command in (folder, coco, semantic, panoptic, evaluate, report):
+    main.add_command(_command)
 
 
 @main.command()

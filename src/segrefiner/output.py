@@ -16,25 +16,30 @@ from .errors import OutputError, reason
 Array: TypeAlias = npt.NDArray[Any]
 
 
-def write_png(path: str | os.PathLike[str], array: Array) -> None:
-    """Write a mask, probabilities or a photo as an 8-bit PNG, whole or not at all.
+def write_png(
+    path: str | os.PathLike[str], array: Array, *, bits: int = 8, palette: npt.NDArray[np.uint8] | None = None
+) -> None:
+    """Write a mask, probabilities, labels or a photo as a PNG, whole or not at all.
 
     Args:
         path: Where to, ending in `.png`. A file that is there is replaced.
         array: `(H, W)` bool, written as 0 and 255; `(H, W)` float in [0, 1], written as 0-255, rounded, so
-            that 128 and more means 0.5 and more; `(H, W)` uint8 grey; or `(H, W, 3)` uint8 RGB.
+            that 128 and more means 0.5 and more; `(H, W)` uint8 or uint16 grey; or `(H, W, 3)` RGB or `(H, W, 4)`
+            RGBA, uint8.
+        bits: 8 or 16 per pixel, of floats: 16 writes 0-65535, where 32768 and more means 0.5 and more.
+        palette: `(N, 3)` uint8, RGB of the values of `(H, W)` uint8.
 
     Raises:
         OutputError: The file cannot be written, or the array is none of these.
     """
     check_output(path)
     name = _named(path)
-    grey = array.ndim == 2 and (array.dtype.kind in "bf" or array.dtype == np.uint8)
-    colour = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    grey = array.ndim == 2 and (array.dtype.kind in "bf" or array.dtype in (np.uint8, np.uint16))
+    colour = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not array.size or not (grey or colour):
         raise OutputError(
             f"{name}: a PNG cannot be made of {array.dtype} {array.shape}; "
-            "give (H, W) bool, uint8 or float in [0, 1], or (H, W, 3) uint8"
+            "give (H, W) bool, uint8, uint16 or float in [0, 1], or (H, W, 3 or 4) uint8"
         )
     if array.dtype.kind == "f":
         # Written so that NaN fails too.
@@ -42,10 +47,13 @@ def write_png(path: str | os.PathLike[str], array: Array) -> None:
             span = f"{array.min():.6g} to {array.max():.6g}"
             raise OutputError(f"{name}: floats must lie in [0, 1], got {span}; apply a sigmoid to logits")
         # float16 has too few digits for the product.
-        array = np.rint(array.astype(np.result_type(array, np.float32)) * 255)
+        wide = array.astype(np.result_type(array, np.float32 if bits == 8 else np.float64))
+        array = np.rint(wide * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
     elif array.dtype.kind == "b":
         array = array * np.uint8(255)
-    picture = Image.fromarray(np.asarray(array, np.uint8))
+    picture = Image.fromarray(array)
+    if palette is not None:
+        picture.putpalette(palette.tobytes(), "RGB")
     # Masks are large runs of one value, which the fastest level packs nearly as well as the others.
     level = 1 if grey else 6
     atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level))

@@ -266,7 +266,7 @@ class Refiner:
         max_shift: float | None = None,
         strength: float = 1.0,
         on_progress: OnProgress = silent,
-    ) -> list[Result]:
+    ) -> Iterator[Result]:
         """Refines the masks of one photo's objects in shared batches. Refined masks may overlap, as coarse ones may.
 
         Args:
@@ -294,7 +294,7 @@ class Refiner:
                 f"{len(given)} masks but {len(places)} boxes: expected a box for each mask, or none at all"
             )
         triples = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
-        return list(self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress))
+        return self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress)
 
     def _refined(
         self,

@@ -1,0 +1,464 @@
+"""Many photos: a job that may be stopped at any moment and run again, and that no bad file can stop.
+
+A job is a list of items (photos with their masks) and a `Work`, which says how one item is loaded, refined and saved.
+An engine runs the work: `segrefiner.batch_local` on this machine, `segrefiner.batch_ray` on a cluster. `run` keeps the
+books in a state folder:
+
+- `manifest.jsonl`: one line for each item that is done: hashes of its inputs and of the settings, sizes of its
+  outputs, and results that belong in a file shared by all items. A rerun skips exactly what stands there and is
+  still true.
+- `failures.jsonl`: one line for each item, or part of an item, that failed in the last run, with the reason; and
+  `notes.jsonl` likewise for what is worth knowing, such as masks that were empty.
+- `lock`: held while a job runs, and released by the system however it ends.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from .errors import OutputError, SegRefinerError, reason
+
+if TYPE_CHECKING:
+    from .refiner import Refiner
+
+STATE_NAME = ".segrefiner"
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of writing that every further item would meet, too."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is refined and written at once: mostly a photo with all its masks.
+
+    Attributes:
+        key: Unique within the job, and the same in every run.
+        inputs: Files whose content decides the result.
+        payload: What else decides it, as JSON types.
+    """
+
+    key: str
+    inputs: tuple[Path, ...]
+    payload: Any = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What became of an item.
+
+    Attributes:
+        outputs: Size in bytes of each file that was written, by its path relative to the job's root.
+        result: JSON types, for a file that all items share.
+        failures: Parts of the item that failed and stay as they were: their names and why.
+        notes: What the user should know.
+    """
+
+    outputs: dict[str, int] = field(default_factory=dict)
+    result: Any = None
+    failures: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Work(Protocol):
+    """How items of one kind are refined. It travels to other processes and machines, so it is small."""
+
+    @property
+    def root(self) -> Path:
+        """Folder of the outputs."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results beside items and weights, as JSON types."""
+        ...
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:
+        """Decodes an item's inputs, without PyTorch."""
+        ...
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:
+        """What is to be saved."""
+        ...
+
+    def save(self, item: Item, refined: Any) -> Saved:
+        """Writes an item's outputs, without PyTorch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is to be done.
+
+    Attributes:
+        items: With keys that differ.
+        work: How each is done.
+        finish: Called when all items were tried, with the results of those that are done, by key; writes what all
+            items share.
+        failures: What failed before anything was loaded, such as photos that are absent: names and why.
+    """
+
+    items: Sequence[Item]
+    work: Work
+    finish: Callable[[dict[str, Any]], None] = lambda results: None
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputState:
+    """A file as it was when it was read."""
+
+    size: int
+    modified_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an engine says of an item: saved, or failed.
+
+    Attributes:
+        key: Of the item.
+        inputs: State of its files.
+        saved: What was written; `None` for a failure.
+        error: Why it failed, on one line.
+        fatal: Whether all further items would fail for the same reason.
+    """
+
+    key: str
+    inputs: tuple[InputState, ...] = ()
+    saved: Saved | None = None
+    error: str = ""
+    fatal: bool = False
+
+
+Engine = Callable[[Work, Sequence[Item], Callable[[], bool]], Iterator[Outcome]]
+"""Gives the outcome of each item, in any order; ends early, after what it has begun, when the callable says stop."""
+
+
+@dataclass
+class Summary:
+    """How a run went.
+
+    Attributes:
+        total: Items of the job.
+        skipped: Items that were done before.
+        done: Items that this run has done.
+        failed: Items and parts of items that failed.
+        notes: Of items, what the user should know.
+        redone: Items of `done` that had been done with other inputs or settings, or whose outputs were gone.
+        stopped: Why not all items were tried, or an empty string.
+    """
+
+    total: int
+    skipped: int = 0
+    done: int = 0
+    failed: int = 0
+    notes: int = 0
+    redone: int = 0
+    stopped: str = ""
+
+
+def read_inputs(item: Item) -> tuple[tuple[InputState, ...], list[bytes]]:
+    """The files of an item and their state. Raises `OSError`."""
+    states, contents = [], []
+    for path in item.inputs:
+        with open(path, "rb") as stream:
+            stat = os.fstat(stream.fileno())
+            contents.append(stream.read())
+        states.append(InputState(stat.st_size, stat.st_mtime_ns, hashlib.sha256(contents[-1]).hexdigest()))
+    return tuple(states), contents
+
+
+def failure(key: str, error: BaseException, *, writing: bool = False) -> Outcome:
+    """The outcome of an item that met an error."""
+    fatal = False
+    link: BaseException | None = error
+    while writing and link:
+        fatal |= isinstance(link, OSError) and link.errno in _FATAL
+        link = link.__cause__
+    known = isinstance(error, SegRefinerError)
+    told = str(error) if known else f"{type(error).__name__}: {_told(error)}"
+    return Outcome(key, error=" ".join(told.split()), fatal=fatal)
+
+
+def _told(error: BaseException) -> str:
+    # Python's own message names the file, which `reason` leaves out.
+    name = getattr(error, "filename", None)
+    return f"{reason(error)} ({name})" if name else reason(error)
+
+
+def load(work: Work, item: Item) -> tuple[tuple[InputState, ...], Any] | Outcome:
+    """The inputs of an item, decoded, or why not."""
+    try:
+        states, contents = read_inputs(item)
+        return states, work.load(item, contents)
+    except Exception as error:  # Whatever it is, it is this item's alone.
+        return failure(item.key, error)
+
+
+def save(work: Work, item: Item, states: tuple[InputState, ...], refined: Any) -> Outcome:
+    """The outcome of an item that is refined."""
+    try:
+        return Outcome(item.key, states, work.save(item, refined))
+    except Exception as error:
+        return failure(item.key, error, writing=True)
+
+
+def refine(work: Work, refiner: "Refiner", item: Item, loaded: Any) -> tuple[Any] | Outcome:
+    """What is to be saved, in a tuple, or why there is nothing."""
+    try:
+        return (work.refine(refiner, loaded),)
+    except Exception as error:
+        return failure(item.key, error)
+
+
+class Manifest:
+    """The items that are done, as a file that only grows; a line that a killed run left unfinished is dropped.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: It cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        try:
+            with open(path, "ab+") as stream:
+                stream.seek(0)
+                whole = 0
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    row = json.loads(line)
+                    self.rows[row["key"]] = row
+                    whole += len(line)
+                stream.truncate(whole)
+            self._stream = open(path, "ab")  # noqa: SIM115 - open as long as the run lasts
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path} cannot be used ({reason(error)}): delete it to start anew") from error
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Writes one row to the disk. Raises `OutputError`."""
+        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise OutputError(f"{self._stream.name} cannot be written ({reason(error)})") from error
+        self.rows[row["key"]] = row
+
+    def close(self) -> None:
+        """No more rows."""
+        with suppress(OSError):
+            self._stream.close()
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """A short name for settings: equal for equal ones."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_done(item: Item, row: dict[str, Any] | None, config: str, root: Path) -> bool:
+    """Whether a manifest's row is of this item with the inputs and settings of now, and its outputs are there."""
+    if row is None or row["config"] != config or row["payload"] != _payload_hash(item):
+        return False
+    for name, size in row["outputs"].items():
+        try:
+            if (root / name).stat().st_size != size:
+                return False
+        except OSError:
+            return False
+    return len(row["inputs"]) == len(item.inputs) and all(
+        _unchanged(path, InputState(**state)) for path, state in zip(item.inputs, row["inputs"], strict=True)
+    )
+
+
+def _unchanged(path: Path, state: InputState) -> bool:
+    try:
+        stat = path.stat()
+        if stat.st_size != state.size:
+            return False
+        # A copy of the same file has another time.
+        return stat.st_mtime_ns == state.modified_ns or hashlib.sha256(path.read_bytes()).hexdigest() == state.sha256
+    except OSError:
+        return False
+
+
+def _payload_hash(item: Item) -> str:
+    return settings_hash({"payload": item.payload})
+
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(state / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(f"{state} is in use by another run: wait for its end, or choose another output") from None
+    except OSError as error:
+        raise OutputError(f"{state} cannot be used ({reason(error)}): choose another output") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def pending(job: Job, state: Path, config: str) -> list[Item]:
+    """The items that a run would do now, without doing anything. Raises `OutputError`."""
+    path = state / "manifest.jsonl"
+    rows: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        manifest = Manifest(path)
+        manifest.close()
+        rows = manifest.rows
+    return [item for item in job.items if not is_done(item, rows.get(item.key), config, job.work.root)]
+
+
+def run(
+    job: Job,
+    engine: Engine,
+    state: Path,
+    *,
+    config: str,
+    max_failures: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Runs a job as far as it is not done.
+
+    Args:
+        job: What to do.
+        engine: What does it.
+        state: Folder for manifest, failures and lock.
+        config: Name of all settings, from `settings_hash`: items that were done with others are done again.
+        max_failures: Stop when more items have failed.
+        should_stop: Asked after each item; items that are begun are finished.
+        progress: Called with the summary so far, at the start and after each item.
+
+    Returns:
+        How it went.
+
+    Raises:
+        OutputError: Another run holds the lock, or nothing can be written any more; what is done stays done.
+    """
+    with _locked(state):
+        running = state / "running"
+        if running.exists():
+            _remove_leftovers(job.work.root, state)
+        running.touch()
+        manifest = Manifest(state / "manifest.jsonl")
+        try:
+            summary, current = _run(job, engine, manifest, state, config, max_failures, should_stop, progress)
+        finally:
+            manifest.close()
+        if not summary.stopped:
+            job.finish({key: manifest.rows[key]["result"] for key in current})
+        running.unlink(missing_ok=True)
+    return summary
+
+
+def _run(
+    job: Job,
+    engine: Engine,
+    manifest: Manifest,
+    state: Path,
+    config: str,
+    max_failures: int | None,
+    should_stop: Callable[[], bool],
+    progress: Callable[[Summary], None],
+) -> tuple[Summary, list[str]]:
+    """The summary, and the keys of the items that are done in the order of the job."""
+    known = dict(manifest.rows)
+    todo = [item for item in job.items if not is_done(item, known.get(item.key), config, job.work.root)]
+    items = {item.key: item for item in todo}
+    current = {item.key for item in job.items} - items.keys()
+    summary = Summary(len(job.items), skipped=len(job.items) - len(todo))
+    with (
+        open(state / "failures.jsonl", "w", encoding="utf-8") as failures,
+        open(state / "notes.jsonl", "w", encoding="utf-8") as notes,
+    ):
+
+        def fail(name: str, why: str) -> None:
+            summary.failed += 1
+            failures.write(json.dumps({"item": name, "error": why}) + "\n")
+            failures.flush()
+
+        def tell(saved: Saved) -> None:
+            # Parts that failed in an item which was done before are still what the user must know of.
+            for name, why in saved.failures.items():
+                fail(name, why)
+            for note in saved.notes:
+                summary.notes += 1
+                notes.write(json.dumps({"note": note}) + "\n")
+                notes.flush()
+
+        for name, why in job.failures.items():
+            fail(name, why)
+        for item in job.items:
+            if item.key not in items:
+                row = known[item.key]
+                tell(Saved(failures=row["failures"], notes=tuple(row["notes"])))
+        progress(summary)
+
+        def stop() -> bool:
+            if not summary.stopped and should_stop():
+                summary.stopped = "stopped"
+            if not summary.stopped and max_failures is not None and summary.failed > max_failures:
+                summary.stopped = f"more than {max_failures} failed"
+            return bool(summary.stopped)
+
+        for outcome in engine(job.work, todo, stop):
+            if outcome.saved is None:
+                if outcome.fatal:
+                    raise OutputError(f"{outcome.error}; what is done stays done: run the same command to go on")
+                fail(outcome.key, outcome.error)
+            else:
+                manifest.add(_row(items[outcome.key], outcome, config))
+                current.add(outcome.key)
+                summary.done += 1
+                summary.redone += outcome.key in known
+                tell(outcome.saved)
+            progress(summary)
+            stop()
+    return summary, [item.key for item in job.items if item.key in current]
+
+
+def _row(item: Item, outcome: Outcome, config: str) -> dict[str, Any]:
+    assert outcome.saved is not None
+    return {
+        "key": item.key,
+        "config": config,
+        "payload": _payload_hash(item),
+        "inputs": [asdict(state) for state in outcome.inputs],
+        **asdict(outcome.saved),
+    }
+
+
+def _remove_leftovers(root: Path, state: Path) -> None:
+    """Deletes the temporary files of a run that was killed while it wrote."""
+    for folder in (root, state):
+        for path in folder.rglob(".segrefiner-*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of a name inside a folder. Raises `OutputError` where it leads out of it."""
+    path = Path(os.path.normpath(root / name))
+    if os.path.isabs(name) or not path.is_relative_to(os.path.normpath(root)) or "\0" in name:
+        raise OutputError(f"{name!r} leads out of {str(root)!r}: expected a name inside it")
+    return path
+
+
+def written(root: Path, paths: Iterable[Path]) -> dict[str, int]:
+    """`Saved.outputs` of files below the root."""
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}

@@ -1,0 +1,134 @@
+"""Runs a job on this machine: one model here, and worker processes that decode and encode around it."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from .batch import Item, Outcome, Work, load, refine, save
+
+if TYPE_CHECKING:
+    from .refiner import Refiner
+
+
+class LocalEngine:
+    """Refines items one after the other, so that the result of each is the same in every run.
+
+    Args:
+        refiner: The model.
+        workers: Processes that decode and encode; with 0 this process does it.
+    """
+
+    def __init__(self, refiner: "Refiner", workers: int = 1) -> None:
+        self.refiner, self.workers = refiner, workers
+
+    def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+        """See `batch.Engine`."""
+        if not items:
+            return
+        with _Workers(self.workers) as workers:
+            ahead = 2 * max(1, self.workers)
+            waiting = iter(items)
+            loading: deque[tuple[Item, _Call]] = deque()
+            saving: deque[_Call] = deque()
+
+            def fill() -> None:
+                while len(loading) < ahead and not stop():
+                    item = next(waiting, None)
+                    if item is None:
+                        return
+                    loading.append((item, workers.call(load, work, item)))
+
+            fill()
+            while loading:
+                item, call = loading.popleft()
+                loaded = call.result()
+                # Stopping gives up what is only loaded, not what is refined.
+                if not isinstance(loaded, Outcome) and stop():
+                    break
+                fill()
+                if isinstance(loaded, Outcome):
+                    yield loaded
+                    continue
+                states, content = loaded
+                refined = refine(work, self.refiner, item, content)
+                if isinstance(refined, Outcome):
+                    yield replace(refined, inputs=states)
+                else:
+                    saving.append(workers.call(save, work, item, states, *refined))
+                while len(saving) > ahead or (saving and saving[0].done()):
+                    yield saving.popleft().result()
+            for call in saving:
+                yield call.result()
+
+
+class _Call:
+    """A function of work and item, under way in a worker, or called here when its result is asked for."""
+
+    def __init__(self, workers: "_Workers", function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._workers, self._function, self._arguments = workers, function, arguments
+        self._future = workers.submit(function, arguments)
+
+    def done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    def result(self) -> Any:
+        if self._future is None:
+            return self._function(*self._arguments)
+        try:
+            return self._future.result()
+        except BrokenProcessPool:
+            pass
+        # A worker died, of this call or of another one that was under way: alone, it shows which.
+        try:
+            self._workers.restart()
+            alone = self._workers.submit(self._function, self._arguments)
+            assert alone is not None
+            return alone.result()
+        except BrokenProcessPool:
+            self._workers.restart()
+            key = self._arguments[1].key
+            return Outcome(key, error="the worker process died of it: is the file damaged, or memory too small?")
+
+
+class _Workers:
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "_Workers":
+        self.restart()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def restart(self) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._count:
+            # Not by fork: PyTorch's threads do not survive it.
+            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), initializer=_leave_signals_alone)
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> "Future[Any] | None":
+        if self._pool is None:
+            return None
+        try:
+            return self._pool.submit(function, *arguments)
+        except BrokenProcessPool:
+            self.restart()
+            return self._pool.submit(function, *arguments)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> _Call:
+        return _Call(self, function, arguments)
+
+
+def _leave_signals_alone() -> None:
+    # The terminal interrupts the whole group; the main process says when workers end.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)

@@ -1,0 +1,275 @@
+"""The commands for many photos: `folder`, `coco`, `semantic` and `panoptic`."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .terminal import errors_in_one_line, say
+
+if TYPE_CHECKING:
+    from .batch import Job, Summary
+    from .folders import Options
+
+FAILED = 3
+"""Exit status when some items failed."""
+
+_folder = click.Path(path_type=Path)
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that all of these commands have."""
+    options = (
+        click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]"),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True),
+        click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto"),
+        click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model]"),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+                     help="Keep the coarse label farther than this from the coarse contour."),
+        click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+                     help="Less for surer changes only; 0 changes nothing."),
+        click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
+                     help="Processes that decode and encode around the one model; 0 for none."),
+        click.option("--max-failures", type=click.IntRange(0), help="Stop when more have failed.  [default: never]"),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                     help="This machine, or a Ray cluster, which shares the file system."),
+        click.option("--address", help="Of the Ray cluster, such as auto.  [default: one on this machine]"),
+        click.option("--actors", type=click.IntRange(1), default=1, show_default=True, help="Models in the cluster."),
+        click.option("--gpus-per-actor", type=click.FloatRange(0), default=0.0, show_default=True),
+        click.option("--cpus-per-actor", type=click.FloatRange(0), default=1.0, show_default=True),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _options(given: dict[str, Any]) -> "Options":
+    from .folders import Options
+
+    return Options(given["seed"], given["steps"], given["max_shift"], given["strength"])
+
+
+@click.command()
+@click.argument("images", type=_folder)
+@click.argument("masks", type=_folder)
+@click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the masks.")
+@click.option("--pair", "pattern", metavar="PATTERN",
+              help="A photo's masks, as '{parent}/{stem}_*.png'.  [default: the same path, any suffix]")  # fmt: skip
+@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
+              help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
+@_shared
+@errors_in_one_line
+def folder(
+    images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
+) -> None:
+    """Refine the masks in the folder MASKS of the photos in the folder IMAGES."""
+    from .batch import STATE_NAME
+    from .folders import folder_job
+
+    job = folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=_options(given))
+    _run(job, output / STATE_NAME, given)
+
+
+@click.command()
+@click.argument("images", type=_folder)
+@click.argument("labels", type=_folder)
+@click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the label maps.")
+@click.option("--pair", "pattern", metavar="PATTERN", help="A photo's label map.  [default: the same path, any suffix]")
+@click.option("--ignore", multiple=True, default=("255",), show_default=True,
+              help="Label that is no class; again for more, or none.")  # fmt: skip
+@_shared
+@errors_in_one_line
+def semantic(
+    images: Path, labels: Path, output: Path, pattern: str | None, ignore: tuple[str, ...], **given: Any
+) -> None:
+    """Refine the label maps in the folder LABELS of the photos in the folder IMAGES."""
+    from .batch import STATE_NAME
+    from .folders import semantic_job
+
+    if not all(value.isdecimal() or value == "none" for value in ignore):
+        raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
+    values = [int(value) for value in ignore if value != "none"]
+    job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=_options(given))
+    _run(job, output / STATE_NAME, given)
+
+
+@click.command()
+@click.argument("source", type=_folder, metavar="JSON")
+@click.argument("images", type=_folder)
+@click.option("-o", "--output", type=_folder, required=True, help="JSON file.")
+@click.option("--annotations", type=_folder, help="For results: the file that says how photos are called.")
+@_shared
+@errors_in_one_line
+def coco(source: Path, images: Path, output: Path, annotations: Path | None, **given: Any) -> None:
+    """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
+    from .batch import STATE_NAME
+    from .coco import coco_job
+
+    job = coco_job(source, images, output, annotations=annotations, options=_options(given))
+    _run(job, output.with_name(output.name + STATE_NAME), given)
+
+
+@click.command()
+@click.argument("source", type=_folder, metavar="JSON")
+@click.argument("maps", type=_folder)
+@click.argument("images", type=_folder)
+@click.option("-o", "--output", type=_folder, required=True, help="Folder for PNGs and the JSON file.")
+@_shared
+@errors_in_one_line
+def panoptic(source: Path, maps: Path, images: Path, output: Path, **given: Any) -> None:
+    """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
+    from .batch import STATE_NAME
+    from .panoptic import panoptic_job
+
+    _run(panoptic_job(source, maps, images, output, options=_options(given)), output / STATE_NAME, given)
+
+
+def _run(job: "Job", state: Path, given: dict[str, Any]) -> None:
+    from .batch import pending, run, settings_hash
+
+    settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
+    opened = _open(settings)
+    config = settings_hash({**job.work.settings(), **opened.describe})
+    if given["dry_run"]:
+        todo = pending(job, state, config)
+        say(f"{len(job.items)} items, {len(job.items) - len(todo)} of them done; would do {len(todo)}:")
+        for item in todo[:10]:
+            say(f"  {item.key}: {', '.join(map(str, item.inputs))}")
+        if len(todo) > 10:
+            say("  …")
+        for name, why in list(job.failures.items())[:10]:
+            say(f"cannot: {name}: {why}")
+        return
+    if given["engine"] == "ray":
+        from .batch_ray import RayEngine
+
+        engine: Any = RayEngine(
+            settings,
+            address=given["address"],
+            actors=given["actors"],
+            gpus=given["gpus_per_actor"],
+            cpus=given["cpus_per_actor"],
+        )
+    else:
+        from .batch_local import LocalEngine
+
+        engine = LocalEngine(opened.refiner, given["workers"])
+    with _signals() as signalled, _bar() as progress:
+        summary = run(
+            job,
+            engine,
+            state,
+            config=config,
+            max_failures=given["max_failures"],
+            should_stop=lambda: bool(signalled),
+            progress=progress,
+        )
+    _tell(summary, job, state)
+    if signalled:
+        sys.exit(128 + signalled[0])
+    if summary.failed:
+        sys.exit(FAILED)
+
+
+class _Opened:
+    """A model, and what names it in a manifest: results depend on its weights and precision."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from . import __version__
+        from .refiner import Refiner
+        from .weights import checksum, resolve
+
+        self.refiner = Refiner.from_pretrained(**settings)
+        model = settings["model"]
+        exported = model is not None and str(model).lower().endswith(".onnx")
+        path = Path(model) if exported else resolve(model)
+        self.describe = {
+            "weights": checksum(path),
+            "dtype": str(self.refiner.dtype),
+            "backend": type(self.refiner.backend).__name__,
+            "version": __version__,
+        }
+
+
+_open = _Opened
+
+
+def _tell(summary: "Summary", job: "Job", state: Path) -> None:
+    parts = [f"{summary.done} done"]
+    if summary.redone:
+        parts.append(f"{summary.redone} of them again")
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before")
+    if summary.failed:
+        parts.append(f"{summary.failed} failed ({state / 'failures.jsonl'})")
+    if summary.notes:
+        parts.append(f"{summary.notes} notes ({state / 'notes.jsonl'})")
+    text = f"{job.work.root}: {', '.join(parts)} of {summary.total}"
+    if summary.stopped:
+        text += f"; {summary.stopped}: run the same command to go on"
+    say(text)
+    if summary.failed:
+        with open(state / "failures.jsonl", encoding="utf-8") as rows:
+            for _, line in zip(range(3), rows, strict=False):
+                row = json.loads(line)
+                click.echo(f"segrefiner: {row['item']}: {row['error']}", err=True)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects interruptions, after the first of which the job ends what it has begun; the second one ends it."""
+    came: list[int] = []
+    names = (signal.SIGINT, signal.SIGTERM)
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        for name in names:
+            signal.signal(name, before[name])
+
+    before = {name: signal.signal(name, note) for name in names}
+    try:
+        yield came
+    finally:
+        for name in names:
+            signal.signal(name, before[name])
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[["Summary"], None]]:
+    """A progress bar on standard error with rate and remaining time; silent where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("refining"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=120) as bars:
+        task = bars.add_task("", total=None, rate="", failed="")
+
+        def follow(summary: "Summary") -> None:
+            speed = bars.tasks[0].speed
+            bars.update(
+                task,
+                total=summary.total,
+                completed=summary.skipped + summary.done + min(summary.failed, summary.total),
+                rate=f"{speed:.2f}/s" if speed else "",
+                failed=f"{summary.failed} failed" if summary.failed else "",
+            )
+
+        yield follow

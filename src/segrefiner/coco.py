@@ -1,0 +1,186 @@
+"""Jobs over COCO files: results of a network or annotations, refined and written back with everything else unchanged.
+
+Refined masks are run-length encodings: compressed ones, but for masks that were given with a list of counts. `area` and
+`bbox` are those of the refined mask where there were any. Crowds stay as they are, and so does what cannot be read,
+which is reported mask by mask.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Item, Job, Saved, inside
+from .errors import InputError, MaskError, SegRefinerError, reason
+from .folders import PLAIN, Options, summary_of
+from .io import read_image
+from .output import atomic_write
+from .rle import decode_rle, draw_polygons, encode_rle
+
+if TYPE_CHECKING:
+    from .refiner import Refiner
+
+Json: TypeAlias = dict[str, Any]
+
+
+def read_json(path: Path) -> Any:
+    """What stands in a JSON file. Raises `InputError`."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({reason(error)})") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON file, whole or not at all. Raises `OutputError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, lambda stream: stream.write(json.dumps(document).encode()))
+
+
+def read_mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask `(height, width)` of a COCO segmentation, of any type. Raises `MaskError` for what is none."""
+    if isinstance(segmentation, dict):
+        return decode_rle(segmentation, size)
+    return draw_polygons(segmentation, size)
+
+
+def tight_box(mask: NDArray[np.bool_]) -> list[float]:
+    """COCO's `bbox` of a mask that is not empty: x, y, width and height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)]
+
+
+def coco_job(
+    source: Path,
+    images: Path,
+    target: Path,
+    *,
+    annotations: Path | None = None,
+    options: Options = PLAIN,
+) -> Job:
+    """Refines the masks of a COCO file.
+
+    Args:
+        source: Results, a list, or annotations, with "images" and "annotations".
+        images: Folder of the photos.
+        target: The JSON file to write.
+        annotations: For results, the file whose "images" say how photos are called; without, they are called by their
+            image id of twelve digits and `.jpg`, as COCO's are.
+        options: Of each refinement.
+
+    Raises:
+        InputError: A file is not as described.
+    """
+    if target.resolve() == source.resolve():
+        raise InputError(f"the output {target} is the input: choose another name")
+    if not images.is_dir():
+        raise InputError(f"{images} is no folder")
+    document = read_json(source)
+    if isinstance(document, list):
+        rows, listed = document, read_json(annotations) if annotations else {}
+    elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
+        rows, listed = document["annotations"], document
+    else:
+        raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
+    if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
+        raise InputError(f'{annotations or source}: expected "images", a list')
+    names, failures = _names(listed.get("images"))
+    by_image: dict[str, list[Json]] = {}
+    for index, row in enumerate(rows):
+        name = f"annotation {index}"
+        if not isinstance(row, dict) or not isinstance(row.get("image_id"), int | str):
+            failures[name] = "expected an object with image_id"
+        elif not row.get("iscrowd"):
+            form = {"index": index, "segmentation": row.get("segmentation")}
+            by_image.setdefault(str(row["image_id"]), []).append(form)
+    items = []
+    for key, forms in by_image.items():
+        try:
+            items.append(Item(key, (inside(images, _file_name(key, names)),), forms))
+        except SegRefinerError as error:
+            failures[f"image {key}"] = str(error)
+
+    def finish(results: dict[str, Any]) -> None:
+        for key in results:
+            for index, refined in results[key].items():
+                row = rows[int(index)]
+                row.update({name: value for name, value in refined.items() if name == "segmentation" or name in row})
+        write_json(target, document)
+
+    return Job(items, CocoWork(target.parent, options), finish, failures)
+
+
+def _names(listed: list[Any] | None) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """File names by image id, and entries that are of no use; no names where no images are listed."""
+    if listed is None:
+        return None, {}
+    names: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    ids = Counter(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
+    for index, entry in enumerate(listed):
+        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+            failures[f"images {index}"] = "expected an object with id and file_name"
+        elif ids[str(entry.get("id"))] == 1:
+            names[str(entry["id"])] = entry["file_name"]
+    return names, failures
+
+
+def _file_name(key: str, names: dict[str, str] | None) -> str:
+    if names is None:
+        if not key.isdecimal():
+            raise InputError("the image id is no number: give the annotations, which say how its file is called")
+        return f"{int(key):012d}.jpg"
+    if key not in names:
+        raise InputError('"images" has no entry of this id, or several')
+    return names[key]
+
+
+@dataclass(frozen=True)
+class CocoWork:
+    """The masks of one photo → their refined segmentations; an item's payload is the coarse ones, with their places."""
+
+    root: Path
+    options: Options
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
+        return {"kind": "coco", **asdict(self.options)}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+        photo = read_image(contents[0])
+        masks: list[tuple[Json, NDArray[np.bool_]]] = []
+        failures = {}
+        for form in item.payload:
+            try:
+                masks.append((form, read_mask(form["segmentation"], (photo.shape[0], photo.shape[1]))))
+            except MaskError as error:
+                failures[f"annotation {form['index']} of image {item.key}"] = str(error)
+        return photo, masks, failures
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
+        photo, masks, failures = loaded
+        segmentations, notes = {}, []
+        results = refiner.many(((photo, mask) for _, mask in masks), **asdict(self.options))
+        for (form, _), result in zip(masks, results, strict=True):
+            if result.report.note or not result.mask.any():
+                why = result.report.note or "nothing would be left: kept as it was"
+                notes.append(f"annotation {form['index']}: {why}")
+                continue
+            given = form["segmentation"]
+            listed = isinstance(given, dict) and isinstance(given["counts"], list)
+            segmentations[str(form["index"])] = {
+                "segmentation": encode_rle(result.mask, compressed=not listed),
+                "area": float(result.mask.sum()),
+                "bbox": tight_box(result.mask),
+                "report": summary_of(result.report),
+            }
+        return segmentations, failures, tuple(notes)
+
+    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+        segmentations, failures, notes = refined
+        return Saved({}, segmentations, failures, notes)

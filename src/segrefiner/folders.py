@@ -1,0 +1,298 @@
+"""Jobs over folders: photos with masks of the same names, or with label maps."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import translate
+from pathlib import Path, PurePosixPath
+from re import compile as compile_pattern
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Item, Job, Saved, written
+from .errors import InputError
+from .io import check_same_size, read_image, read_mask
+from .label_files import LabelMap, read_labels, write_labels
+from .output import write_png
+
+if TYPE_CHECKING:
+    from .changes import Report
+    from .labels import RefinedLabels
+    from .refiner import Refiner, Result
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
+"""Of files in folders that are taken for pictures."""
+
+Write = Literal["mask", "soft", "soft16", "cutout"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of each refinement, as of `Refiner.many`."""
+
+    seed: int = 0
+    steps: int | None = None
+    max_shift: float | None = None
+    strength: float = 1.0
+
+
+PLAIN = Options()
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Picture files below a folder, relative to it, sorted; hidden folders and files are left out.
+
+    Raises `InputError` where it is no folder or holds none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder")
+    found = [
+        relative
+        for path in folder.rglob("*")
+        if (relative := path.relative_to(folder)).suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in relative.parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise InputError(f"{folder} holds no picture: expected files that end in {', '.join(SUFFIXES)}")
+    return sorted(found)
+
+
+def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = None) -> dict[Path, list[Path]]:
+    """The masks of each photo.
+
+    Args:
+        images: Relative to their folder.
+        masks: Relative to theirs.
+        pattern: How a mask's path follows from its photo's, in which `{parent}`, `{stem}` and `{name}` stand for the
+            photo's folder, name without and name with suffix, and `*` and `?` match anything: several masks then. By
+            default the same path with any suffix.
+
+    Raises:
+        InputError: For other words in braces.
+    """
+    if pattern is None:
+        by_stem: dict[Path, list[Path]] = {}
+        for mask in masks:
+            by_stem.setdefault(mask.with_suffix(""), []).append(mask)
+        return {image: by_stem.get(image.with_suffix(""), []) for image in images}
+    result = {}
+    every = {mask.as_posix(): mask for mask in masks}
+    for image in images:
+        try:
+            wanted = pattern.format(parent=image.parent.as_posix(), stem=_plain(image.stem), name=_plain(image.name))
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(f"pattern {pattern!r}: expected {{parent}}, {{stem}} and {{name}} alone") from error
+        wanted = str(PurePosixPath(wanted))
+        matches = compile_pattern(translate(wanted)).match
+        exact = every.get(wanted.replace("[[]", "["))
+        result[image] = [exact] if exact else [mask for name, mask in every.items() if matches(name)]
+    return result
+
+
+def _plain(name: str) -> str:
+    """A name in which no character matches any other."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _outputs(pairs: Iterable[tuple[Path, Path]], folder: Path, *, inputs: Sequence[Path]) -> dict[Path, str]:
+    """Where the refined masks go, by mask. Raises `InputError` for two in one place or in the inputs' folders."""
+    for given in inputs:
+        if folder.resolve() == given.resolve():
+            raise InputError(f"the output {folder} is a folder of inputs: choose another one")
+    taken: dict[str, Path] = {}
+    result = {}
+    for image, mask in pairs:
+        name = mask.with_suffix(".png").as_posix()
+        if name.lower() in taken:
+            raise InputError(
+                f"{mask} (of {image}) and {taken[name.lower()]} would both be written to {name}: rename one of them"
+            )
+        taken[name.lower()], result[mask] = mask, name
+    return result
+
+
+def _matched(
+    images: Path, masks: Path, output: Path, pattern: str | None
+) -> tuple[dict[Path, list[Path]], dict[Path, str], dict[str, str]]:
+    """Masks of each photo that has any, where each goes, and the photos that have none."""
+    pairs = pair(pictures_below(images), pictures_below(masks), pattern)
+    absent = {
+        image.as_posix(): f"no mask in {masks}" + (f" for the pattern {pattern}" if pattern else "")
+        for image, found in pairs.items()
+        if not found
+    }
+    if len(absent) == len(pairs):
+        raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: is the pattern right?")
+    pairs = {image: found for image, found in pairs.items() if found}
+    flat = [(image, mask) for image, found in pairs.items() for mask in found]
+    return pairs, _outputs(flat, output, inputs=(images, masks)), absent
+
+
+def folder_job(
+    images: Path,
+    masks: Path,
+    output: Path,
+    *,
+    pattern: str | None = None,
+    threshold: float | None = None,
+    write: Write = "mask",
+    options: Options = PLAIN,
+) -> Job:
+    """Refines the masks of photos.
+
+    Args:
+        images: Folder of photos, with folders in it.
+        masks: Folder of masks.
+        output: Folder for refined masks, at the paths of the coarse ones, as PNG.
+        pattern: Of `pair`.
+        threshold: Of `io.read_mask`.
+        write: What is written: masks, probabilities in 8 or 16 bit, or the object cut out.
+        options: Of each refinement.
+
+    Raises:
+        InputError: The folders are not as described, or two masks would be written to one place.
+    """
+    pairs, outputs, absent = _matched(images, masks, output, pattern)
+    items = [
+        Item(image.as_posix(), (images / image, *(masks / mask for mask in found)), [outputs[mask] for mask in found])
+        for image, found in pairs.items()
+    ]
+    return Job(items, MaskWork(output, threshold, write, options), failures=absent)
+
+
+@dataclass(frozen=True)
+class MaskWork:
+    """A photo and its masks → refined masks; an item's payload is where each goes."""
+
+    root: Path
+    threshold: float | None
+    write: Write
+    options: Options
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
+        return {"kind": "folder", "threshold": self.threshold, "write": self.write, **asdict(self.options)}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+        photo = read_image(contents[0])
+        masks, failures = {}, {}
+        for name, path, content in zip(item.payload, item.inputs[1:], contents[1:], strict=True):
+            try:
+                mask = read_mask(content, threshold=self.threshold)
+                check_same_size(photo, mask, image_source=contents[0])
+                masks[name] = mask
+            except InputError as error:
+                failures[str(path)] = str(error)
+        if not masks:
+            raise InputError("; ".join(failures.values()))
+        return photo, masks, failures
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
+        photo, masks, failures = loaded
+        pictures, reports = {}, {}
+        results = refiner.many(((photo, mask) for mask in masks.values()), **asdict(self.options))
+        for name, result in zip(masks, results, strict=True):
+            pictures[name], reports[name] = self._picture(result), summary_of(result.report)
+        return photo if self.write == "cutout" else None, pictures, reports, failures
+
+    def _picture(self, result: "Result") -> NDArray[Any]:
+        """What is written, in as few bytes as that takes, for a photo may have many masks."""
+        if self.write == "mask":
+            return result.mask
+        full = 65535 if self.write == "soft16" else 255
+        return np.rint(result.probability * np.float64(full)).astype(np.uint16 if full > 255 else np.uint8)
+
+    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+        photo, pictures, reports, failures = refined
+        for name, picture in pictures.items():
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if self.write == "cutout":
+                from .cutout import cutout
+
+                picture = cutout(photo, picture / np.float32(255))
+            write_png(target, picture)
+        notes = tuple(f"{name}: {report['note']}" for name, report in reports.items() if "note" in report)
+        return Saved(written(self.root, [self.root / name for name in pictures]), reports, failures, notes)
+
+
+def summary_of(report: "Report") -> dict[str, Any]:
+    """What a manifest says of a refinement."""
+    shown = {
+        "changed": round(report.changed, 6),
+        "agreement": round(report.agreement, 4),
+        "predicted_gain": round(report.predicted_gain, 4),
+    }
+    return shown | ({"note": report.note} if report.note else {})
+
+
+def semantic_job(
+    images: Path,
+    labels: Path,
+    output: Path,
+    *,
+    pattern: str | None = None,
+    ignore: Sequence[int] = (255,),
+    options: Options = PLAIN,
+) -> Job:
+    """Refines label maps of photos.
+
+    Args:
+        images: Folder of photos, with folders in it.
+        labels: Folder of label maps, 8 or 16 bit, with or without a palette.
+        output: Folder for refined label maps, at the paths of the coarse ones, as PNG.
+        pattern: Of `pair`; a photo must have one label map.
+        ignore: Labels that are no class.
+        options: Of each refinement.
+
+    Raises:
+        InputError: The folders are not as described, or two label maps would be written to one place.
+    """
+    pairs, outputs, absent = _matched(images, labels, output, pattern)
+    for image, found in pairs.items():
+        if len(found) > 1:
+            names = ", ".join(map(str, found[:3]))
+            raise InputError(f"{image} has {len(found)} label maps ({names}): expected one; give a pattern")
+    items = [
+        Item(image.as_posix(), (images / image, labels / found[0]), outputs[found[0]]) for image, found in pairs.items()
+    ]
+    return Job(items, LabelWork(output, tuple(ignore), options), failures=absent)
+
+
+@dataclass(frozen=True)
+class LabelWork:
+    """A photo and its label map → the refined one; an item's payload is where it goes."""
+
+    root: Path
+    ignore: tuple[int, ...]
+    options: Options
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
+        return {"kind": "semantic", "ignore": list(self.ignore), **asdict(self.options)}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+        photo, label_map = read_image(contents[0]), read_labels(contents[1])
+        check_same_size(photo, label_map.labels, image_source=contents[0])
+        return photo, label_map
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
+        from .labels import refine_labels
+
+        photo, label_map = loaded
+        largest = 255 if label_map.labels.dtype.itemsize == 1 else 65535
+        ignore = [value for value in self.ignore if value <= largest]
+        refined = refine_labels(refiner, photo, label_map.labels, ignore=ignore, **asdict(self.options))
+        return LabelMap(refined.labels, label_map.palette), _without_labels(refined)
+
+    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+        label_map, said = refined
+        target = self.root / item.payload
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(target, label_map)
+        notes = (f"{item.payload}: no pixel is left of {said['vanished']}",) if said["vanished"] else ()
+        return Saved(written(self.root, [target]), said, notes=notes)
+
+
+def _without_labels(refined: "RefinedLabels") -> dict[str, Any]:
+    return {"changed": round(refined.changed, 6), "vanished": list(refined.vanished)}

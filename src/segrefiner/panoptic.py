@@ -1,0 +1,142 @@
+"""Jobs over COCO panoptic files: a JSON file and a folder of PNGs whose colours are segment ids.
+
+Every segment is refined, then one is decided for each pixel. Pixels of no segment and of crowds stay as they are.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batch import Item, Job, Saved, inside, written
+from .coco import Json, read_json, tight_box, write_json
+from .errors import InputError, MaskError, SegRefinerError
+from .folders import PLAIN, Options
+from .io import check_same_size, read_image
+from .label_files import LARGEST_ID, read_ids, write_ids
+
+if TYPE_CHECKING:
+    from .refiner import Refiner
+
+VOID = 0
+"""The id of pixels of no segment."""
+
+
+def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, options: Options = PLAIN) -> Job:
+    """Refines panoptic maps.
+
+    Args:
+        source: The JSON file, with "images" and "annotations".
+        maps: Folder of the PNGs.
+        images: Folder of the photos.
+        output: Folder for PNGs of the same names, and the JSON file under its own.
+        options: Of each refinement.
+
+    Raises:
+        InputError: A file or folder is not as described.
+    """
+    for folder in (maps, images):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder")
+    if output.resolve() in (maps.resolve(), images.resolve(), source.resolve().parent):
+        raise InputError(f"the output {output} is a folder of inputs: choose another one")
+    document = read_json(source)
+    if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
+        raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
+    names = {str(e["id"]): e.get("file_name") for e in document["images"] if isinstance(e, dict) and "id" in e}
+    failures: dict[str, str] = {}
+    items, rows = [], {}
+    taken = Counter(row.get("file_name") for row in document["annotations"] if isinstance(row, dict))
+    for index, row in enumerate(document["annotations"]):
+        try:
+            item = _item(row, names, maps, images, output)
+            if taken[row["file_name"]] > 1:
+                raise InputError(f"{row['file_name']} belongs to several annotations: expected one")
+        except (SegRefinerError, KeyError, TypeError) as error:
+            failures[f"annotation {index}"] = f"{error}" if isinstance(error, SegRefinerError) else f"no {error}"
+            continue
+        items.append(item)
+        rows[item.key] = row
+
+    def finish(results: dict[str, Any]) -> None:
+        for key, result in results.items():
+            rows[key]["segments_info"] = result["segments_info"]
+        write_json(output / source.name, document)
+
+    return Job(items, PanopticWork(output, options), finish, failures)
+
+
+def _item(row: Json, names: dict[str, Any], maps: Path, images: Path, output: Path) -> Item:
+    name, segments = row["file_name"], row["segments_info"]
+    photo = names.get(str(row["image_id"]))
+    if not isinstance(photo, str):
+        raise InputError(f"its image {row['image_id']!r} is not listed, or has no file_name")
+    if not isinstance(name, str) or Path(name).suffix.lower() != ".png":
+        raise InputError(f"file_name is {name!r}: expected the name of a PNG")
+    if not isinstance(segments, list):
+        raise InputError("segments_info is no list")
+    inside(output, name)
+    return Item(name, (inside(images, photo), inside(maps, name)), segments)
+
+
+def check_segments(segments: Any, ids: NDArray[np.int32]) -> None:
+    """Raises `MaskError` where `segments_info` and the ids of a map do not belong together."""
+    listed = []
+    for segment in segments:
+        value = segment.get("id") if isinstance(segment, dict) else None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST_ID:
+            raise MaskError(f"segments_info holds the id {value!r}: expected a whole number from 1 to {LARGEST_ID}")
+        listed.append(value)
+    double = [value for value, count in Counter(listed).items() if count > 1]
+    if double:
+        raise MaskError(f"segments_info lists segment {double[0]} more than once: segments may not overlap")
+    present = set(np.unique(ids).tolist()) - {VOID}
+    if unknown := sorted(present - set(listed)):
+        raise MaskError(f"the map has segments {unknown[:5]} that segments_info does not list")
+    if absent := sorted(set(listed) - present):
+        raise MaskError(f"segments_info lists segments {absent[:5]} that the map does not have")
+
+
+@dataclass(frozen=True)
+class PanopticWork:
+    """A photo and its panoptic map → the refined one; an item's payload is its `segments_info`."""
+
+    root: Path
+    options: Options
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
+        return {"kind": "panoptic", **asdict(self.options)}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+        photo, ids = read_image(contents[0]), read_ids(contents[1])
+        check_same_size(photo, ids, image_source=contents[0])
+        check_segments(item.payload, ids)
+        return photo, ids, item.payload
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
+        from .labels import refine_labels
+
+        photo, ids, segments = loaded
+        crowds = [segment["id"] for segment in segments if segment.get("iscrowd")]
+        refined = refine_labels(refiner, photo, ids, ignore=[VOID, *crowds], **asdict(self.options))
+        return refined.labels, segments, refined.changed
+
+    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+        ids, segments, changed = refined
+        target = inside(self.root, item.key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_ids(target, ids)
+        kept, vanished = [], []
+        for segment in segments:
+            mask = ids == segment["id"]
+            if mask.any():
+                kept.append(segment | {"area": int(mask.sum()), "bbox": [int(v) for v in tight_box(mask)]})
+            else:
+                vanished.append(segment["id"])
+        notes = (f"{item.key}: no pixel is left of segments {vanished}",) if vanished else ()
+        result = {"segments_info": kept, "vanished": vanished, "changed": round(changed, 6)}
+        return Saved(written(self.root, [target]), result, notes=notes)
