@@ -154,6 +154,7 @@ def folder_job(
     Raises:
         InputError: The folders are not as described, or two masks would be written to one place.
     """
+    output = output.absolute()
     pairs, outputs, absent = _matched(images, masks, output, pattern)
     items = [
         Item(image.as_posix(), (images / image, *(masks / mask for mask in found)), [outputs[mask] for mask in found])
@@ -185,7 +186,7 @@ class MaskWork:
             except InputError as error:
                 failures[str(path)] = str(error)
         if not masks:
-            raise InputError("; ".join(failures.values()))
+            raise InputError("; ".join(f"{path}: {why}" for path, why in failures.items()))
         return photo, masks, failures
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
@@ -249,6 +250,7 @@ def semantic_job(
     Raises:
         InputError: The folders are not as described, or two label maps would be written to one place.
     """
+    output = output.absolute()
     pairs, outputs, absent = _matched(images, labels, output, pattern)
     for image, found in pairs.items():
         if len(found) > 1:

@@ -1,10 +1,13 @@
-"""Label maps: every label refined as a mask of its own, then one label decided for each pixel.
+"""Label maps: labels refined as masks of their own, then one label decided for each pixel.
 
-A pixel takes the label with the largest probability, so that there are neither overlaps nor gaps; where two are equal,
-the coarse label stays. Probabilities of one network are calibrated alike for all labels, and a common calibration
-curve does not change which is the largest.
+The label that has most of the photo's border, mostly a background, is what the others leave: a network that refines
+objects knows their shapes better. Its probability is one less the sum of the others'. A pixel takes the label with the
+largest probability, so that there are neither overlaps nor gaps; where two are equal, the coarse label stays. All
+probabilities come from one network and are calibrated alike, and a common calibration curve does not change which is
+the largest.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -26,7 +29,7 @@ class RefinedLabels:
 
     Attributes:
         labels: `(H, W)` of the type that was given.
-        reports: What changed, by label; of each label by itself, before the joint decision.
+        reports: What changed, by label, before the joint decision; of all labels but the background's.
         vanished: Labels that no pixel has any more.
         changed: Share of the pixels whose label changed, in [0, 1].
     """
@@ -57,21 +60,42 @@ def refine_labels(
     photo = read_image(image)
     check_same_size(photo, labels, image_source=image)
     ignored = np.isin(labels, np.array(list(ignore), labels.dtype)) if ignore else np.zeros(labels.shape, np.bool_)
-    present = [int(value) for value in np.unique(labels[~ignored])]
+    present = np.unique(labels[~ignored]).tolist()
     # A label alone, or alone beside ignored pixels, has no contour that could move.
     if len(present) < 2:
         return RefinedLabels(labels.copy(), {}, (), 0.0)
-    best = np.full(labels.shape, -1.0, np.float32)
-    chosen = labels.copy()
+    rest = _background(labels, ignored)
+    own = [value for value in present if value != rest]
+    chosen = np.full_like(labels, rest)
+    best, total = np.zeros((2, *labels.shape), np.float32)
     reports = {}
-    masks = (labels == value for value in present)
-    for value, result in zip(present, refiner.many(((photo, mask) for mask in masks), **options), strict=True):
-        # The coarse label wins where it is as probable as another.
-        better = (result.probability > best) | ((result.probability == best) & (labels == value))
-        better &= ~ignored
-        chosen[better] = value
-        best[better] = result.probability[better]
+    masks = (labels == value for value in own)
+    for value, result in zip(own, refiner.many(((photo, mask) for mask in masks), **options), strict=True):
+        _take(chosen, best, result.probability, value, labels)
+        total += result.probability
         reports[value] = result.report
+    remains = (1 - total > best) | ((1 - total == best) & (labels == rest))
+    chosen[remains] = rest
+    chosen[ignored] = labels[ignored]
     left = set(np.unique(chosen[~ignored]).tolist())
     vanished = tuple(value for value in present if value not in left)
     return RefinedLabels(chosen, reports, vanished, float(np.mean(chosen != labels)))
+
+
+def _background(labels: Labels, ignored: NDArray[np.bool_]) -> int:
+    """The label with most pixels at the border; the whole map decides where it has none, or between equals."""
+    counts: Counter[int] = Counter()
+    for line in (0, -1):
+        for edge, hidden in ((labels[line], ignored[line]), (labels[:, line], ignored[:, line])):
+            counts.update(dict(zip(*(v.tolist() for v in np.unique(edge[~hidden], return_counts=True)), strict=True)))
+    values, areas = np.unique(labels[~ignored], return_counts=True)
+    return int(max(zip(values, areas, strict=True), key=lambda pair: (counts[int(pair[0])], pair[1]))[0])
+
+
+def _take(
+    chosen: Labels, best: NDArray[np.float32], probability: NDArray[np.float32], value: int, coarse: Labels
+) -> None:
+    """Gives pixels to a label where it is more probable than the best so far, in place."""
+    better = (probability > best) | ((probability == best) & (coarse == value))
+    chosen[better] = value
+    best[better] = probability[better]

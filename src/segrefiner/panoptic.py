@@ -39,6 +39,7 @@ def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, option
     Raises:
         InputError: A file or folder is not as described.
     """
+    output = output.absolute()
     for folder in (maps, images):
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder")

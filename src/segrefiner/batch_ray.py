@@ -1,0 +1,122 @@
+"""Runs a job on a Ray cluster: a pool of actors, each with a model, that share the file system with the driver.
+
+Ray Data hands items to actors, starts actors anew that die, and gives their items to others. An item that fails is a
+row like any other, since Ray Data ends a whole job for one exception.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .batch import InputState, Item, Outcome, Saved, Work, load, refine, save
+from .errors import InputError, reason
+from .export import needed
+
+_ACTORS_ENVIRONMENT = {"TQDM_DISABLE": "1"}
+
+
+class RayEngine:
+    """Refines items in the actors of a Ray cluster, in any order.
+
+    Args:
+        settings: Of `Refiner.from_pretrained`, which each actor calls.
+        address: Of the cluster, as for `ray.init`; by default one is started on this machine and ended with the job.
+        actors: How many there are.
+        gpus: That each actor takes, also a part of one.
+        cpus: That each actor takes, and computes with.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], *, address: str | None = None, actors: int = 1, gpus: float = 0, cpus: float = 1
+    ) -> None:
+        self._ray = needed("ray", "the engine ray", extra="ray")
+        self._data = needed("ray.data", "the engine ray", extra="ray")
+        self.settings, self.address, self.actors, self.gpus, self.cpus = settings, address, actors, gpus, cpus
+
+    def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+        """See `batch.Engine`. Raises `InputError` where there is no such cluster."""
+        if not items:
+            return
+        started = not self._ray.is_initialized()
+        if started:
+            try:
+                self._ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            except Exception as error:  # Of many kinds, for each way in which a cluster can be absent.
+                raise InputError(f"no Ray cluster at {self.address or 'this machine'} ({reason(error)})") from error
+        try:
+            yield from self._outcomes(work, items, stop)
+        finally:
+            if started:
+                self._ray.shutdown()
+
+    def _outcomes(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+        context = self._data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        rows = self._data.from_items([{"item": _item_to_json(item)} for item in items], override_num_blocks=len(items))
+        done = rows.map(
+            Actor,
+            fn_constructor_args=(self.settings, work, max(1, round(self.cpus))),
+            compute=self._data.ActorPoolStrategy(size=self.actors),
+            num_gpus=self.gpus,
+            num_cpus=self.cpus,
+            runtime_env={"env_vars": _ACTORS_ENVIRONMENT},
+        )
+        # Leaving the loop ends the pool.
+        for row in done.iter_rows():
+            yield _outcome_from_json(row["outcome"])
+            if stop():
+                return
+
+
+class Actor:
+    """One process with a model."""
+
+    def __init__(self, settings: dict[str, Any], work: Work, threads: int) -> None:
+        import torch
+
+        from .refiner import Refiner
+
+        torch.set_num_threads(threads)
+        self.refiner, self.work = Refiner.from_pretrained(**settings), work
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        """One row, an item, to another, its outcome."""
+        return {"outcome": _outcome_to_json(self._refined(_item_from_json(row["item"])))}
+
+    def _refined(self, item: Item) -> Outcome:
+        loaded = load(self.work, item)
+        if isinstance(loaded, Outcome):
+            return loaded
+        states, content = loaded
+        refined = refine(self.work, self.refiner, item, content)
+        return refined if isinstance(refined, Outcome) else save(self.work, item, states, *refined)
+
+
+def _item_to_json(item: Item) -> str:
+    return json.dumps({"key": item.key, "inputs": [os.path.abspath(p) for p in item.inputs], "payload": item.payload})
+
+
+def _item_from_json(text: str) -> Item:
+    values = json.loads(text)
+    return Item(values["key"], tuple(map(Path, values["inputs"])), values["payload"])
+
+
+def _outcome_to_json(outcome: Outcome) -> str:
+    return json.dumps(asdict(outcome))
+
+
+def _outcome_from_json(text: str) -> Outcome:
+    values = json.loads(text)
+    saved = values["saved"]
+    if saved is not None:
+        saved = Saved(**{**saved, "notes": tuple(saved["notes"])})
+    states = tuple(InputState(**state) for state in values["inputs"])
+    return Outcome(values["key"], states, saved, values["error"], values["fatal"])
