@@ -14,6 +14,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def drawn(image: Tensor, probability: Tensor) -> Tensor:
+    result = probability.clone()
+    for box, block in follow_edges(image, probability, RADIUS, SMOOTHNESS):
+        box.paste(block[None].to(result), result[None])
+    return result
+
+
 def by_definition(image: np.ndarray, values: np.ndarray, radius: int, smoothness: float) -> np.ndarray:
     """Least squares in every window, each pixel the mean over the windows that it is in; `(H, W, 3)` and `(H, W)`."""
     height, width = values.shape
@@ -69,7 +76,7 @@ def scene(edge: int, height: int = 150, width: int = 170) -> Tensor:
 def test_a_contour_beside_an_edge_is_drawn_to_it(off: int) -> None:
     image, columns = scene(80), torch.arange(170).expand(150, 170)
     probability = torch.sigmoid((columns - 79.5 + off).float())
-    result = follow_edges(image, probability, RADIUS, SMOOTHNESS) >= 0.5
+    result = drawn(image, probability) >= 0.5
     wrong = int((result != (columns >= 80)).sum())
     assert wrong <= (0, 0.1, 1)[abs(off)] * abs(off) * 150
 
@@ -79,7 +86,7 @@ def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_con
     rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
     probability = torch.sigmoid(3 * (40 - torch.hypot(rows - 60, columns - 62)))
     given = probability.clone()
-    result = follow_edges(image, probability, RADIUS, SMOOTHNESS)
+    result = drawn(image, probability)
     assert torch.equal(probability, given) and float(result.min()) >= 0 and float(result.max()) <= 1
     whole = guided_filter(image[None] / 255, probability[None, None], RADIUS, SMOOTHNESS)[0, 0].clamp(0, 1)
     torch.testing.assert_close(result, whole, atol=2e-3, rtol=0)
@@ -89,5 +96,5 @@ def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_con
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 2), (64, 65), (200, 3)], ids=str)
 def test_every_shape_can_be_filtered(shape: tuple[int, int]) -> None:
     image, probability = (random(3, *shape) * 255).to(torch.uint8), random(*shape, seed=2).float()
-    result = follow_edges(image, probability, RADIUS, SMOOTHNESS)
+    result = drawn(image, probability)
     assert result.shape == shape and torch.isfinite(result).all()

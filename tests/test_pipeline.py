@@ -559,7 +559,7 @@ def test_tiles_see_every_uncertain_pixel_of_their_region_well(
         assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
         part = view.box.clip(height, width)
         assert uncertain[part.y0 : part.y1, part.x0 : part.x1].any()
-        weights = window(view.box, height, width, ramp)
+        weights = window(view.box, view.box, height, width, ramp)
         weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
         here = best[part.y0 : part.y1, part.x0 : part.x1]
         best[part.y0 : part.y1, part.x0 : part.x1] = torch.maximum(here, weights)
@@ -589,7 +589,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
             asked[area.y0 : area.y1, area.x0 : area.x1] |= uncertain
             for view in tiles:
                 part = view.box.clip(height, width)
-                weights = window(view.box, height, width, config.overlap // 2)
+                weights = window(view.box, view.box, height, width, config.overlap // 2)
                 weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
                 weight[part.y0 : part.y1, part.x0 : part.x1] += weights
         return tiles
@@ -637,7 +637,7 @@ def test_windows_are_one_inside_and_fall_only_towards_other_views(
 ) -> None:
     height, width = size
     box = Box(corner[0], corner[1], corner[0] + 32, corner[1] + 32)
-    weights = window(box, height, width, 8)
+    weights = window(box, box, height, width, 8)
     assert weights.shape == (32, 32) and weights.min() > 0 and weights.max() <= 1
     assert (weights[8:-8, 8:-8] == 1).all()
     x, y = torch.arange(32), torch.arange(32)
@@ -679,3 +679,23 @@ def test_contours_are_the_pixels_with_a_neighbour_in_the_other_state() -> None:
     expected = windows.any(axis=(2, 3)) & ~windows.all(axis=(2, 3))
     np.testing.assert_array_equal(contour(mask), expected)
     assert not contour(torch.ones(5, 6, dtype=torch.bool)).any()
+
+
+# Memory is bounded: large planes are computed band by band.
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_bands_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = discs(430, 380, (150, 160, 110), (290, 230, 60), (40, 330, 20))
+    mask = moved(truth, 5, 3)
+    image = (white_on_black(truth) // 2 + noise(430, 380) // 4).to(torch.uint8)
+
+    def soft(x: Tensor, timesteps: Tensor) -> Tensor:
+        return brightness(x) * 6 + 1
+
+    whole = refine_mask(soft, image, mask)
+    monkeypatch.setattr("segrefiner.geometry.BAND_PIXELS", rows * 380)
+    monkeypatch.setattr("segrefiner.settle.BAND_PIXELS", rows * 380)
+    parts = refine_mask(soft, image, mask)
+    assert float((parts - whole).abs().max()) < 1e-4
+    assert torch.equal(parts >= 0.5, whole >= 0.5)

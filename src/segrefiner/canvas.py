@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, box_mean, contour, resize, square_around
+from .geometry import Box, bands, box_mean, contour, resize, square_around
 from .unet import IMAGE_MEAN
 from .views import PipelineConfig, Sampler, View, contour_tiles, needs_tiles, object_view
 
@@ -41,27 +42,35 @@ class Canvas:
         self.area = self.view.box.union(self.region).union(reach).clip(*self.photo)
         self.coarse = self.area.crop(mask[None])[0]
         self.probability = self.coarse.float()
-        self._total = self._weight = self.probability.new_empty(0)
+        self._next = self.probability
+        self._views: list[View] = []
 
     def tiles(self, scale: float) -> list[View]:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
         if not needs_tiles(self.region, scale, self.config):
             return []
-        uncertain = contour(self.probability >= 0.5)
+        parts = bands(*self.probability.shape)
+        uncertain = torch.cat([self._uncertain(rows, scale) for rows in parts])
+        return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
+
+    def _uncertain(self, rows: slice, scale: float) -> Tensor:
+        """Contour pixels in these rows, on the CPU; for the finest tiles those alone around which there is doubt."""
+        # A window of one pixel of the level before on either side, and as much again for its blur.
+        reach = max(2, round(2 * scale))
+        first = max(0, rows.start - reach)
+        probability = self.probability[first : rows.stop + reach]
+        uncertain = contour(probability >= 0.5)
         if scale <= 1:
-            # A window of one pixel of the level before on either side, and as much again for its blur.
-            reach = max(2, round(2 * scale))
-            sure = confidence(self.probability)
+            sure = confidence(probability)
             doubt = box_mean(1 - sure[None], reach)[0]
             # Labels without any doubt are the coarse mask's own, which no view has decided.
             uncertain &= (doubt > self.config.undecided) | (sure == 1)
         # One transfer from a GPU for all tiles.
-        uncertain = uncertain.cpu()
-        return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
+        return uncertain[rows.start - first :][: rows.stop - rows.start].cpu()
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
         """A view's photo `(3, S, S)` float, 0-255, and mask `(1, S, S)` float in {0, 1}."""
-        photo = resize(view.box.crop(self.image, IMAGE_MEAN).float(), view.size, view.size)
+        photo = resize(view.box.crop(self.image, IMAGE_MEAN), view.size, view.size)
         mask = resize(self._here(view.box).crop(self.probability[None]), view.size, view.size)
         return photo, (mask >= 0.5).float()
 
@@ -74,35 +83,42 @@ class Canvas:
         draws = ancestral((1, size, size), Generator().manual_seed(hash((self.seed, x0, y0, size)) % 2**63))
         return lambda: draws().to(device)
 
-    def begin(self) -> None:
-        """Before the views of one level are blended."""
-        self._total, self._weight = torch.zeros_like(self.probability), torch.zeros_like(self.probability)
+    def begin(self, views: Sequence[View]) -> None:
+        """Before these views, all of one level, are blended: they show the mask as it is now."""
+        self._views = list(views)
+        self._next = self.probability.clone() if len(views) > 1 else self.probability
 
     def add(self, view: View, result: Tensor, shown: Tensor) -> None:
         """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`."""
+        changed = ((result >= 0.5).float() != shown).float()
         inner = view.box.clip(*self.photo)
-        place = self._here(inner)
+        for rows in bands(inner.height, inner.width):
+            self._add(view, result, changed, Box(inner.x0, inner.y0 + rows.start, inner.x1, inner.y0 + rows.stop))
+
+    def _add(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
+        place = self._here(part)
         here = (slice(place.y0, place.y1), slice(place.x0, place.x1))
-        cut = inner.shift(-view.box.x0, -view.box.y0)
-        there = (slice(cut.y0, cut.y1), slice(cut.x0, cut.x1))
-        ramp = max(1, round(self.config.overlap * view.scale / 2))
-        weights = window(view.box, *self.photo, ramp).to(result.device)[there]
-        new = resize(result, view.box.height, view.box.width)[0][there]
+        before = self.probability[here]
+        new = _enlarged(result, view.box, part)
         if view.scale > 1:
             # A view that shows the mask shrunk says nothing of details it cannot show: where it agrees, they stay.
-            changed = ((result >= 0.5).float() != shown).float()
-            touched = resize(changed, view.box.height, view.box.width)[0][there] > 0
-            new = torch.where(touched, new, self.probability[here])
-        self._total[here] += weights * new
-        self._weight[here] += weights
+            new = torch.where(_enlarged(changed, view.box, part) > 0, new, before)
+        weights = self._window(view, part)
+        others = [o for o in self._views if o is not view and o.box.overlaps(part)]
+        if others:
+            # Where the windows of the views sum to more than one, each counts for its share.
+            weights = weights / sum((self._window(o, part) for o in others), weights).clamp(min=1)
+        # Where they sum to less, the rest is the mask as it was.
+        self._next[here] += weights * (new - before)
+
+    def _window(self, view: View, part: Box) -> Tensor:
+        ramp = max(1, round(self.config.overlap * view.scale / 2))
+        return window(view.box, part, *self.photo, ramp).to(self.probability.device)
 
     def end(self) -> None:
         """After the views of one level are blended."""
-        # Where the windows of the views sum to less than one, the rest is the mask as it was.
-        rest = (1 - self._weight).clamp(min=0)
-        self.probability = (self._total + rest * self.probability) / self._weight.clamp(min=1)
-        self.probability.clamp_(0, 1)
-        self._total = self._weight = self.probability.new_empty(0)
+        self.probability = self._next.clamp_(0, 1)
+        self._views = []
 
     def own(self, before: Sequence["Canvas"], after: Sequence["Canvas"]) -> Tensor:
         """Pixels of the area, bool, whose nearest object is this one.
@@ -121,10 +137,18 @@ class Canvas:
                 mine &= distance <= self._distance(other.box)
         return mine
 
+    def write(self, own: Tensor, probability: Tensor) -> None:
+        """Writes the object's own pixels into the whole mask's probability `(H, W)`, and forgets them."""
+        whole = self.area.crop(probability[None])[0]
+        for rows in bands(*own.shape):
+            whole[rows] = torch.where(own[rows], self.probability[rows], whole[rows])
+        self.probability = self._next = self.probability.new_empty(0)
+
     def _distance(self, box: Box) -> Tensor:
         """Of the area's pixels from a box, in the larger of the two directions, in pixels."""
-        x = torch.arange(self.area.x0, self.area.x1, device=self.coarse.device)
-        y = torch.arange(self.area.y0, self.area.y1, device=self.coarse.device)
+        here = {"device": self.coarse.device, "dtype": torch.int32}
+        x = torch.arange(self.area.x0, self.area.x1, **here)  # type: ignore[call-overload]
+        y = torch.arange(self.area.y0, self.area.y1, **here)  # type: ignore[call-overload]
         across = torch.maximum(box.x0 - x, x - (box.x1 - 1)).clamp(min=0)
         down = torch.maximum(box.y0 - y, y - (box.y1 - 1)).clamp(min=0)
         return torch.maximum(across[None, :], down[:, None])
@@ -141,7 +165,31 @@ def _falls(start: int, stop: int, limit: int, ramp: int) -> Tensor:
     return (torch.minimum(low, high) / ramp).clamp(max=1)
 
 
-def window(box: Box, height: int, width: int, ramp: int) -> Tensor:
-    """Blending weights `(box.height, box.width)`: 1 inside, falling to 0 at edges that are not the photo's own."""
-    down, across = _falls(box.y0, box.y1, height, ramp), _falls(box.x0, box.x1, width, ramp)
-    return (torch.pi / 2 * torch.minimum(down[:, None], across[None, :])).sin().square()
+def window(box: Box, part: Box, height: int, width: int, ramp: int) -> Tensor:
+    """Blending weights of a view in a part of the photo, `(part.height, part.width)`.
+
+    1 inside the view's box, falling to 0 at edges that are not the photo's own; 0 outside.
+    """
+    both = Box(max(box.x0, part.x0), max(box.y0, part.y0), min(box.x1, part.x1), min(box.y1, part.y1))
+    down = _falls(box.y0, box.y1, height, ramp)[both.y0 - box.y0 : both.y1 - box.y0]
+    across = _falls(box.x0, box.x1, width, ramp)[both.x0 - box.x0 : both.x1 - box.x0]
+    weights = (torch.pi / 2 * torch.minimum(down[:, None], across[None, :])).sin().square()
+    if both == part:
+        return weights
+    margins = (both.x0 - part.x0, part.x1 - both.x1, both.y0 - part.y0, part.y1 - both.y1)
+    return F.pad(weights, margins)
+
+
+def _enlarged(result: Tensor, box: Box, part: Box) -> Tensor:
+    """The part of a view's result `(1, S, S)`, resized to its box, that is in this part of the photo."""
+    size = result.shape[-1]
+    if part.height * part.width == box.height * box.width or box.height <= size:
+        return part.shift(-box.x0, -box.y0).crop(resize(result, box.height, box.width))[0]
+    # Enlarging is a matter of two neighbours in each direction, so that a part can be computed by itself.
+    y = (torch.arange(part.y0 - box.y0, part.y1 - box.y0, device=result.device) + 0.5) * (size / box.height) - 0.5
+    x = (torch.arange(part.x0 - box.x0, part.x1 - box.x0, device=result.device) + 0.5) * (size / box.width) - 0.5
+    y, x = y.clamp(0, size - 1), x.clamp(0, size - 1)
+    top, left = y.floor().long(), x.floor().long()
+    below, right = (top + 1).clamp(max=size - 1), (left + 1).clamp(max=size - 1)
+    across = torch.lerp(result[0][:, left], result[0][:, right], x - left)
+    return torch.lerp(across[top], across[below], (y - top)[:, None])

@@ -80,14 +80,15 @@ def describe(
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
     changed = mask != coarse
-    union = int((mask | coarse).sum())
-    where = changed | contour(mask)
+    both = int((mask & coarse).sum())
+    union = int(mask.sum()) + int(coarse.sum()) - both
+    where = (changed | contour(mask)).nonzero(as_tuple=True)
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
         changed=int(changed.sum()) / pixels,
-        agreement=int((mask & coarse).sum()) / union if union else 1.0,
+        agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
-        confidence=float(confidence(probability[where]).mean()) if where.any() else 1.0,
+        confidence=float(confidence(probability[where]).mean()) if len(where[0]) else 1.0,
         predicted_gain=predicted_gain(mask, coarse, probability),
         unsure=(unsure + sum(h.pixels for h in held)) / pixels,
         too_far=far / pixels,

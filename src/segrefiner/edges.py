@@ -4,9 +4,10 @@ The network answers each pixel for itself; the filter makes the answer of a smal
 colours, so that a contour runs where the colours change.
 """
 
+from itertools import product
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .geometry import Box, box_mean, contour, fit_interval
 
@@ -54,20 +55,22 @@ def guided_filter(image: Tensor, values: Tensor, radius: int, smoothness: float)
     return (smooth[:, :3] * image).sum(dim=1, keepdim=True) + smooth[:, 3:]
 
 
-def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> Tensor:
-    """The filtered probability `(H, W)` float in [0, 1]; away from the contour it is the given one.
-
-    Only blocks of 64 pixels that the contour passes through are filtered, so that the cost grows with its length.
+def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> list[tuple[Box, Tensor]]:
+    """The filtered probability, where the contour is.
 
     Args:
         image: `(3, H, W)` uint8, RGB.
         probability: `(H, W)` float.
         radius: As for `guided_filter`.
         smoothness: As for `guided_filter`, for colours in [0, 1].
+
+    Returns:
+        The blocks of at most 64 pixels that the contour passes through, so that the cost grows with its length, and
+        the probability `(height, width)` float in [0, 1] in each.
     """
     height, width = probability.shape
     margin = 2 * radius
-    result = probability.clone()
+    blocks = []
     corners = _touched(contour(probability >= 0.5), _BLOCK, margin)
     rows, columns = min(height, _BLOCK + 2 * margin), min(width, _BLOCK + 2 * margin)
     for start in range(0, len(corners), _BLOCKS_AT_ONCE):
@@ -78,16 +81,19 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
         boxes = [Box(x, y, x + columns, y + rows) for y, x in zip(tops, lefts, strict=True)]
         photos = torch.stack([box.crop(image) for box in boxes])
         values = torch.stack([box.crop(probability[None]) for box in boxes])
-        filtered = guided_filter(photos / 255, values, radius, smoothness)
+        filtered = guided_filter(photos / 255, values, radius, smoothness).clamp_(0, 1)
         for (y, x), top, left, block in zip(part, tops, lefts, filtered[:, 0], strict=True):
-            core = block[y - top : y - top + _BLOCK, x - left : x - left + _BLOCK]
-            result[y : y + _BLOCK, x : x + _BLOCK] = core
-    return result.clamp_(0, 1)
+            core = Box(x, y, min(x + _BLOCK, width), min(y + _BLOCK, height))
+            blocks.append((core, core.shift(-left, -top).crop(block[None])[0]))
+    return blocks
 
 
 def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:
     """Corners (y, x) of the blocks of `(H, W)` bool that have a pixel set in them or within `margin` of them."""
     height, width = plane.shape
-    padded = F.pad(plane.float(), (margin, margin + -width % side, margin, margin + -height % side))
-    blocks = F.max_pool2d(padded[None], side + 2 * margin, side)[0].nonzero() * side
-    return [(int(y), int(x)) for y, x in blocks.tolist()]
+    pixels = plane.nonzero()
+    # No margin is as long as a block, so that a pixel is near those at the corners of the square around it alone.
+    blocks = torch.cat([pixels + pixels.new_tensor(corner) for corner in product((-margin, margin), repeat=2)])
+    blocks = blocks.clamp(min=0).div(side, rounding_mode="floor") * side
+    inside = (blocks[:, 0] < height) & (blocks[:, 1] < width)
+    return [(int(y), int(x)) for y, x in torch.unique(blocks[inside], dim=0).tolist()]

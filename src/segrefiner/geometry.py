@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BAND_PIXELS = 4_000_000
+"""Of pictures larger than this, planes of numbers are computed part by part: memory is bounded."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -88,6 +91,18 @@ def mask_box(mask: Tensor) -> Box | None:
 
 def contour(mask: Tensor) -> Tensor:
     """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
+    parts = bands(*mask.shape)
+    if len(parts) > 1:
+        return torch.cat([_contour_of_rows(mask, rows) for rows in parts])
+    return _contour(mask)
+
+
+def _contour_of_rows(mask: Tensor, rows: slice) -> Tensor:
+    first = max(0, rows.start - 1)
+    return _contour(mask[first : rows.stop + 1])[rows.start - first :][: rows.stop - rows.start]
+
+
+def _contour(mask: Tensor) -> Tensor:
     some, all_ = mask.clone(), mask.clone()
     some[1:] |= mask[:-1]
     some[:-1] |= mask[1:]
@@ -144,11 +159,26 @@ def merge_overlapping(boxes: Sequence[Box]) -> list[Box]:
     return sorted(merged, key=lambda b: (b.y0, b.x0))
 
 
+def bands(height: int, width: int) -> list[slice]:
+    """Rows of a picture in bands of at most about `BAND_PIXELS`, so that what is computed of each stays small."""
+    rows = max(1, BAND_PIXELS // max(1, width))
+    return [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
+
+
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
-    """Anti-aliased bilinear resize of `(C, H, W)` float to `(C, height, width)`."""
+    """Anti-aliased bilinear resize of `(C, H, W)`, float or uint8, to float `(C, height, width)`."""
     if picture.shape[-2:] == (height, width):
-        return picture
-    return F.interpolate(picture[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+        return picture.float()
+    if picture.shape[-2] * picture.shape[-1] > max(BAND_PIXELS, 4 * height * width):
+        # Across first, band by band, so that no large picture becomes float; the filter is separable.
+        parts = [_resize(picture[:, rows], rows.stop - rows.start, width) for rows in bands(*picture.shape[-2:])]
+        picture = torch.cat(parts, dim=1)
+    return _resize(picture, height, width)
+
+
+def _resize(picture: Tensor, height: int, width: int) -> Tensor:
+    size = (height, width)
+    return F.interpolate(picture[None].float(), size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def non_maximum_suppression(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:

@@ -112,12 +112,14 @@ def refine_masks(
         tiles = [(canvas, tile) for canvas in every for tile in canvas.tiles(scale)]
         run.level(tiles, tile_timesteps, f"contours, 1:{scale:g}")
     for job, mine in zip(jobs, canvases, strict=True):
-        probability, held = job.mask.float(), []
-        for i, canvas in enumerate(mine):
-            held.append(_finish(canvas, canvas.own(mine[:i], mine[i + 1 :]), probability))
+        owned = [canvas.own(mine[:i], mine[i + 1 :]) for i, canvas in enumerate(mine)]
+        held = tuple(_settle(canvas, own) for canvas, own in zip(mine, owned, strict=True))
+        probability = job.mask.float()
+        for canvas, own in zip(mine, owned, strict=True):
+            canvas.write(own, probability)
         seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
         area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
-        yield Refined(probability, tuple(held), seen, area)
+        yield Refined(probability, held, seen, area)
 
 
 def refine_mask(
@@ -163,9 +165,12 @@ class _Run:
         """Refines the current mask in each view and blends the results into the view's canvas."""
         # Views of one size side by side; the order within a canvas, in which results are added, stays.
         shown = sorted(shown, key=lambda pair: pair[1].size)
-        canvases = {id(canvas): canvas for canvas, _ in shown}.values()
-        for canvas in canvases:
-            canvas.begin()
+        canvases = {id(canvas): canvas for canvas, _ in shown}
+        views: dict[int, list[View]] = {}
+        for canvas, view in shown:
+            views.setdefault(id(canvas), []).append(view)
+        for key, canvas in canvases.items():
+            canvas.begin(views[key])
         done, total = 0, len(shown) * len(timesteps)
 
         def evaluate(part: Sequence[tuple[Canvas, View]]) -> tuple[Tensor, Tensor, list[int]]:
@@ -196,16 +201,15 @@ class _Run:
                 for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
                     canvas.add(view, result, mask)
                     self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
-        for canvas in canvases:
+        for canvas in canvases.values():
             canvas.end()
 
 
-def _finish(canvas: Canvas, own: Tensor, probability: Tensor) -> Held:
-    """Settles one object and writes its own pixels into the whole mask's probability `(H, W)`, in place."""
-    config, drawn = canvas.config, canvas.probability
+def _settle(canvas: Canvas, own: Tensor) -> Held:
+    """Takes back what one object's refinement changed without enough reason."""
+    config = canvas.config
+    drawn: list[tuple[Box, Tensor]] = []
     if config.edge_radius:
-        drawn = follow_edges(canvas.area.crop(canvas.image), drawn, config.edge_radius, config.edge_smoothness)
-    held = settle(canvas.probability, canvas.coarse, own, config.caution, drawn=drawn)
-    part = canvas.area.crop(probability[None])[0]
-    part.copy_(torch.where(own, canvas.probability, part))
-    return held
+        photo = canvas.area.crop(canvas.image)
+        drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
+    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn)

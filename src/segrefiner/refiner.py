@@ -366,7 +366,8 @@ class Refiner:
                     area = one.area or Box(0, 0, width, height)
                     given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
                     settled, far, unsure = restrained(part, given)
-                    part.copy_(settled)
+                    if settled is not part:
+                        part.copy_(settled)
                     report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=height * width)
                     report = replace(
                         report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note

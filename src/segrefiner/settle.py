@@ -6,7 +6,7 @@ probabilities keeps its coarse mask. Last, users may ask for more restraint.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .diffusion import confidence
-from .geometry import contour
+from .geometry import BAND_PIXELS, Box, bands, contour
 
 _CELL = 8
 """Side in pixels of the squares of which `largest_distance` first looks at one pixel each."""
@@ -72,24 +72,53 @@ def not_told(held: Held) -> None:
     """Listens to nothing."""
 
 
-def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Tensor:
-    """IoU of two masks `(H, W)` bool in a square around each pixel, `(H, W)` float; 1 where neither has a pixel.
+def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Callable[[slice, slice], Tensor]:
+    """IoU of two masks `(H, W)` bool in a square around each pixel; 1 where neither has a pixel.
 
     Computed on a grid of an eighth of the square's side and interpolated.
+
+    Returns:
+        What gives these rows and columns, `(h, w)` float.
     """
-    height, width = refined.shape
     cell = max(1, side // 8)
-    counts = torch.stack([refined & coarse, refined | coarse])[:, None].float()
-    # Whole cells: what is added beyond the masks is in neither of them.
-    counts = F.pad(counts, (0, -width % cell, 0, -height % cell))
-    counts = F.avg_pool2d(F.avg_pool2d(counts, cell), 9, stride=1, padding=4)
-    both, either = counts
-    ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[None]
-    return F.interpolate(ratio, scale_factor=cell, mode="bilinear", align_corners=False)[0, 0, :height, :width]
+    counts = _cell_shares(refined, coarse, cell)
+    both, either = F.avg_pool2d(counts, 9, stride=1, padding=4)
+    ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[0]
+
+    def between(pixels: slice, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+        # The centres of the cells before and after each pixel, and how far it is between them.
+        place = (torch.arange(pixels.start, pixels.stop, device=ratio.device) + 0.5) / cell - 0.5
+        place = place.clamp(0, cells - 1)
+        before = place.floor().long()
+        return before, (before + 1).clamp(max=cells - 1), place - before
+
+    def part_of(rows: slice, columns: slice) -> Tensor:
+        top, below, down = between(rows, ratio.shape[0])
+        left, right, along = between(columns, ratio.shape[1])
+        across = torch.lerp(ratio[:, left], ratio[:, right], along)
+        return torch.lerp(across[top], across[below], down[:, None])
+
+    return part_of
+
+
+def _cell_shares(refined: Tensor, coarse: Tensor, cell: int) -> Tensor:
+    """Shares of intersection and union `(2, 1, rows, columns)` in whole cells; beyond the masks there is neither."""
+    height, width = refined.shape
+    step = max(cell, BAND_PIXELS // max(1, width) // cell * cell)
+    parts = []
+    for start in range(0, height, step):
+        here, there = refined[start : start + step], coarse[start : start + step]
+        counts = torch.stack([here & there, here | there])[:, None].float()
+        parts.append(F.avg_pool2d(F.pad(counts, (0, -width % cell, 0, -len(here) % cell)), cell))
+    return torch.cat(parts, dim=2)
 
 
 def settle(
-    probability: Tensor, coarse: Tensor, here: Tensor, config: CautionConfig, drawn: Tensor | None = None
+    probability: Tensor,
+    coarse: Tensor,
+    here: Tensor,
+    config: CautionConfig,
+    drawn: Iterable[tuple[Box, Tensor]] = (),
 ) -> Held:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
@@ -98,7 +127,7 @@ def settle(
         coarse: `(H, W)` bool.
         here: `(H, W)` bool, the pixels that are this object's concern.
         config: When a change is taken back.
-        drawn: `(H, W)` float, the probability with contours drawn to the photo's edges, which counts where the coarse
+        drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
             mask is not good; where it is very good the given one does, and in between their mean.
     """
     proposed, given = (probability >= 0.5) & here, coarse & here
@@ -107,23 +136,37 @@ def settle(
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
-    side = round(config.surroundings * math.sqrt(union))
+    around = agreement_around(proposed, given, round(config.surroundings * math.sqrt(union)))
     low, high = config.good_iou
-    better = agreement_around(proposed, given, side).clamp(min=agreement)
-    good = ((better - low) / (high - low)).clamp(0, 1)
-    if drawn is not None:
-        probability[here] = torch.lerp(drawn, probability, good)[here]
-        proposed = (probability >= 0.5) & here
-    asked = config.confidence * good
-    unsure = here & (confidence(probability) < asked)
-    if predicted_gain(torch.where(unsure, given, proposed), given, probability * here) < config.least_gain:
-        probability[here] = on_side_of(coarse, probability)[here]
+
+    def good(rows: slice, columns: slice) -> Tensor:
+        return ((around(rows, columns).clamp(min=agreement) - low) / (high - low)).clamp(0, 1)
+
+    for box, block in drawn:
+        rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
+        part, own = probability[rows, columns], here[rows, columns]
+        part.copy_(torch.where(own, torch.lerp(block, part, good(rows, columns)), part))
+        proposed[rows, columns] = (part >= 0.5) & own
+    unsure = torch.empty_like(proposed)
+    for rows in bands(*probability.shape):
+        asked = config.confidence * good(rows, slice(0, probability.shape[1]))
+        unsure[rows] = here[rows] & (confidence(probability[rows]) < asked)
+    kept = (proposed & ~unsure) | (given & unsure)
+    if predicted_gain(kept, given, probability, here) < config.least_gain:
+        _take_back(probability, coarse, here)
         return Held(0, Reason.NO_GAIN)
-    probability[unsure] = on_side_of(coarse, probability)[unsure]
+    _take_back(probability, coarse, unsure)
     return Held(int((unsure & (proposed != given)).sum()), None)
 
 
-def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor) -> float:
+def _take_back(probability: Tensor, coarse: Tensor, where: Tensor) -> None:
+    """Leaves pixels as the coarse mask has them, in place."""
+    for rows in bands(*probability.shape):
+        part = probability[rows]
+        part.copy_(torch.where(where[rows], on_side_of(coarse[rows], part), part))
+
+
+def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tensor | None = None) -> float:
     """By how much the IoU of `mask` with the truth is expected to exceed that of `other`, in [-1, 1].
 
     The expectation is over truths whose pixels are drawn independently with the given probability, and taken of
@@ -133,15 +176,20 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor) -> float:
         mask: `(H, W)` bool.
         other: `(H, W)` bool.
         probability: `(H, W)` float, that a pixel of the truth is set.
+        here: `(H, W)` bool, the pixels that count; by default all.
     """
+    whole, shared, shared_other = 0.0, 0.0, 0.0
+    for rows in bands(*mask.shape):
+        part = probability[rows] if here is None else probability[rows] * here[rows]
+        whole += float(part.sum(dtype=torch.float64))
+        shared += float((part * mask[rows]).sum(dtype=torch.float64))
+        shared_other += float((part * other[rows]).sum(dtype=torch.float64))
 
-    def expected_iou(of: Tensor) -> float:
-        both = float((probability * of).sum(dtype=torch.float64))
+    def expected_iou(both: float, of: Tensor) -> float:
         either = whole - both + int(of.sum())
         return both / either if either > 0 else 1.0
 
-    whole = float(probability.sum(dtype=torch.float64))
-    return expected_iou(mask) - expected_iou(other)
+    return expected_iou(shared, mask) - expected_iou(shared_other, other)
 
 
 def on_side_of(coarse: Tensor, probability: Tensor) -> Tensor:
