@@ -42,8 +42,8 @@ class Canvas:
         self.area = self.view.box.union(self.region).union(reach).clip(*self.photo)
         self.coarse = self.area.crop(mask[None])[0]
         self.probability = self.coarse.float()
-        self._next = self.probability
         self._views: list[View] = []
+        self._before: dict[View, Tensor] = {}
 
     def tiles(self, scale: float) -> list[View]:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
@@ -71,7 +71,9 @@ class Canvas:
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
         """A view's photo `(3, S, S)` float, 0-255, and mask `(1, S, S)` float in {0, 1}."""
         photo = resize(view.box.crop(self.image, IMAGE_MEAN), view.size, view.size)
-        mask = resize(self._here(view.box).crop(self.probability[None]), view.size, view.size)
+        inside = view.box.clip(*self.photo).shift(-view.box.x0, -view.box.y0)
+        beside = Box(-inside.x0, -inside.y0, view.box.width - inside.x0, view.box.height - inside.y0)
+        mask = resize(beside.crop(self._before[view][None]), view.size, view.size)
         return photo, (mask >= 0.5).float()
 
     def uniform(self, view: View) -> Uniform:
@@ -86,7 +88,11 @@ class Canvas:
     def begin(self, views: Sequence[View]) -> None:
         """Before these views, all of one level, are blended: they show the mask as it is now."""
         self._views = list(views)
-        self._next = self.probability.clone() if len(views) > 1 else self.probability
+        if sum(view.box.width * view.box.height for view in views) > self.probability.numel():
+            whole = self.probability.clone() if len(views) > 1 else self.probability
+            self._before = {view: self._cut(whole, view) for view in views}
+        else:
+            self._before = {view: self._cut(self.probability, view).clone() for view in views}
 
     def add(self, view: View, result: Tensor, shown: Tensor) -> None:
         """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`."""
@@ -98,7 +104,9 @@ class Canvas:
     def _add(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
         place = self._here(part)
         here = (slice(place.y0, place.y1), slice(place.x0, place.x1))
-        before = self.probability[here]
+        inner = view.box.clip(*self.photo)
+        cut = part.shift(-inner.x0, -inner.y0)
+        before = self._before[view][cut.y0 : cut.y1, cut.x0 : cut.x1]
         new = _enlarged(result, view.box, part)
         if view.scale > 1:
             # A view that shows the mask shrunk says nothing of details it cannot show: where it agrees, they stay.
@@ -109,7 +117,7 @@ class Canvas:
             # Where the windows of the views sum to more than one, each counts for its share.
             weights = weights / sum((self._window(o, part) for o in others), weights).clamp(min=1)
         # Where they sum to less, the rest is the mask as it was.
-        self._next[here] += weights * (new - before)
+        self.probability[here] += weights * (new - before)
 
     def _window(self, view: View, part: Box) -> Tensor:
         ramp = max(1, round(self.config.overlap * view.scale / 2))
@@ -117,8 +125,12 @@ class Canvas:
 
     def end(self) -> None:
         """After the views of one level are blended."""
-        self.probability = self._next.clamp_(0, 1)
-        self._views = []
+        self.probability.clamp_(0, 1)
+        self._views, self._before = [], {}
+
+    def _cut(self, plane: Tensor, view: View) -> Tensor:
+        """The part of a plane of the area that a view shows of the photo."""
+        return self._here(view.box.clip(*self.photo)).crop(plane[None])[0]
 
     def own(self, before: Sequence["Canvas"], after: Sequence["Canvas"]) -> Tensor:
         """Pixels of the area, bool, whose nearest object is this one.
@@ -142,7 +154,7 @@ class Canvas:
         whole = self.area.crop(probability[None])[0]
         for rows in bands(*own.shape):
             whole[rows] = torch.where(own[rows], self.probability[rows], whole[rows])
-        self.probability = self._next = self.probability.new_empty(0)
+        self.probability = self.probability.new_empty(0)
 
     def _distance(self, box: Box) -> Tensor:
         """Of the area's pixels from a box, in the larger of the two directions, in pixels."""

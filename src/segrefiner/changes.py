@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .diffusion import confidence
@@ -80,12 +81,12 @@ def describe(
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
     changed = mask != coarse
-    both = int((mask & coarse).sum())
-    union = int(mask.sum()) + int(coarse.sum()) - both
+    both = int(torch.count_nonzero(mask & coarse))
+    union = int(torch.count_nonzero(mask)) + int(torch.count_nonzero(coarse)) - both
     where = (changed | contour(mask)).nonzero(as_tuple=True)
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
-        changed=int(changed.sum()) / pixels,
+        changed=int(torch.count_nonzero(changed)) / pixels,
         agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
         confidence=float(confidence(probability[where]).mean()) if len(where[0]) else 1.0,

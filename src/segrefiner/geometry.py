@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BAND_PIXELS = 4_000_000
+BAND_PIXELS = 2_000_000
 """Of pictures larger than this, planes of numbers are computed part by part: memory is bounded."""
 
 

@@ -131,8 +131,8 @@ def settle(
             mask is not good; where it is very good the given one does, and in between their mean.
     """
     proposed, given = (probability >= 0.5) & here, coarse & here
-    union = int((proposed | given).sum())
-    agreement = int((proposed & given).sum()) / max(1, union)
+    union = int(torch.count_nonzero(proposed | given))
+    agreement = int(torch.count_nonzero(proposed & given)) / max(1, union)
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
@@ -151,12 +151,14 @@ def settle(
     for rows in bands(*probability.shape):
         asked = config.confidence * good(rows, slice(0, probability.shape[1]))
         unsure[rows] = here[rows] & (confidence(probability[rows]) < asked)
-    kept = (proposed & ~unsure) | (given & unsure)
-    if predicted_gain(kept, given, probability, here) < config.least_gain:
+    held = int(torch.count_nonzero(unsure & (proposed != given)))
+    # From here on, what is kept of it.
+    proposed.masked_fill_(unsure, False).logical_or_(given & unsure)
+    if predicted_gain(proposed, given, probability, here) < config.least_gain:
         _take_back(probability, coarse, here)
         return Held(0, Reason.NO_GAIN)
     _take_back(probability, coarse, unsure)
-    return Held(int((unsure & (proposed != given)).sum()), None)
+    return Held(held, None)
 
 
 def _take_back(probability: Tensor, coarse: Tensor, where: Tensor) -> None:
@@ -186,7 +188,7 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
         shared_other += float((part * other[rows]).sum(dtype=torch.float64))
 
     def expected_iou(both: float, of: Tensor) -> float:
-        either = whole - both + int(of.sum())
+        either = whole - both + int(torch.count_nonzero(of))
         return both / either if either > 0 else 1.0
 
     return expected_iou(shared, mask) - expected_iou(shared_other, other)
@@ -225,7 +227,11 @@ def restrain(
     if strength > 0:
         unsure &= confidence(probability) < 1 - strength
     held = far | unsure
-    return torch.where(held, on_side_of(coarse, probability), probability), int(far.sum()), int(unsure.sum())
+    return (
+        torch.where(held, on_side_of(coarse, probability), probability),
+        int(torch.count_nonzero(far)),
+        int(torch.count_nonzero(unsure)),
+    )
 
 
 def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:

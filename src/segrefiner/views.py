@@ -157,8 +157,10 @@ def contour_tiles(
 
 def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
     """How many pixels are set in each square of `cell` pixels."""
-    rows, columns = (np.arange(0, length, cell) for length in pixels.shape)
-    return np.add.reduceat(np.add.reduceat(pixels, rows, axis=0, dtype=np.int64), columns, axis=1)
+    # Row by row of cells: NumPy would make eight bytes of each pixel of all of them.
+    columns = np.arange(0, pixels.shape[1], cell)
+    rows = [pixels[start : start + cell].sum(axis=0, dtype=np.int64) for start in range(0, pixels.shape[0], cell)]
+    return np.add.reduceat(np.stack(rows), columns, axis=1)
 
 
 def _window_sums(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
