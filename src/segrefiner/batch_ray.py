@@ -1,22 +1,32 @@
 """Runs a job on a Ray cluster: a pool of actors, each with a model, that share the file system with the driver.
 
 Ray Data hands items to actors, starts actors anew that die, and gives their items to others. An item that fails is a
-row like any other, since Ray Data ends a whole job for one exception.
+row like any other, since Ray Data ends a whole job for one exception. Ray Data would give an item of which actors die to
+further ones for ever, so it is counted how often each item was begun.
 """
 
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .batch import InputState, Item, Outcome, Saved, Work, load, refine, save
 from .errors import InputError, reason
 from .export import needed
+from .refiner import Refiner
 
+_BLOCKS = 1000
+"""Parts in which items are handed out: what is done again when an actor dies is one of them."""
 _ACTORS_ENVIRONMENT = {"TQDM_DISABLE": "1"}
+_ATTEMPTS = 3
+"""How often an item is begun, if actors die meanwhile: it may be the fault of their machines."""
 
 
 class RayEngine:
@@ -27,43 +37,59 @@ class RayEngine:
         address: Of the cluster, as for `ray.init`; by default one is started on this machine and ended with the job.
         actors: How many there are.
         gpus: That each actor takes, also a part of one.
-        cpus: That each actor takes, and computes with.
+        cpus: That each actor takes, and computes with; by default this process's share of them. With as many as the
+            local engine has, results are the same; with others, they differ by rounding.
 
     Raises:
         MissingExtraError: Ray is not installed.
     """
 
     def __init__(
-        self, settings: dict[str, Any], *, address: str | None = None, actors: int = 1, gpus: float = 0, cpus: float = 1
+        self,
+        settings: dict[str, Any],
+        *,
+        address: str | None = None,
+        actors: int = 1,
+        gpus: float = 0,
+        cpus: float | None = None,
     ) -> None:
         self._ray = needed("ray", "the engine ray", extra="ray")
         self._data = needed("ray.data", "the engine ray", extra="ray")
-        self.settings, self.address, self.actors, self.gpus, self.cpus = settings, address, actors, gpus, cpus
+        self.settings, self.address, self.actors, self.gpus = settings, address, actors, gpus
+        self.cpus = cpus or max(1, torch.get_num_threads() // actors)
 
     def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
-        """See `batch.Engine`. Raises `InputError` where there is no such cluster."""
+        """See `batch.Engine`. Raises `InputError` where there is no such cluster, or it cannot do the job."""
         if not items:
             return
         started = not self._ray.is_initialized()
         if started:
+            self._start()
+        try:
+            yield from self._outcomes(work, items, stop)
+        except self._ray.exceptions.RayError as error:
+            raise InputError(f"the Ray cluster ended the job ({_innermost(error)})") from error
+        finally:
+            if started:
+                self._ray.shutdown()
+
+    def _start(self) -> None:
+        # Ray's own process warns of what cannot be helped: how Ray Data gives actors their arguments.
+        with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"):
             try:
                 self._ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Of many kinds, for each way in which a cluster can be absent.
                 raise InputError(f"no Ray cluster at {self.address or 'this machine'} ({reason(error)})") from error
-        try:
-            yield from self._outcomes(work, items, stop)
-        finally:
-            if started:
-                self._ray.shutdown()
 
     def _outcomes(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
         context = self._data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        rows = self._data.from_items([{"item": _item_to_json(item)} for item in items], override_num_blocks=len(items))
+        blocks = min(len(items), _BLOCKS)
+        rows = self._data.from_items([{"item": _item_to_json(item)} for item in items], override_num_blocks=blocks)
         done = rows.map(
             Actor,
-            fn_constructor_args=(self.settings, work, max(1, round(self.cpus))),
+            fn_constructor_args=(self.settings, work, max(1, round(self.cpus)), begun),
             compute=self._data.ActorPoolStrategy(size=self.actors),
             num_gpus=self.gpus,
             num_cpus=self.cpus,
@@ -80,10 +106,6 @@ class Actor:
     """One process with a model."""
 
     def __init__(self, settings: dict[str, Any], work: Work, threads: int) -> None:
-        import torch
-
-        from .refiner import Refiner
-
         torch.set_num_threads(threads)
         self.refiner, self.work = Refiner.from_pretrained(**settings), work
 
@@ -92,12 +114,34 @@ class Actor:
         return {"outcome": _outcome_to_json(self._refined(_item_from_json(row["item"])))}
 
     def _refined(self, item: Item) -> Outcome:
+        if self._times_begun(item.key) > _ATTEMPTS:
+            why = f"{_ATTEMPTS} actors died of it: is the file damaged, or memory too small?"
+            return Outcome(item.key, error=why)
         loaded = load(self.work, item)
         if isinstance(loaded, Outcome):
             return loaded
         states, content = loaded
         refined = refine(self.work, self.refiner, item, content)
         return refined if isinstance(refined, Outcome) else save(self.work, item, states, *refined)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets a variable that the user has not set."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _innermost(error: BaseException) -> str:
+    """What ended a job, without the traces of other processes around it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return reason(error) if len(lines) < 2 else lines[-1].strip()
 
 
 def _item_to_json(item: Item) -> str:

@@ -49,6 +49,9 @@ for _command in (folder, coco, semantic, panoptic, evaluate, report):
 @click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
               help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
+@click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of --soft.")
+@click.option("--cutout", "cutout_path", type=click.Path(path_type=Path),
+              help="The object on its own, with alpha and clean edges, PNG.")  # fmt: skip
 @click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
 @click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
               help="The published pipelines are for published checkpoints.")  # fmt: skip
@@ -67,6 +70,8 @@ def refine(
     max_shift: float | None,
     strength: float,
     soft: bool,
+    bits: str,
+    cutout_path: Path | None,
     overlay_path: Path | None,
     pipeline: str,
 ) -> None:
@@ -75,7 +80,7 @@ def refine(
     from .output import check_output, write_png
 
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
-    for path in (output, overlay_path):
+    for path in (output, overlay_path, cutout_path):
         if path is not None:
             check_output(path)
     photo, coarse = read_image(image), read_mask(mask, threshold=threshold)
@@ -89,7 +94,11 @@ def refine(
         result = refiner(
             photo, coarse, seed=seed, steps=steps, max_shift=max_shift, strength=strength, on_progress=follow
         )
-    write_png(output, result.probability if soft else result.mask)
+    write_png(output, result.probability if soft else result.mask, bits=int(bits))
+    if cutout_path is not None:
+        from .cutout import cutout
+
+        write_png(cutout_path, cutout(photo, result.probability))
     if overlay_path is not None:
         from .overlay import overlay
 

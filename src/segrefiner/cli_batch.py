@@ -44,7 +44,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--address", help="Of the Ray cluster, such as auto.  [default: one on this machine]"),
         click.option("--actors", type=click.IntRange(1), default=1, show_default=True, help="Models in the cluster."),
         click.option("--gpus-per-actor", type=click.FloatRange(0), default=0.0, show_default=True),
-        click.option("--cpus-per-actor", type=click.FloatRange(0), default=1.0, show_default=True),
+        click.option("--cpus-per-actor", type=click.FloatRange(1), help="[default: this machine's, over the actors]"),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
