@@ -171,17 +171,17 @@ def test_settling_twice_is_settling_once(seed: int) -> None:
 @given(st.integers(0, 10_000), st.integers(0, 60))
 def test_agreement_is_a_share_and_whole_for_equal_masks(seed: int, side: int) -> None:
     probability, coarse = random_case(seed)
-    around = everywhere(agreement_around(probability >= 0.5, coarse, side), coarse)
+    around = everywhere(agreement_around(probability >= 0.5, coarse, torch.ones_like(coarse), side), coarse)
     assert around.shape == coarse.shape
     assert float(around.min()) >= 0 and float(around.max()) <= 1 + 1e-6
-    assert (everywhere(agreement_around(coarse, coarse, side), coarse) > 1 - 1e-6).all()
+    assert (everywhere(agreement_around(coarse, coarse, torch.ones_like(coarse), side), coarse) > 1 - 1e-6).all()
 
 
 @pytest.mark.parametrize("side", [16, 40])
 def test_a_difference_lowers_the_agreement_around_it_alone(side: int) -> None:
     whole = torch.ones(SIDE, SIDE, dtype=torch.bool)
     hole = disc(4)
-    around = everywhere(agreement_around(whole, whole & ~hole, side), whole)
+    around = everywhere(agreement_around(whole, whole & ~hole, whole, side), whole)
     far = distance_transform_edt(~hole.numpy()) > side
     assert (around[torch.from_numpy(far)] > 1 - 1e-6).all()
     expected = 1 - int(hole.sum()) / (9 * (side // 8)) ** 2

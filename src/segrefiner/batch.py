@@ -218,6 +218,10 @@ def refine(work: Work, refiner: "Refiner", item: Item, loaded: Any) -> tuple[Any
         return failure(item.key, error)
 
 
+_FIELDS = {"key", "config", "payload", "inputs", "outputs", "result", "failures", "notes"}
+"""Of a row of the manifest."""
+
+
 class Manifest:
     """The items that are done, as a file that only grows; a line that a killed run left unfinished is dropped.
 
@@ -238,11 +242,13 @@ class Manifest:
                     if not line.endswith(b"\n"):
                         break
                     row = json.loads(line)
+                    if not _FIELDS <= row.keys():
+                        raise ValueError(f"line {len(self.rows) + 1} lacks {', '.join(sorted(_FIELDS - row.keys()))}")
                     self.rows[row["key"]] = row
                     whole += len(line)
                 stream.truncate(whole)
             self._stream = open(path, "ab")  # noqa: SIM115 - open as long as the run lasts
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise OutputError(f"{path} cannot be used ({reason(error)}): delete it to start anew") from error
 
     def add(self, row: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """Runs a job on this machine: one model here, and worker processes that decode and encode around it."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .batch import Item, Outcome, Work, load, refine, save
@@ -85,12 +87,9 @@ class _Call:
             pass
         # A worker died, of this call or of another one that was under way: alone, it shows which.
         try:
-            self._workers.restart()
-            alone = self._workers.submit(self._function, self._arguments)
-            assert alone is not None
-            return alone.result()
+            with _pool(1) as alone:
+                return alone.submit(self._function, *self._arguments).result()
         except BrokenProcessPool:
-            self._workers.restart()
             key = self._arguments[1].key
             return Outcome(key, error="the worker process died of it: is the file damaged, or memory too small?")
 
@@ -101,19 +100,13 @@ class _Workers:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "_Workers":
-        self.restart()
+        if self._count:
+            self._pool = _pool(self._count)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def restart(self) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._count:
-            # Not by fork: PyTorch's threads do not survive it.
-            self._pool = ProcessPoolExecutor(self._count, get_context("spawn"), initializer=_leave_signals_alone)
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> "Future[Any] | None":
         if self._pool is None:
@@ -121,14 +114,29 @@ class _Workers:
         try:
             return self._pool.submit(function, *arguments)
         except BrokenProcessPool:
-            self.restart()
+            self._pool.shutdown(wait=False)
+            self._pool = _pool(self._count)
             return self._pool.submit(function, *arguments)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> _Call:
         return _Call(self, function, arguments)
 
 
-def _leave_signals_alone() -> None:
+def _pool(count: int) -> ProcessPoolExecutor:
+    # Not by fork: PyTorch's threads do not survive it.
+    return ProcessPoolExecutor(count, get_context("spawn"), initializer=_prepare_worker)
+
+
+def _prepare_worker() -> None:
     # The terminal interrupts the whole group; the main process says when workers end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker whose main process was killed, and so could not say it."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -10,7 +10,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,17 +73,20 @@ class RayEngine:
                 self._ray.shutdown()
 
     def _start(self) -> None:
-        # Ray's own process warns of what cannot be helped: how Ray Data gives actors their arguments.
-        with _environment("RAY_BACKEND_LOG_LEVEL", "fatal"):
-            try:
-                self._ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
-            except Exception as error:  # Of many kinds, for each way in which a cluster can be absent.
-                raise InputError(f"no Ray cluster at {self.address or 'this machine'} ({reason(error)})") from error
+        try:
+            self._ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:  # Of many kinds, for each way in which a cluster can be absent.
+            raise InputError(f"no Ray cluster at {self.address or 'this machine'} ({reason(error)})") from error
 
     def _outcomes(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
         context = self._data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        for handler in logging.getLogger("ray.data").handlers:
+            # Its log file still gets all of it.
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.CRITICAL)
+        begun = self._ray.remote(Begun).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         blocks = min(len(items), _BLOCKS)
         rows = self._data.from_items([{"item": _item_to_json(item)} for item in items], override_num_blocks=blocks)
         done = rows.map(
@@ -102,40 +104,49 @@ class RayEngine:
                 return
 
 
+class Begun:
+    """Counts, for all actors, how often each item was begun that was not ended."""
+
+    def __init__(self) -> None:
+        self._times: Counter[str] = Counter()
+
+    def begin(self, key: str) -> int:
+        """How often, with this time."""
+        self._times[key] += 1
+        return self._times[key]
+
+    def end(self, key: str) -> None:
+        """Forgets an item: when an actor dies later, those that it has ended come again, too."""
+        del self._times[key]
+
+
 class Actor:
     """One process with a model."""
 
-    def __init__(self, settings: dict[str, Any], work: Work, threads: int) -> None:
+    def __init__(self, settings: dict[str, Any], work: Work, threads: int, begun: Any) -> None:
+        import ray
+
         torch.set_num_threads(threads)
         self.refiner, self.work = Refiner.from_pretrained(**settings), work
+        self._begun, self._wait = begun, ray.get
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         """One row, an item, to another, its outcome."""
-        return {"outcome": _outcome_to_json(self._refined(_item_from_json(row["item"])))}
+        item = _item_from_json(row["item"])
+        if self._wait(self._begun.begin.remote(item.key)) > _ATTEMPTS:
+            outcome = Outcome(item.key, error=f"{_ATTEMPTS} actors died of it: is a file damaged, or memory too small?")
+        else:
+            outcome = self._refined(item)
+            self._wait(self._begun.end.remote(item.key))
+        return {"outcome": _outcome_to_json(outcome)}
 
     def _refined(self, item: Item) -> Outcome:
-        if self._times_begun(item.key) > _ATTEMPTS:
-            why = f"{_ATTEMPTS} actors died of it: is the file damaged, or memory too small?"
-            return Outcome(item.key, error=why)
         loaded = load(self.work, item)
         if isinstance(loaded, Outcome):
             return loaded
         states, content = loaded
         refined = refine(self.work, self.refiner, item, content)
         return refined if isinstance(refined, Outcome) else save(self.work, item, states, *refined)
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Sets a variable that the user has not set."""
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _innermost(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, bands, box_mean, contour, resize, square_around
+from .geometry import Box, bands, box_mean, contour, crop_resized, resize, square_around
 from .unet import IMAGE_MEAN
 from .views import PipelineConfig, Sampler, View, contour_tiles, needs_tiles, object_view
 
@@ -49,12 +49,14 @@ class Canvas:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
         if not needs_tiles(self.region, scale, self.config):
             return []
-        parts = bands(*self.probability.shape)
-        uncertain = torch.cat([self._uncertain(rows, scale) for rows in parts])
+        # One transfer from a GPU for each band.
+        uncertain = torch.empty(self.probability.shape, dtype=torch.bool)
+        for rows in bands(*uncertain.shape):
+            uncertain[rows] = self._uncertain(rows, scale)
         return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
 
     def _uncertain(self, rows: slice, scale: float) -> Tensor:
-        """Contour pixels in these rows, on the CPU; for the finest tiles those alone around which there is doubt."""
+        """Contour pixels in these rows; for the finest tiles those alone around which there is doubt."""
         # A window of one pixel of the level before on either side, and as much again for its blur.
         reach = max(2, round(2 * scale))
         first = max(0, rows.start - reach)
@@ -65,15 +67,14 @@ class Canvas:
             doubt = box_mean(1 - sure[None], reach)[0]
             # Labels without any doubt are the coarse mask's own, which no view has decided.
             uncertain &= (doubt > self.config.undecided) | (sure == 1)
-        # One transfer from a GPU for all tiles.
-        return uncertain[rows.start - first :][: rows.stop - rows.start].cpu()
+        return uncertain[rows.start - first :][: rows.stop - rows.start]
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
         """A view's photo `(3, S, S)` float, 0-255, and mask `(1, S, S)` float in {0, 1}."""
-        photo = resize(view.box.crop(self.image, IMAGE_MEAN), view.size, view.size)
+        photo = crop_resized(self.image, view.box, view.size, view.size, IMAGE_MEAN)
         inside = view.box.clip(*self.photo).shift(-view.box.x0, -view.box.y0)
         beside = Box(-inside.x0, -inside.y0, view.box.width - inside.x0, view.box.height - inside.y0)
-        mask = resize(beside.crop(self._before[view][None]), view.size, view.size)
+        mask = crop_resized(self._before[view][None], beside, view.size, view.size)
         return photo, (mask >= 0.5).float()
 
     def uniform(self, view: View) -> Uniform:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .diffusion import confidence
-from .geometry import contour
+from .geometry import bands, contour
 from .settle import Held, largest_distance, predicted_gain
 
 
@@ -81,16 +81,24 @@ def describe(
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
     changed = mask != coarse
-    both = int(torch.count_nonzero(mask & coarse))
-    union = int(torch.count_nonzero(mask)) + int(torch.count_nonzero(coarse)) - both
-    where = (changed | contour(mask)).nonzero(as_tuple=True)
+    rim = contour(mask)
+    # Of intersection, union, changed pixels, and those whose confidence is told.
+    counts, sure = [0, 0, 0, 0], 0.0
+    for rows in bands(*mask.shape):
+        where = changed[rows] | rim[rows]
+        planes = (mask[rows] & coarse[rows], mask[rows] | coarse[rows], changed[rows], where)
+        counts = [count + int(torch.count_nonzero(plane)) for count, plane in zip(counts, planes, strict=True)]
+        sure += float(confidence(probability[rows][where]).sum(dtype=torch.float64))
+    both, union, different, told = counts
+    gain = predicted_gain(mask, coarse, probability)
+    del mask, rim
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
-        changed=int(torch.count_nonzero(changed)) / pixels,
+        changed=different / pixels,
         agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
-        confidence=float(confidence(probability[where]).mean()) if len(where[0]) else 1.0,
-        predicted_gain=predicted_gain(mask, coarse, probability),
+        confidence=sure / told if told else 1.0,
+        predicted_gain=gain,
         unsure=(unsure + sum(h.pixels for h in held)) / pixels,
         too_far=far / pixels,
         kept_objects=dict(reasons),

@@ -92,14 +92,13 @@ def mask_box(mask: Tensor) -> Box | None:
 def contour(mask: Tensor) -> Tensor:
     """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
     parts = bands(*mask.shape)
-    if len(parts) > 1:
-        return torch.cat([_contour_of_rows(mask, rows) for rows in parts])
-    return _contour(mask)
-
-
-def _contour_of_rows(mask: Tensor, rows: slice) -> Tensor:
-    first = max(0, rows.start - 1)
-    return _contour(mask[first : rows.stop + 1])[rows.start - first :][: rows.stop - rows.start]
+    if len(parts) == 1:
+        return _contour(mask)
+    result = torch.empty_like(mask)
+    for rows in parts:
+        first = max(0, rows.start - 1)
+        result[rows] = _contour(mask[first : rows.stop + 1])[rows.start - first :][: rows.stop - rows.start]
+    return result
 
 
 def _contour(mask: Tensor) -> Tensor:
@@ -167,13 +166,21 @@ def bands(height: int, width: int) -> list[slice]:
 
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Anti-aliased bilinear resize of `(C, H, W)`, float or uint8, to float `(C, height, width)`."""
-    if picture.shape[-2:] == (height, width):
-        return picture.float()
-    if picture.shape[-2] * picture.shape[-1] > max(BAND_PIXELS, 4 * height * width):
-        # Across first, band by band, so that no large picture becomes float; the filter is separable.
-        parts = [_resize(picture[:, rows], rows.stop - rows.start, width) for rows in bands(*picture.shape[-2:])]
-        picture = torch.cat(parts, dim=1)
-    return _resize(picture, height, width)
+    return crop_resized(picture, Box(0, 0, picture.shape[-1], picture.shape[-2]), height, width)
+
+
+def crop_resized(picture: Tensor, box: Box, height: int, width: int, fill: Sequence[float] | float = 0.0) -> Tensor:
+    """`resize` of what `Box.crop` cuts out."""
+    if (box.height, box.width) == (height, width):
+        return box.crop(picture, fill).float()
+    if box.height * box.width <= max(BAND_PIXELS, 4 * height * width):
+        return _resize(box.crop(picture, fill), height, width)
+    # Across first, band by band, so that no large picture is copied or becomes float; the filter is separable.
+    across = torch.empty(len(picture), box.height, width, device=picture.device)
+    for rows in bands(box.height, box.width):
+        part = Box(box.x0, box.y0 + rows.start, box.x1, box.y0 + rows.stop)
+        across[:, rows] = _resize(part.crop(picture, fill), part.height, width)
+    return _resize(across, height, width)
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:

@@ -114,9 +114,14 @@ def refine_masks(
     for job, mine in zip(jobs, canvases, strict=True):
         owned = [canvas.own(mine[:i], mine[i + 1 :]) for i, canvas in enumerate(mine)]
         held = tuple(_settle(canvas, own) for canvas, own in zip(mine, owned, strict=True))
-        probability = job.mask.float()
-        for canvas, own in zip(mine, owned, strict=True):
-            canvas.write(own, probability)
+        if len(mine) == 1 and mine[0].probability.shape == job.mask.shape:
+            # The one object's canvas is the photo: nothing is copied.
+            probability = mine[0].probability
+        else:
+            probability = job.mask.float()
+            for canvas, own in zip(mine, owned, strict=True):
+                canvas.write(own, probability)
+        del owned
         seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
         area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
         yield Refined(probability, held, seen, area)

@@ -72,8 +72,8 @@ def not_told(held: Held) -> None:
     """Listens to nothing."""
 
 
-def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Callable[[slice, slice], Tensor]:
-    """IoU of two masks `(H, W)` bool in a square around each pixel; 1 where neither has a pixel.
+def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -> Callable[[slice, slice], Tensor]:
+    """IoU of two masks `(H, W)` bool, of the pixels `here`, in a square around each pixel; 1 where neither has one.
 
     Computed on a grid of an eighth of the square's side and interpolated.
 
@@ -81,7 +81,7 @@ def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Callable[[sl
         What gives these rows and columns, `(h, w)` float.
     """
     cell = max(1, side // 8)
-    counts = _cell_shares(refined, coarse, cell)
+    counts = _cell_shares(refined, coarse, here, cell)
     both, either = F.avg_pool2d(counts, 9, stride=1, padding=4)
     ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[0]
 
@@ -101,15 +101,16 @@ def agreement_around(refined: Tensor, coarse: Tensor, side: int) -> Callable[[sl
     return part_of
 
 
-def _cell_shares(refined: Tensor, coarse: Tensor, cell: int) -> Tensor:
+def _cell_shares(refined: Tensor, coarse: Tensor, here: Tensor, cell: int) -> Tensor:
     """Shares of intersection and union `(2, 1, rows, columns)` in whole cells; beyond the masks there is neither."""
     height, width = refined.shape
     step = max(cell, BAND_PIXELS // max(1, width) // cell * cell)
     parts = []
     for start in range(0, height, step):
-        here, there = refined[start : start + step], coarse[start : start + step]
-        counts = torch.stack([here & there, here | there])[:, None].float()
-        parts.append(F.avg_pool2d(F.pad(counts, (0, -width % cell, 0, -len(here) % cell)), cell))
+        rows = slice(start, start + step)
+        one, other = refined[rows] & here[rows], coarse[rows] & here[rows]
+        counts = torch.stack([one & other, one | other])[:, None].float()
+        parts.append(F.avg_pool2d(F.pad(counts, (0, -width % cell, 0, -len(one) % cell)), cell))
     return torch.cat(parts, dim=2)
 
 
@@ -130,13 +131,14 @@ def settle(
         drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
             mask is not good; where it is very good the given one does, and in between their mean.
     """
-    proposed, given = (probability >= 0.5) & here, coarse & here
-    union = int(torch.count_nonzero(proposed | given))
-    agreement = int(torch.count_nonzero(proposed & given)) / max(1, union)
+    proposed = (probability >= 0.5).logical_and_(here)
+    both = _count(lambda rows: proposed[rows] & coarse[rows], here)
+    union = int(torch.count_nonzero(proposed)) + _count(lambda rows: coarse[rows] & here[rows], here) - both
+    agreement = both / max(1, union)
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
-    around = agreement_around(proposed, given, round(config.surroundings * math.sqrt(union)))
+    around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
     low, high = config.good_iou
 
     def good(rows: slice, columns: slice) -> Tensor:
@@ -151,14 +153,20 @@ def settle(
     for rows in bands(*probability.shape):
         asked = config.confidence * good(rows, slice(0, probability.shape[1]))
         unsure[rows] = here[rows] & (confidence(probability[rows]) < asked)
-    held = int(torch.count_nonzero(unsure & (proposed != given)))
+    held = _count(lambda rows: unsure[rows] & (proposed[rows] != coarse[rows]), here)
     # From here on, what is kept of it.
-    proposed.masked_fill_(unsure, False).logical_or_(given & unsure)
-    if predicted_gain(proposed, given, probability, here) < config.least_gain:
+    for rows in bands(*probability.shape):
+        proposed[rows] = torch.where(unsure[rows], coarse[rows], proposed[rows])
+    if predicted_gain(proposed, coarse, probability, here) < config.least_gain:
         _take_back(probability, coarse, here)
         return Held(0, Reason.NO_GAIN)
     _take_back(probability, coarse, unsure)
     return Held(held, None)
+
+
+def _count(plane: Callable[[slice], Tensor], like: Tensor) -> int:
+    """How many pixels are set in a plane of this size that is computed band by band."""
+    return sum(int(torch.count_nonzero(plane(rows))) for rows in bands(*like.shape))
 
 
 def _take_back(probability: Tensor, coarse: Tensor, where: Tensor) -> None:
@@ -180,18 +188,20 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
         probability: `(H, W)` float, that a pixel of the truth is set.
         here: `(H, W)` bool, the pixels that count; by default all.
     """
-    whole, shared, shared_other = 0.0, 0.0, 0.0
+    whole, both, pixels = 0.0, [0.0, 0.0], [0, 0]
     for rows in bands(*mask.shape):
         part = probability[rows] if here is None else probability[rows] * here[rows]
         whole += float(part.sum(dtype=torch.float64))
-        shared += float((part * mask[rows]).sum(dtype=torch.float64))
-        shared_other += float((part * other[rows]).sum(dtype=torch.float64))
+        for i, of in enumerate((mask[rows], other[rows])):
+            counted = of if here is None else of & here[rows]
+            pixels[i] += int(torch.count_nonzero(counted))
+            both[i] += float((part * counted).sum(dtype=torch.float64))
 
-    def expected_iou(both: float, of: Tensor) -> float:
-        either = whole - both + int(torch.count_nonzero(of))
-        return both / either if either > 0 else 1.0
+    def expected_iou(shared: float, count: int) -> float:
+        either = whole - shared + count
+        return shared / either if either > 0 else 1.0
 
-    return expected_iou(shared, mask) - expected_iou(shared_other, other)
+    return expected_iou(both[0], pixels[0]) - expected_iou(both[1], pixels[1])
 
 
 def on_side_of(coarse: Tensor, probability: Tensor) -> Tensor:
@@ -264,7 +274,17 @@ def largest_distance(coarse: Tensor, where: Tensor) -> float:
 def _states(coarse: Tensor, where: Tensor) -> Iterator[tuple[NDArray[np.int64], KDTree]]:
     """For each state the pixels `(n, 2)` asked for that are in it, and a tree of the other state's contour."""
     rim = contour(coarse)
-    for state in (coarse, ~coarse):
-        asked = (where & state).nonzero().cpu().numpy()
+    for inside in (True, False):
+        asked = _pixels(lambda rows: where[rows] & (coarse[rows] == inside), where)  # noqa: B023 - used at once
         if len(asked):
-            yield asked, KDTree((rim & ~state).nonzero().cpu().numpy())
+            yield asked, KDTree(_pixels(lambda rows: rim[rows] & (coarse[rows] != inside), rim))  # noqa: B023
+
+
+def _pixels(plane: Callable[[slice], Tensor], like: Tensor) -> NDArray[np.int64]:
+    """Places `(n, 2)` of the pixels that are set in a plane of this size that is computed band by band."""
+    parts = []
+    for rows in bands(*like.shape):
+        found = plane(rows).nonzero().cpu().numpy()
+        found[:, 0] += rows.start
+        parts.append(found)
+    return np.concatenate(parts)
