@@ -141,12 +141,13 @@ class Canvas:
             after: The objects after it.
         """
         mine = torch.ones_like(self.coarse)
-        distance = self._distance(self.box)
-        for other in before:
-            if other.area.overlaps(self.area):
+        before = [other for other in before if other.area.overlaps(self.area)]
+        after = [other for other in after if other.area.overlaps(self.area)]
+        if before or after:
+            distance = self._distance(self.box)
+            for other in before:
                 mine &= distance < self._distance(other.box)
-        for other in after:
-            if other.area.overlaps(self.area):
+            for other in after:
                 mine &= distance <= self._distance(other.box)
         return mine
 
