@@ -242,8 +242,8 @@ class Manifest:
                     if not line.endswith(b"\n"):
                         break
                     row = json.loads(line)
-                    if not _FIELDS <= row.keys():
-                        raise ValueError(f"line {len(self.rows) + 1} lacks {', '.join(sorted(_FIELDS - row.keys()))}")
+                    if missing := _FIELDS - row.keys():
+                        raise ValueError(f"a line lacks {', '.join(sorted(missing))}")
                     self.rows[row["key"]] = row
                     whole += len(line)
                 stream.truncate(whole)

@@ -1,13 +1,15 @@
 """Runs a job on a Ray cluster: a pool of actors, each with a model, that share the file system with the driver.
 
 Ray Data hands items to actors, starts actors anew that die, and gives their items to others. An item that fails is a
-row like any other, since Ray Data ends a whole job for one exception. Ray Data would give an item of which actors die to
+row like any other, since Ray Data ends a whole job for one exception. An item of which actors die would be given to
 further ones for ever, so it is counted how often each item was begun.
 """
 
 import json
 import logging
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -65,6 +67,7 @@ class RayEngine:
         if started:
             self._start()
         try:
+            self._check_room()
             yield from self._outcomes(work, items, stop)
         except self._ray.exceptions.RayError as error:
             raise InputError(f"the Ray cluster ended the job ({_innermost(error)})") from error
@@ -73,10 +76,24 @@ class RayEngine:
                 self._ray.shutdown()
 
     def _start(self) -> None:
+        on_termination = signal.getsignal(signal.SIGTERM)
         try:
             self._ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Of many kinds, for each way in which a cluster can be absent.
             raise InputError(f"no Ray cluster at {self.address or 'this machine'} ({reason(error)})") from error
+        # Ray has put its own in its place, which ends this process at once.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)
+
+    def _check_room(self) -> None:
+        """Ray would wait for ever for a machine with more than there is; one with an address may yet grow."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        machines = [machine["Resources"] for machine in self._ray.nodes() if machine["Alive"]]
+        if self.address is None and not any(
+            all(machine.get(kind, 0) >= count for kind, count in wanted.items()) for machine in machines
+        ):
+            asked = " and ".join(f"{count:g} {kind}" for kind, count in wanted.items() if count)
+            raise InputError(f"an actor is to have {asked}, which no machine of the Ray cluster has: ask for less")
 
     def _outcomes(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
         context = self._data.DataContext.get_current()
