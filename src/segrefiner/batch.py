@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -207,7 +207,8 @@ def save(work: Work, item: Item, states: tuple[InputState, ...], refined: Any) -
     try:
         return Outcome(item.key, states, work.save(item, refined))
     except Exception as error:
-        return failure(item.key, error, writing=True)
+        outcome = failure(item.key, error, writing=True)
+        return replace(outcome, fatal=outcome.fatal or not os.access(work.root, os.W_OK | os.X_OK))
 
 
 def refine(work: Work, refiner: "Refiner", item: Item, loaded: Any) -> tuple[Any] | Outcome:
@@ -369,7 +370,8 @@ def run(
             manifest.close()
         if not summary.stopped:
             job.finish({key: manifest.rows[key]["result"] for key in current})
-        running.unlink(missing_ok=True)
+            # Not before: engines may end their processes, which then leave files, when a run is stopped.
+            running.unlink(missing_ok=True)
     return summary
 
 

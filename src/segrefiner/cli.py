@@ -107,6 +107,49 @@ def refine(
 
 
 @main.command()
+@click.argument("frames", type=click.Path(path_type=Path))
+@click.argument("masks", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks, PNG.")
+@click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+              help="How much of the frame before is kept where nothing has changed.")  # fmt: skip
+@click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
+@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@_device_option
+@errors_in_one_line
+def video(
+    frames: Path,
+    masks: Path,
+    output: Path,
+    smooth: float,
+    soft: bool,
+    threshold: float | None,
+    model: str | None,
+    seed: int,
+    device: str,
+) -> None:
+    """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
+    from .errors import InputError
+    from .output import write_png
+    from .refiner import Refiner
+    from .video import clip, refine_video
+
+    if output.resolve() in (frames.resolve(), masks.resolve()):
+        raise InputError(f"the output {output} is a folder of inputs: choose another one")
+    refiner = Refiner.from_pretrained(model, device=device)
+    output.mkdir(parents=True, exist_ok=True)
+    pairs = clip(frames, masks, threshold)
+    count = 0
+    for name, result in item_bar("refining")(refine_video(refiner, pairs, smooth=smooth, seed=seed)):
+        target = output / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_png(target, result.probability if soft else result.mask)
+        count += 1
+    click.echo(f"{output}: {count} frames")
+
+
+@main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--fp32", is_flag=True, help="Keep 32-bit weights; the default halves the file.")
