@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from segrefiner import Refiner
@@ -16,10 +15,9 @@ from segrefiner.batch import Job, Summary, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.coco import coco_job, read_mask, tight_box
 from segrefiner.errors import InputError
-from segrefiner.label_files import read_ids, write_ids
-from segrefiner.panoptic import panoptic_job
 from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
+from test_folders import restless
 from tiny import TINY
 
 HEIGHT, WIDTH = 40, 48
@@ -27,8 +25,7 @@ HEIGHT, WIDTH = 40, 48
 
 @pytest.fixture(scope="module")
 def refiner() -> Refiner:
-    torch.manual_seed(0)
-    return Refiner(DenoisingUNet(TINY), steps=1)
+    return Refiner(DenoisingUNet(TINY), pipeline=restless)
 
 
 @pytest.fixture
@@ -93,6 +90,7 @@ def test_all_else_in_annotations_stays(images: Path, refiner: Refiner, tmp_path:
         photo = images / ("two.jpg" if before["image_id"] == "x" else "000000000001.jpg")
         expected = refiner(photo, read_mask(before["segmentation"], (HEIGHT, WIDTH))).mask
         np.testing.assert_array_equal(mask, expected)
+        assert (mask != read_mask(before["segmentation"], (HEIGHT, WIDTH))).any()
         assert after.get("area", mask.sum()) == mask.sum()
         assert after.get("bbox", tight_box(mask)) == tight_box(mask)
     kinds = [type(row["segmentation"]["counts"]) for row in written["annotations"][:3]]
@@ -116,8 +114,10 @@ def test_a_list_of_results_finds_its_photos_with_and_without_annotations(
     "segmentation",
     [
         {"size": [HEIGHT, WIDTH], "counts": [1, 2]}, {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
-        {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, [], [[1, 1, 2, 2]], [[1, 1, 2, math.nan, 3, 3]], None,
-        "text", 5,
+        {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, {"size": [HEIGHT, WIDTH], "counts": "Zk"},
+        {"size": [HEIGHT, WIDTH], "counts": "é"}, {"size": [HEIGHT, WIDTH]}, {"counts": [HEIGHT * WIDTH]}, {}, [], [[]],
+        [[1, 1, 2, 2]], [[1, 1, 2, math.nan, 3, 3]], [[1, 1, 2, math.inf, 3, 3]], [[1, 1, 2, 2, 3, 1e9]],
+        [1, 2, 3, 4, 5, 6], [{}], None, "text", 5, True,
     ],
 )  # fmt: skip
 def test_a_malformed_mask_fails_alone_and_stays(
@@ -142,7 +142,19 @@ def test_a_malformed_mask_fails_alone_and_stays(
         (lambda d: d["images"][1].update(file_name="../two.jpg"), "image x"),
         (lambda d: d["images"][1].update(file_name="/etc/two.jpg"), "image x"),
         (lambda d: d["images"][1].update(file_name="absent.jpg"), "x"),
+        (lambda d: d["images"][1].update(file_name=""), "x"),
+        (lambda d: d["images"][1].update(file_name="two.jpg\0"), "image x"),
+        (lambda d: d["images"][1].update(file_name="\ud800.jpg"), "x"),
+        (lambda d: d["images"][1].update(file_name="x" * 5000), "x"),
+        (lambda d: d["images"][1].update(file_name=["two.jpg"]), "images 1"),
+        (lambda d: d["images"][1].pop("file_name"), "images 1"),
+        (lambda d: d["images"][1].pop("id"), "images 1"),
+        (lambda d: d["images"][1].update(id=["x"]), "image x"),
+        (lambda d: d["images"].__setitem__(1, None), "images 1"),
         (lambda d: d["annotations"][1].pop("image_id"), "annotation 1"),
+        (lambda d: d["annotations"][1].update(image_id=None), "annotation 1"),
+        (lambda d: d["annotations"][1].update(image_id=["x"]), "annotation 1"),
+        (lambda d: d["annotations"][1].update(image_id=8), "image 8"),
         (lambda d: d["annotations"].__setitem__(1, "text"), "annotation 1"),
     ],
 )
@@ -154,6 +166,7 @@ def test_what_is_wrong_with_a_photo_is_told_and_the_rest_is_done(
     source, target = write(tmp_path / "in.json", given), tmp_path / "out.json"
     summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
     assert name in failed and summary.done == 1
+    assert all("\n" not in why for why in failed.values())
     written = json.loads(target.read_text())
     assert written["annotations"][1] == given["annotations"][1]
     assert written["annotations"][0] != given["annotations"][0]
@@ -167,104 +180,122 @@ def test_empty_masks_stay_and_are_noted(images: Path, refiner: Refiner, tmp_path
     assert summary.notes == 1 and "empty" in (tmp_path / "state" / "notes.jsonl").read_text()
 
 
+def test_an_object_of_which_nothing_would_be_left_stays_and_is_noted(
+    images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    rows = [{"image_id": 1, "segmentation": encode_rle(disc(r)), "area": 7, "bbox": [1, 2, 3, 4]} for r in (2, 12)]
+    source = write(tmp_path / "in.json", rows)
+    summary, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written[0] == rows[0] and written[1]["area"] == read_mask(written[1]["segmentation"], (HEIGHT, WIDTH)).sum()
+    assert (summary.done, summary.notes, failed) == (1, 1, {})
+
+
+def test_a_second_run_does_nothing_and_writes_the_same(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.json", annotations()), tmp_path / "deep" / "er" / "out.json"
+    finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    first = target.read_bytes()
+    target.unlink()
+    summary, _ = finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert (summary.done, summary.skipped) == (0, 2) and target.read_bytes() == first
+
+
+def test_only_photos_whose_masks_have_changed_are_done_again(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given, target = annotations(), tmp_path / "out.json"
+    finished(coco_job(write(tmp_path / "in.json", given), images, target), refiner, tmp_path / "state")
+    given["annotations"][1]["segmentation"] = encode_rle(disc(5))
+    given["annotations"][0]["score"] = 1
+    summary, _ = finished(coco_job(write(tmp_path / "in.json", given), images, target), refiner, tmp_path / "state")
+    assert (summary.done, summary.skipped) == (1, 1)
+    written = json.loads(target.read_text())["annotations"]
+    assert written[0]["score"] == 1
+    expected = refiner(images / "two.jpg", disc(5)).mask
+    np.testing.assert_array_equal(read_mask(written[1]["segmentation"], (HEIGHT, WIDTH)), expected)
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (WIDTH, HEIGHT), (2 * HEIGHT, 2 * WIDTH), (HEIGHT, None), (0, 0)])
+def test_polygons_need_a_photo_of_the_size_that_is_listed(
+    size: tuple[Any, Any], images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    """Encodings say their size themselves; polygons would silently be drawn elsewhere."""
+    given = annotations()
+    given["images"][0].update(zip(("height", "width"), size, strict=True))
+    target = tmp_path / "out.json"
+    _, failed = finished(coco_job(write(tmp_path / "in.json", given), images, target), refiner, tmp_path / "state")
+    fits = size == (HEIGHT, WIDTH) or None in size or 0 in size
+    assert list(failed) == ([] if fits else ["annotation 2 of image 7"])
+    written = json.loads(target.read_text())["annotations"]
+    assert (written[2] == given["annotations"][2]) is not fits
+    assert written[0] != given["annotations"][0]
+
+
+def test_polygons_in_a_photo_that_exif_turns_are_refused(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(images / "000000000001.jpg").save(images / "000000000001.jpg", exif=exif)
+    source = write(tmp_path / "in.json", annotations())
+    _, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
+    assert list(failed) == ["annotation 0 of image 7", "annotation 2 of image 7"]
+    assert "48x40" in failed["annotation 2 of image 7"] and "40x48" in failed["annotation 2 of image 7"]
+
+
+def test_results_without_images_need_ids_that_are_numbers(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    ids = ["x", 1, -1, "../1", "9" * 5000, 10**20, ""]
+    rows = [{"image_id": value, "segmentation": encode_rle(disc(9))} for value in ids]
+    source, target = write(tmp_path / "in.json", rows), tmp_path / "out.json"
+    summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert summary.done == 1 and len(failed) == len(ids) - 1
+    assert "give the annotations" in failed["image x"]
+    written = json.loads(target.read_text())
+    assert [row != before for row, before in zip(written, rows, strict=True)] == [value == 1 for value in ids]
+
+
+def test_a_file_of_no_annotations_is_written_back(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    for document in ([], {"images": [], "annotations": [], "info": "ü"}):
+        source, target = write(tmp_path / "in.json", document), tmp_path / "out.json"
+        summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
+        assert (summary.total, failed) == (0, {}) and json.loads(target.read_text()) == document
+
+
+def test_nothing_is_read_but_photos_inside_the_folder(images: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "secret.png")
+    given = annotations()
+    for name in ("../secret.png", "a/../../secret.png", str(tmp_path / "secret.png"), "../images/../secret.png"):
+        given["images"][1]["file_name"] = name
+        job = coco_job(write(tmp_path / "in.json", given), images, tmp_path / "out.json")
+        assert [item.key for item in job.items] == ["7"] and "leads out" in job.failures["image x"]
+
+
+def test_inputs_and_folders_are_never_overwritten(images: Path, tmp_path: Path) -> None:
+    results, listed = write(tmp_path / "in.json", []), write(tmp_path / "listed.json", {"images": []})
+    for target in (results, listed, tmp_path / "images" / ".." / "listed.json"):
+        with pytest.raises(InputError, match="input"):
+            coco_job(results, images, target, annotations=listed)
+    for target in (images, tmp_path):
+        with pytest.raises(InputError, match="folder"):
+            coco_job(results, images, target)
+
+
 def test_other_documents_are_refused(images: Path, tmp_path: Path) -> None:
-    for document in ({"images": []}, 5, "text", {"annotations": {}}):
+    wrong: list[Any] = [{"images": []}, 5, "text", None, {"annotations": {}}, {"annotations": [], "images": {}}]
+    for document in wrong:
         with pytest.raises(InputError):
             coco_job(write(tmp_path / "in.json", document), images, tmp_path / "out.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match="JSON"):
         coco_job(tmp_path / "bad.json", images, tmp_path / "out.json")
     source = write(tmp_path / "in.json", [])
-    with pytest.raises(InputError, match="input"):
-        coco_job(source, images, source)
-
-
-# Panoptic.
-
-IDS = (3, 700, 70_000)
-
-
-@pytest.fixture
-def panoptic(images: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of maps, and what belongs into the JSON file."""
-    ids = np.where(disc(10, 20, 14), IDS[1], IDS[0]).astype(np.int32)
-    ids[disc(8, 20, 34)] = IDS[2]
-    ids[:4] = 0
-    maps = tmp_path / "maps"
-    maps.mkdir()
-    for name in ("one.png", "two.png"):
-        write_ids(maps / name, ids)
-    rows = [
-        {
-            "image_id": image,
-            "file_name": name,
-            "segments_info": [{"id": i, "category_id": i % 7, "area": 1, "bbox": [], "own": "ü"} for i in IDS],
-        }
-        for image, name in ((1, "one.png"), (2, "two.png"))
-    ]
-    listed = [{"id": 1, "file_name": "000000000001.jpg"}, {"id": 2, "file_name": "two.jpg"}]
-    return maps, {"images": listed, "annotations": rows, "categories": [], "info": 5}
-
-
-def test_ids_and_segments_agree_after_refinement(
-    panoptic: tuple[Path, dict[str, Any]], images: Path, refiner: Refiner, tmp_path: Path
-) -> None:
-    maps, document = panoptic
-    document["annotations"][1]["segments_info"][1]["iscrowd"] = 1
-    source, output = write(tmp_path / "in.json", document), tmp_path / "out"
-    summary, failed = finished(panoptic_job(source, maps, images, output), refiner, output / ".segrefiner")
-    assert (summary.done, failed) == (2, {})
-    written = json.loads((output / "in.json").read_text())
-    assert written["images"] == document["images"] and written["info"] == 5
-    before = read_ids(maps / "one.png")
-    for row in written["annotations"]:
-        ids = read_ids(output / row["file_name"])
-        np.testing.assert_array_equal(ids == 0, before == 0)
-        assert [segment["id"] for segment in row["segments_info"]] == [i for i in IDS if (ids == i).any()]
-        assert sum(segment["area"] for segment in row["segments_info"]) == np.count_nonzero(ids)
-        for segment in row["segments_info"]:
-            assert segment["bbox"] == tight_box(ids == segment["id"]) and segment["own"] == "ü"
-    np.testing.assert_array_equal(read_ids(output / "two.png") == IDS[1], before == IDS[1])
+    for listed in ([], 5, {"images": 5}):
+        with pytest.raises(InputError, match="images"):
+            coco_job(source, images, tmp_path / "out.json", annotations=write(tmp_path / "listed.json", listed))
+    with pytest.raises(InputError, match="no folder"):
+        coco_job(source, tmp_path / "absent", tmp_path / "out.json")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda row, maps: row["segments_info"].append(row["segments_info"][0]), "more than once"),
-        (lambda row, maps: row["segments_info"].pop(), "does not list"),
-        (lambda row, maps: row["segments_info"].append({"id": 9}), "does not have"),
-        (lambda row, maps: row["segments_info"].append({"id": 256**3}), "whole number"),
-        (lambda row, maps: row["segments_info"].append({"id": "9"}), "whole number"),
-        (lambda row, maps: row["segments_info"].append(None), "whole number"),
-        (lambda row, maps: row.update(file_name="../two.png"), "leads out"),
-        (lambda row, maps: row.update(file_name="two.jpg"), "PNG"),
-        (lambda row, maps: row.update(image_id=9), "not listed"),
-        (lambda row, maps: row.pop("segments_info"), "segments_info"),
-        (lambda row, maps: row.update(segments_info=5), "no list"),
-        (lambda row, maps: (maps / "two.png").unlink(), "No such file"),
-        (lambda row, maps: Image.new("L", (WIDTH, HEIGHT)).save(maps / "two.png"), "mode L"),
-        (lambda row, maps: Image.new("RGB", (5, 5)).save(maps / "two.png"), "5x5"),
-    ],
+    ("y", "x", "height", "width"), [(0, 0, HEIGHT, WIDTH), (0, 0, 1, 1), (39, 47, 1, 1), (3, 5, 7, 11), (10, 0, 1, 48)]
 )
-def test_a_bad_annotation_fails_alone(
-    change: Any, message: str, panoptic: tuple[Path, dict[str, Any]], images: Path, refiner: Refiner, tmp_path: Path
-) -> None:
-    maps, document = panoptic
-    change(document["annotations"][1], maps)
-    source, output = write(tmp_path / "in.json", document), tmp_path / "out"
-    summary, failed = finished(panoptic_job(source, maps, images, output), refiner, output / ".segrefiner")
-    assert summary.done == 1
-    (told,) = failed.values()
-    assert message in told
-    written = json.loads((output / "in.json").read_text())
-    assert written["annotations"][1] == document["annotations"][1]
-
-
-def test_results_in_the_inputs_folders_are_refused(
-    panoptic: tuple[Path, dict[str, Any]], images: Path, tmp_path: Path
-) -> None:
-    maps, document = panoptic
-    source = write(tmp_path / "in.json", document)
-    for output in (maps, images, tmp_path):
-        with pytest.raises(InputError, match="inputs"):
-            panoptic_job(source, maps, images, output)
+def test_a_tight_box_is_that_of_its_pixels(y: int, x: int, height: int, width: int) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y : y + height, x : x + width] = True
+    assert tight_box(mask) == [x, y, width, height]

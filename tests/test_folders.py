@@ -1,28 +1,46 @@
 """Jobs over folders: who belongs to whom, where results go, and that one bad file fails alone."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
-from segrefiner import Refiner
+from segrefiner import Refiner, pipeline
 from segrefiner.batch import Job, Summary, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
-from segrefiner.folders import Write, folder_job, pair, semantic_job
+from segrefiner.folders import Options, Write, folder_job, pair, pictures_below, semantic_job
+from segrefiner.label_files import LabelMap, write_labels
+from segrefiner.labels import refine_labels
+from segrefiner.pipeline import Refined
 from segrefiner.unet import DenoisingUNet
 from tiny import TINY
 
 SIZE = (40, 48)
 
 
+def restless(network: Any, jobs: Sequence[pipeline.Job], **options: Any) -> Iterator[Refined]:
+    """A pipeline that changes every mask by what the photo shows, as random weights hardly do, and drops small ones."""
+    for job in jobs:
+        blurred = avg_pool2d(job.mask[None].float(), 5, stride=1, padding=2)[0]
+        probability = (3 * blurred + job.image[0] / 255) / 4
+        yield Refined(probability * (job.mask.sum() > 20), (), 1)
+
+
 @pytest.fixture(scope="module")
 def refiner() -> Refiner:
-    torch.manual_seed(0)
-    return Refiner(DenoisingUNet(TINY), steps=1)
+    return Refiner(DenoisingUNet(TINY), pipeline=restless)
+
+
+def test_the_refiner_of_these_tests_changes_masks(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, _ = data
+    for name in ("a", "b", "sub/a", "sub/c"):
+        assert 0 < refiner(images / f"{name}.jpg", masks / f"{name}.png").report.changed < 0.2
 
 
 @pytest.fixture
@@ -71,9 +89,56 @@ def test_a_pattern_says_what_masks_are_called() -> None:
     found = pair(images, masks, "{parent}/{stem}_*.png")
     assert found == {images[0]: masks[:2], images[1]: [masks[3]]}
     assert pair([Path("a.jpg")], [Path("a.jpg.png")], "{parent}/{name}.png") == {Path("a.jpg"): [Path("a.jpg.png")]}
-    for bad in ("{what}.png", "{}", "{stem", "{0}"):
-        with pytest.raises(InputError, match="pattern"):
-            pair(images, masks, bad)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{what}.png", "{}", "{stem", "stem}", "{0}", "{stem.x}", "{stem[0]}", "{stem!x}", "{stem:9z}"]
+)
+def test_other_words_in_braces_are_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match="pattern"):
+        pair([Path("a.jpg")], [Path("a.png")], pattern)
+
+
+STRANGE = ["b[1]", "[ab]", "a*", "a?", "[", "]", "[]", "[!a]", "b[[]", "{stem}", "{", "a.b", "ä ö", "a\n", "a\\b"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize(
+    ("pattern", "own"),
+    [
+        ("{parent}/{stem}.png", "x/{0}/{0}.png"),
+        ("{parent}/{stem}_?.png", "x/{0}/{0}_7.png"),
+        ("{parent}/{stem}_*", "x/{0}/{0}_7.png"),
+        ("*/{name}.png", "y/{0}.jpg.png"),
+        ("./masks//{name}.png", "masks/{0}.jpg.png"),
+    ],
+)
+def test_names_match_themselves_alone(name: str, pattern: str, own: str) -> None:
+    """Also those that hold what has a meaning in a pattern, in files as in folders."""
+    image, mask = Path(f"x/{name}/{name}.jpg"), Path(own.format(name))
+    others = [Path(own.format(other)) for other in ("a", "b", "b1", "ab", "ax", "1", *STRANGE) if other != name]
+    assert pair([image], [*others, mask], pattern) == {image: [mask]}
+
+
+def test_a_bracket_in_a_pattern_is_itself() -> None:
+    masks = [Path("a[mask].png"), Path("am.png"), Path("aa.png")]
+    assert pair([Path("a.jpg")], masks, "{stem}[mask].png") == {Path("a.jpg"): masks[:1]}
+    assert pair([Path("a.jpg")], masks, "{stem}[*") == {Path("a.jpg"): masks[:1]}
+
+
+def test_many_photos_are_paired_at_once() -> None:
+    images = [Path(f"{index % 7}/{index}.jpg") for index in range(3000)]
+    masks = [Path(f"{index % 7}/{index}_{part}.png") for index in range(3000) for part in range(3)]
+    found = pair(images, masks, "{parent}/{stem}_*.png")
+    assert found == {image: masks[3 * index : 3 * index + 3] for index, image in enumerate(images)}
+
+
+def test_pictures_are_found_whatever_their_suffix_and_hidden_ones_are_not(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "x/y/c.TiFf", ".d.png", ".e/f.png", "x/.g/h.png", "i.txt", "j", "k.png.bak"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert pictures_below(tmp_path) == [Path("a.png"), Path("b.JPG"), Path("x/y/c.TiFf")]
 
 
 def test_results_mirror_the_masks(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
@@ -116,6 +181,49 @@ def test_a_photo_without_a_mask_and_a_bad_file_fail_alone(data: tuple[Path, Path
     assert files(output) == ["a.png"]
 
 
+def test_a_bad_photo_fails_alone(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, output = data
+    (images / "b.jpg").write_bytes((images / "b.jpg").read_bytes()[:200])
+    (images / "sub" / "a.jpg").write_bytes(b"")
+    for job in (folder_job(images, masks, output / "masks"), semantic_job(images, masks, output / "labels")):
+        summary = finished(job, refiner, job.work.root)
+        assert (summary.done, set(failures(job.work.root))) == (2, {"b.jpg", "sub/a.jpg"})
+        assert files(job.work.root) == ["a.png", "sub/c.png"]
+
+
+def test_an_empty_and_a_full_mask_come_back_and_are_noted(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, output = data
+    save(masks / "a.png", disc(0))
+    save(masks / "b.png", ~disc(0))
+    summary = finished(folder_job(images, masks, output), refiner, output)
+    assert (summary.done, summary.failed, summary.notes) == (4, 0, 2)
+    for name in ("a.png", "b.png"):
+        np.testing.assert_array_equal(np.asarray(Image.open(output / name)), np.asarray(Image.open(masks / name)) * 255)
+
+
+def test_masks_of_many_values_need_a_threshold(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, output = data
+    for path in masks.rglob("*.png"):
+        save(path, (np.asarray(Image.open(path)) * 150 + np.arange(SIZE[1], dtype=np.uint8)).astype(np.uint8))
+    assert finished(folder_job(images, masks, output), refiner, output).failed == 4
+    summary = finished(folder_job(images, masks, output, threshold=128), refiner, output)
+    assert (summary.done, summary.failed) == (4, 0)
+    expected = refiner(images / "a.jpg", masks / "a.png", threshold=128).mask
+    np.testing.assert_array_equal(np.asarray(Image.open(output / "a.png")) > 0, expected)
+
+
+def test_options_reach_the_refiner(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, output = data
+    still = Options(strength=0)
+    finished(folder_job(images, masks, output, options=still), refiner, output)
+    for name in files(output):
+        np.testing.assert_array_equal(np.asarray(Image.open(output / name)) > 0, np.asarray(Image.open(masks / name)))
+    settings = [
+        folder_job(images, masks, output, options=o).work.settings() for o in (still, Options(seed=1), Options())
+    ]
+    assert len({str(given) for given in settings}) == 3
+
+
 def test_of_several_masks_one_bad_one_fails_alone(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
     images, masks, output = data
     save(masks / "a_1.png", disc(8))
@@ -128,18 +236,65 @@ def test_of_several_masks_one_bad_one_fails_alone(data: tuple[Path, Path, Path],
 
 def test_results_in_one_place_are_refused(data: tuple[Path, Path, Path]) -> None:
     images, masks, output = data
-    for other in ("a.tif", "A.png"):
+    for other in ("a.tif", "A.png", "Sub/a.png"):
         save(masks / other, disc(5))
-        with pytest.raises(InputError, match="both be written"):
-            folder_job(images, masks, output, pattern="{parent}/*.*")
+        for job in (folder_job, semantic_job):
+            with pytest.raises(InputError, match=r"both be written|label maps"):
+                job(images, masks, output, pattern="*/*.*" if "/" in other else "{parent}/*.*")
         (masks / other).unlink()
+
+
+def test_two_photos_of_one_mask_are_refused(data: tuple[Path, Path, Path]) -> None:
+    images, masks, output = data
+    save(images / "a.png", np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(InputError, match="another photo"):
+        folder_job(images, masks, output)
 
 
 def test_inputs_are_never_overwritten(data: tuple[Path, Path, Path]) -> None:
     images, masks, _ = data
     for output in (images, masks, masks / "sub" / ".."):
-        with pytest.raises(InputError, match="inputs"):
-            folder_job(images, masks, output)
+        for job in (folder_job, semantic_job):
+            with pytest.raises(InputError, match="inputs"):
+                job(images, masks, output)
+    # Outputs that mirror folders of the inputs' names.
+    save(masks / "masks" / "b.png", disc(3))
+    for job in (folder_job, semantic_job):
+        with pytest.raises(InputError, match="overwritten"):
+            job(images, masks, masks.parent, pattern="masks/{stem}.png")
+
+
+@pytest.mark.parametrize("within", ["images/refined", "masks/a_refined", "masks/sub/c_/refined"])
+def test_what_an_earlier_run_wrote_is_no_input(
+    within: str, data: tuple[Path, Path, Path], refiner: Refiner, tmp_path: Path
+) -> None:
+    images, masks, _ = data
+    output = tmp_path / within
+    for done, skipped in ((4, 0), (0, 4)):
+        summary = finished(folder_job(images, masks, output, pattern="{parent}/{stem}*.png"), refiner, output)
+        assert (summary.done, summary.skipped, summary.failed) == (done, skipped, 0)
+    assert files(output) == ["a.png", "b.png", "sub/a.png", "sub/c.png"]
+
+
+def test_results_may_lie_beside_the_inputs(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, masks, output = data
+    summary = finished(folder_job(images, masks, output.parent), refiner, output.parent)
+    assert (summary.done, summary.failed) == (4, 0)
+    assert (output.parent / "sub" / "a.png").exists()
+
+
+def test_photos_and_masks_may_share_a_folder(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+    images, _, output = data
+    save(images / "a_mask.png", disc(9))
+    save(images / "b_mask.png", disc(9))
+    summary = finished(folder_job(images, images, output, pattern="{parent}/{stem}_mask.png"), refiner, output)
+    assert summary.done == 2 and set(failures(output)) == {"sub/a.jpg", "sub/c.jpg"}
+    assert files(output) == ["a_mask.png", "b_mask.png"]
+    for name in ("a", "b"):
+        (images / f"{name}_mask.png").rename(images / f"{name}.png")
+    job = folder_job(images, images, output, pattern="{parent}/{stem}.png")
+    assert [item.key for item in job.items] == ["a.jpg", "b.jpg"]
+    assert set(job.failures) == {"sub/a.jpg", "sub/c.jpg"}
 
 
 def test_folders_that_have_nothing_in_common_are_refused(data: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -172,6 +327,29 @@ def test_label_maps_keep_their_palette_and_what_is_ignored(data: tuple[Path, Pat
     assert set(np.unique(values)) <= {0, 5, 255}
     with Image.open(output / "b.png") as written:
         assert written.mode == "I;16" and set(np.unique(np.asarray(written))) <= {0, 1000, 51000}
+
+
+@pytest.mark.parametrize("ignore", [(), (0,), (255, 70_000), (0, 5)])
+def test_label_maps_are_refined_as_arrays_are(
+    ignore: tuple[int, ...], data: tuple[Path, Path, Path], refiner: Refiner
+) -> None:
+    """Of 8 and 16 bit, and with a palette that has no colour for some."""
+    images, labels, output = data
+    coarse = np.where(disc(12), 5, 0).astype(np.uint8)
+    coarse[:9, :9], coarse[-2:] = 9, 255
+    colours = np.random.default_rng(0).integers(0, 256, (10, 3)).astype(np.uint8)
+    write_labels(labels / "a.png", LabelMap(coarse, colours))
+    save(labels / "b.png", coarse)
+    save(labels / "sub" / "a.png", coarse.astype(np.uint16) * 257)
+    summary = finished(semantic_job(images, labels, output, ignore=ignore), refiner, output)
+    assert (summary.done, summary.failed) == (4, 0)
+    modes: dict[str, Any] = {"a": ("P", 1), "b": ("L", 1), "sub/a": ("I;16", 257)}
+    for name, (mode, scale) in modes.items():
+        expected = refine_labels(refiner, images / f"{name}.jpg", coarse.astype(np.uint16) * scale, ignore=ignore)
+        with Image.open(output / f"{name}.png") as written:
+            assert written.mode == mode
+            np.testing.assert_array_equal(np.asarray(written), expected.labels)
+            assert mode != "P" or written.getpalette("RGB")[:30] == colours.ravel().tolist()
 
 
 def test_one_photo_has_one_label_map(data: tuple[Path, Path, Path]) -> None:

@@ -1,7 +1,6 @@
-"""Label maps: files keep what they are, and the joint decision leaves neither gaps nor overlaps."""
+"""Refined label maps: the joint decision leaves neither gaps nor overlaps."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from segrefiner.errors import InputError, MaskError
-from segrefiner.label_files import LabelMap, read_ids, read_labels, write_ids, write_labels
+from segrefiner.errors import InputError, SizeMismatchError
 from segrefiner.labels import refine_labels
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -20,13 +17,17 @@ PHOTO = np.zeros((12, 16, 3), np.uint8)
 
 
 class Stub:
-    """Gives every mask random probabilities, or those of a function of mask and number."""
+    """Gives every mask the probabilities that a function of it says, and remembers what it was asked."""
 
     def __init__(self, give: Any) -> None:
         self.give = give
+        self.masks: list[np.ndarray] = []
+        self.options: dict[str, Any] = {}
 
     def many(self, pairs: Any, **options: Any) -> Iterator[Any]:
+        self.options = options
         for _, mask in pairs:
+            self.masks.append(mask)
             probability = np.asarray(self.give(mask), np.float32)
             yield SimpleNamespace(probability=probability, mask=probability >= 0.5, report=None)
 
@@ -68,10 +69,71 @@ def test_two_labels_are_the_object_s_mask(seed: int) -> None:
     assert set(refined.reports) == {7}
 
 
-def test_where_nothing_is_sure_the_coarse_labels_stay() -> None:
-    coarse = random_map(3, 2)
-    refined = refine_labels(Stub(lambda mask: np.full(mask.shape, 0.5)), PHOTO, coarse)  # type: ignore[arg-type]
+@QUICK
+@given(st.integers(0, 999), st.integers(2, 6))
+def test_every_pixel_has_its_most_probable_label(seed: int, labels: int) -> None:
+    coarse = random_map(seed, labels)
+    stub = Stub(noise)
+    refined = refine_labels(stub, PHOTO, coarse, seed=5, max_shift=2.0)  # type: ignore[arg-type]
+    assert stub.options == {"seed": 5, "max_shift": 2.0} or len(np.unique(coarse)) == 1
+    border = np.concatenate([coarse[0], coarse[-1], coarse[1:-1, 0], coarse[1:-1, -1]])
+    others = sorted(refined.reports)
+    assert len(others) == len(stub.masks) == len(np.unique(coarse)) - 1
+    (rest,) = set(np.unique(coarse).tolist()) - set(others)
+    assert all(np.sum(border == rest) >= np.sum(border == other) - 4 for other in others)  # corners count twice
+    for value, mask in zip(others, stub.masks, strict=True):
+        np.testing.assert_array_equal(mask, coarse == value)
+    own = np.array([noise(mask) for mask in stub.masks]).reshape(len(others), *coarse.shape)
+    every = np.concatenate([own, 1 - own.sum(axis=0, keepdims=True)])
+    np.testing.assert_array_equal(refined.labels, np.array([*others, rest])[every.argmax(axis=0)])
+
+
+@pytest.mark.parametrize(("labels", "equal"), [(2, 1 / 2), (3, 1 / 2), (4, 1 / 4), (3, 0.75), (4, 1.0)])
+def test_between_equals_the_coarse_label_stays(labels: int, equal: float) -> None:
+    """Two halves leave nothing for the background, a quarter each as much as they have, and more is too much."""
+    coarse = random_map(3, labels)
+    coarse[[0, -1]] = 0
+    refined = refine_labels(Stub(lambda mask: np.full(mask.shape, equal)), PHOTO, coarse)  # type: ignore[arg-type]
+    stays = (coarse != 0) | (1 - (labels - 1) * equal >= equal)
+    assert set(np.unique(coarse)) == set(range(labels))
+    np.testing.assert_array_equal(refined.labels[stays], coarse[stays])
+
+
+def test_a_perfect_refiner_changes_nothing() -> None:
+    coarse = random_map(1, 5, np.int16) - 2
+    refined = refine_labels(Stub(lambda mask: mask), PHOTO, coarse)  # type: ignore[arg-type]
     np.testing.assert_array_equal(refined.labels, coarse)
+    assert refined.changed == 0 and refined.vanished == () and refined.labels.dtype == np.int16
+
+
+@pytest.mark.parametrize("ignore", [(), (0,), (9,), (0, 9)])
+def test_one_label_alone_comes_back_and_is_not_the_same_array(ignore: tuple[int, ...]) -> None:
+    coarse = np.full((12, 16), 9, np.uint16)
+    if ignore:
+        coarse[:5] = 0
+    stub = Stub(noise)
+    refined = refine_labels(stub, PHOTO, coarse, ignore=ignore)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(refined.labels, coarse)
+    assert refined.labels is not coarse and refined.changed == 0 and refined.vanished == ()
+    assert not stub.masks and refined.reports == {}
+
+
+def test_ignored_pixels_are_no_part_of_any_mask() -> None:
+    coarse = random_map(5, 4)
+    coarse[4:8] = 255
+    stub = Stub(lambda mask: np.ones(mask.shape))
+    refined = refine_labels(stub, PHOTO, coarse, ignore=[255])  # type: ignore[arg-type]
+    assert not any(mask[4:8].any() for mask in stub.masks) and len(stub.masks) == 3
+    np.testing.assert_array_equal(refined.labels == 255, coarse == 255)
+    assert 255 not in refined.vanished and 255 not in refined.reports
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64])
+def test_labels_that_the_type_cannot_hold_are_ignored_nowhere(dtype: Any) -> None:
+    coarse = random_map(2, 3, dtype)
+    expected = refine_labels(Stub(noise), PHOTO, coarse).labels  # type: ignore[arg-type]
+    refined = refine_labels(Stub(noise), PHOTO, coarse, ignore=[-(2**70), 255 + 2**16, 2**70])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(refined.labels, expected)
 
 
 def test_a_label_that_loses_all_its_pixels_is_reported() -> None:
@@ -96,46 +158,17 @@ def test_values_of_labels_do_not_matter(seed: int) -> None:
         np.testing.assert_array_equal(names[one], other)
 
 
-def test_what_is_no_label_map_is_refused() -> None:
-    for labels in (np.zeros((12, 16)), np.zeros((2, 12, 16), int), np.zeros((5, 5), int)):
-        with pytest.raises(InputError):
-            refine_labels(Stub(noise), PHOTO, labels)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "labels",
+    [np.zeros((12, 16)), np.zeros((12, 16), bool), np.zeros((12, 16), complex), np.zeros((12, 16), object),
+     np.zeros((2, 12, 16), int), np.zeros(16, int), np.zeros((12, 16, 1), int)],
+)  # fmt: skip
+def test_what_is_no_label_map_is_refused(labels: Any) -> None:
+    with pytest.raises(InputError, match="integers"):
+        refine_labels(Stub(noise), PHOTO, labels)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_label_files_come_back(dtype: Any, tmp_path: Path) -> None:
-    labels = random_map(0, 5, dtype) * (dtype(50) if dtype == np.uint8 else dtype(9000))
-    write_labels(tmp_path / "labels.png", LabelMap(labels))
-    read = read_labels(tmp_path / "labels.png")
-    np.testing.assert_array_equal(read.labels, labels)
-    assert read.labels.dtype == dtype and read.palette is None
-
-
-def test_palettes_are_kept(tmp_path: Path) -> None:
-    labels = random_map(0, 5)
-    colours = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
-    picture = Image.fromarray(labels)
-    picture.putpalette(colours.tobytes(), "RGB")
-    picture.save(tmp_path / "given.png")
-    write_labels(tmp_path / "written.png", read_labels(tmp_path / "given.png"))
-    with Image.open(tmp_path / "given.png") as given, Image.open(tmp_path / "written.png") as written:
-        assert written.mode == "P"
-        np.testing.assert_array_equal(np.asarray(written), labels)
-        np.testing.assert_array_equal(np.asarray(written.convert("RGB")), np.asarray(given.convert("RGB")))
-
-
-def test_colours_are_no_labels_and_grey_is_no_id(tmp_path: Path) -> None:
-    Image.fromarray(PHOTO).save(tmp_path / "colour.png")
-    Image.fromarray(PHOTO[..., 0]).save(tmp_path / "grey.png")
-    with pytest.raises(MaskError, match="RGB"):
-        read_labels(tmp_path / "colour.png")
-    with pytest.raises(MaskError, match="mode L"):
-        read_ids(tmp_path / "grey.png")
-
-
-def test_ids_come_back(tmp_path: Path) -> None:
-    ids = np.array([[0, 1, 255], [256, 65_536, 256**3 - 1]], np.int32)
-    write_ids(tmp_path / "ids.png", ids)
-    np.testing.assert_array_equal(read_ids(tmp_path / "ids.png"), ids)
-    with Image.open(tmp_path / "ids.png") as picture:
-        assert picture.getpixel((0, 1)) == (0, 1, 0)
+def test_a_label_map_of_another_size_is_refused() -> None:
+    for shape in ((5, 5), (16, 12)):
+        with pytest.raises(SizeMismatchError):
+            refine_labels(Stub(noise), PHOTO, np.zeros(shape, int))  # type: ignore[arg-type]

@@ -234,23 +234,12 @@ class Manifest:
     """
 
     def __init__(self, path: Path) -> None:
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.rows, whole = _rows(path)
         try:
-            with open(path, "ab+") as stream:
-                stream.seek(0)
-                whole = 0
-                for line in stream:
-                    if not line.endswith(b"\n"):
-                        break
-                    row = json.loads(line)
-                    if missing := _FIELDS - row.keys():
-                        raise ValueError(f"a line lacks {', '.join(sorted(missing))}")
-                    self.rows[row["key"]] = row
-                    whole += len(line)
-                stream.truncate(whole)
             self._stream = open(path, "ab")  # noqa: SIM115 - open as long as the run lasts
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise OutputError(f"{path} cannot be used ({reason(error)}): delete it to start anew") from error
+            self._stream.truncate(whole)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
     def add(self, row: dict[str, Any]) -> None:
         """Writes one row to the disk. Raises `OutputError`."""
@@ -267,6 +256,26 @@ class Manifest:
         """No more rows."""
         with suppress(OSError):
             self._stream.close()
+
+
+def _rows(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The whole lines of a manifest, if it is there, by key, and their bytes. Raises `OutputError`."""
+    rows, whole = {}, 0
+    try:
+        with open(path, "rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                row = json.loads(line)
+                if missing := _FIELDS - row.keys():
+                    raise ValueError(f"a line lacks {', '.join(sorted(missing))}")
+                rows[row["key"]] = row
+                whole += len(line)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise OutputError(f"{path} cannot be used ({reason(error)}): delete it to start anew") from error
+    return rows, whole
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
@@ -322,12 +331,7 @@ def _locked(state: Path) -> Iterator[None]:
 
 def pending(job: Job, state: Path, config: str) -> list[Item]:
     """The items that a run would do now, without doing anything. Raises `OutputError`."""
-    path = state / "manifest.jsonl"
-    rows: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        manifest = Manifest(path)
-        manifest.close()
-        rows = manifest.rows
+    rows, _ = _rows(state / "manifest.jsonl")
     return [item for item in job.items if not is_done(item, rows.get(item.key), config, job.work.root)]
 
 

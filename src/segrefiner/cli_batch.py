@@ -76,7 +76,7 @@ def folder(
     from .folders import folder_job
 
     job = folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=_options(given))
-    _run(job, output / STATE_NAME, given)
+    _run(job, output, output / STATE_NAME, given)
 
 
 @click.command()
@@ -99,7 +99,7 @@ def semantic(
         raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
     values = [int(value) for value in ignore if value != "none"]
     job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=_options(given))
-    _run(job, output / STATE_NAME, given)
+    _run(job, output, output / STATE_NAME, given)
 
 
 @click.command()
@@ -115,7 +115,7 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, **g
     from .coco import coco_job
 
     job = coco_job(source, images, output, annotations=annotations, options=_options(given))
-    _run(job, output.with_name(output.name + STATE_NAME), given)
+    _run(job, output, output.with_name(output.name + STATE_NAME), given)
 
 
 @click.command()
@@ -130,10 +130,11 @@ def panoptic(source: Path, maps: Path, images: Path, output: Path, **given: Any)
     from .batch import STATE_NAME
     from .panoptic import panoptic_job
 
-    _run(panoptic_job(source, maps, images, output, options=_options(given)), output / STATE_NAME, given)
+    job = panoptic_job(source, maps, images, output, options=_options(given))
+    _run(job, output, output / STATE_NAME, given)
 
 
-def _run(job: "Job", state: Path, given: dict[str, Any]) -> None:
+def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
     from .batch import pending, run, settings_hash
 
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
@@ -173,7 +174,7 @@ def _run(job: "Job", state: Path, given: dict[str, Any]) -> None:
             should_stop=lambda: bool(signalled),
             progress=progress,
         )
-    _tell(summary, job, state)
+    _tell(summary, output, state)
     if signalled:
         sys.exit(128 + signalled[0])
     if summary.failed:
@@ -203,7 +204,7 @@ class _Opened:
 _open = _Opened
 
 
-def _tell(summary: "Summary", job: "Job", state: Path) -> None:
+def _tell(summary: "Summary", output: Path, state: Path) -> None:
     parts = [f"{summary.done} done"]
     if summary.redone:
         parts.append(f"{summary.redone} of them again")
@@ -213,7 +214,7 @@ def _tell(summary: "Summary", job: "Job", state: Path) -> None:
         parts.append(f"{summary.failed} failed ({state / 'failures.jsonl'})")
     if summary.notes:
         parts.append(f"{summary.notes} notes ({state / 'notes.jsonl'})")
-    text = f"{job.work.root}: {', '.join(parts)} of {summary.total}"
+    text = f"{output}: {', '.join(parts)} of {summary.total}"
     if summary.stopped:
         text += f"; {summary.stopped}: run the same command to go on"
     say(text)

@@ -77,8 +77,10 @@ def coco_job(
     Raises:
         InputError: A file is not as described.
     """
-    if target.resolve() == source.resolve():
-        raise InputError(f"the output {target} is the input: choose another name")
+    if target.resolve() in (source.resolve(), annotations and annotations.resolve()):
+        raise InputError(f"the output {target} is an input: choose another name")
+    if target.is_dir():
+        raise InputError(f"the output {target} is a folder: expected the name of a JSON file")
     if not images.is_dir():
         raise InputError(f"{images} is no folder")
     document = read_json(source)
@@ -90,7 +92,7 @@ def coco_job(
         raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
     if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
         raise InputError(f'{annotations or source}: expected "images", a list')
-    names, failures = _names(listed.get("images"))
+    entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
     by_image: dict[str, list[Json]] = {}
     for index, row in enumerate(rows):
         name = f"annotation {index}"
@@ -102,9 +104,11 @@ def coco_job(
     items = []
     for key, forms in by_image.items():
         try:
-            items.append(Item(key, (inside(images, _file_name(key, names)),), forms))
+            photo = inside(images, _digits(key) if entries is None else file_name(key, entries))
         except SegRefinerError as error:
             failures[f"image {key}"] = str(error)
+            continue
+        items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
 
     def finish(results: dict[str, Any]) -> None:
         for key in results:
@@ -113,37 +117,47 @@ def coco_job(
                 row.update({name: value for name, value in refined.items() if name == "segmentation" or name in row})
         write_json(target, document)
 
-    return Job(items, CocoWork(target.parent, options), finish, failures)
+    return Job(items, CocoWork(target.absolute().parent, options), finish, failures)
 
 
-def _names(listed: list[Any] | None) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """File names by image id, and entries that are of no use; no names where no images are listed."""
-    if listed is None:
-        return None, {}
-    names: dict[str, str] = {}
+def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
+    """Entries of "images" by image id, those of ids that are there once; and what is wrong with those of no use."""
+    entries: dict[str, Json] = {}
     failures: dict[str, str] = {}
     ids = Counter(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
     for index, entry in enumerate(listed):
-        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
             failures[f"images {index}"] = "expected an object with id and file_name"
-        elif ids[str(entry.get("id"))] == 1:
-            names[str(entry["id"])] = entry["file_name"]
-    return names, failures
+        elif ids[str(entry["id"])] == 1:
+            entries[str(entry["id"])] = entry
+    return entries, failures
 
 
-def _file_name(key: str, names: dict[str, str] | None) -> str:
-    if names is None:
-        if not key.isdecimal():
-            raise InputError("the image id is no number: give the annotations, which say how its file is called")
-        return f"{int(key):012d}.jpg"
-    if key not in names:
-        raise InputError('"images" has no entry of this id, or several')
-    return names[key]
+def file_name(key: str, entries: dict[str, Json]) -> str:
+    """What the photo of an image id is called. Raises `InputError` where that is not known."""
+    if key not in entries:
+        raise InputError(f'"images" has no entry of the id {key}, or several')
+    return str(entries[key]["file_name"])
+
+
+def _digits(key: str) -> str:
+    if not key.isdecimal():
+        raise InputError("the image id is no number: give the annotations, which say how its file is called")
+    return f"{key.zfill(12)}.jpg"
+
+
+def _size(entry: Json) -> list[int] | None:
+    """Height and width of a photo as its entry says, if it does."""
+    sides = [entry[name] for name in ("height", "width") if isinstance(entry.get(name), int) and entry[name] > 0]
+    return sides if len(sides) == 2 else None
 
 
 @dataclass(frozen=True)
 class CocoWork:
-    """The masks of one photo → their refined segmentations; an item's payload is the coarse ones, with their places."""
+    """The masks of one photo → their refined segmentations.
+
+    An item's payload is the coarse ones, with their places, and the size of the photo as the file says it.
+    """
 
     root: Path
     options: Options
@@ -155,9 +169,15 @@ class CocoWork:
         photo = read_image(contents[0])
         masks: list[tuple[Json, NDArray[np.bool_]]] = []
         failures = {}
-        for form in item.payload:
+        height, width = photo.shape[:2]
+        listed = item.payload["size"] or [height, width]
+        for form in item.payload["masks"]:
             try:
-                masks.append((form, read_mask(form["segmentation"], (photo.shape[0], photo.shape[1]))))
+                # Encodings know their size. Polygons would be drawn askew, into a photo that EXIF turns for example.
+                if listed != [height, width] and not isinstance(form["segmentation"], dict):
+                    given = f"{listed[1]}x{listed[0]}"
+                    raise MaskError(f"polygons of an image of {given}, but it is {width}x{height} (width x height)")
+                masks.append((form, read_mask(form["segmentation"], (height, width))))
             except MaskError as error:
                 failures[f"annotation {form['index']} of image {item.key}"] = str(error)
         return photo, masks, failures

@@ -91,9 +91,9 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
 def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:
     """Corners (y, x) of the blocks of `(H, W)` bool that have a pixel set in them or within `margin` of them."""
     height, width = plane.shape
-    pixels = plane.nonzero()
+    rows, columns = plane.nonzero(as_tuple=True)
+    blocks = torch.zeros(-(-height // side), -(-width // side), dtype=torch.bool, device=plane.device)
     # No margin is as long as a block, so that a pixel is near those at the corners of the square around it alone.
-    blocks = torch.cat([pixels + pixels.new_tensor(corner) for corner in product((-margin, margin), repeat=2)])
-    blocks = blocks.clamp(min=0).div(side, rounding_mode="floor") * side
-    inside = (blocks[:, 0] < height) & (blocks[:, 1] < width)
-    return [(int(y), int(x)) for y, x in torch.unique(blocks[inside], dim=0).tolist()]
+    for down, right in product((-margin, margin), repeat=2):
+        blocks[(rows + down).clamp(0, height - 1) // side, (columns + right).clamp(0, width - 1) // side] = True
+    return [(y * side, x * side) for y, x in blocks.nonzero().tolist()]

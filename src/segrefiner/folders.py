@@ -1,10 +1,13 @@
 """Jobs over folders: photos with masks of the same names, or with label maps."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import translate
+from glob import escape
 from pathlib import Path, PurePosixPath
 from re import compile as compile_pattern
+from re import split
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -79,31 +82,29 @@ def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = No
         return {image: by_stem.get(image.with_suffix(""), []) for image in images}
     result = {}
     every = {mask.as_posix(): mask for mask in masks}
+    names = sorted(every)
     for image in images:
+        parts = {"parent": image.parent.as_posix(), "stem": image.stem, "name": image.name}
         try:
-            wanted = pattern.format(parent=image.parent.as_posix(), stem=_plain(image.stem), name=_plain(image.name))
-        except (KeyError, IndexError, ValueError) as error:
+            wanted = pattern.replace("[", "[[]").format(**{word: escape(part) for word, part in parts.items()})
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise InputError(f"pattern {pattern!r}: expected {{parent}}, {{stem}} and {{name}} alone") from error
         wanted = str(PurePosixPath(wanted))
         matches = compile_pattern(translate(wanted)).match
-        exact = every.get(wanted.replace("[[]", "["))
-        result[image] = [exact] if exact else [mask for name, mask in every.items() if matches(name)]
+        # All masks for each photo would take hours for large folders.
+        start = split(r"[*?[]", wanted, maxsplit=1)[0]
+        near = names[bisect_left(names, start) : bisect_left(names, start + chr(0x10FFFF))]
+        result[image] = [every[name] for name in near if matches(name)]
     return result
 
 
-def _plain(name: str) -> str:
-    """A name in which no character matches any other."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _outputs(pairs: Iterable[tuple[Path, Path]], folder: Path, *, inputs: Sequence[Path]) -> dict[Path, str]:
-    """Where the refined masks go, by mask. Raises `InputError` for two in one place or in the inputs' folders."""
-    for given in inputs:
-        if folder.resolve() == given.resolve():
-            raise InputError(f"the output {folder} is a folder of inputs: choose another one")
+def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, str]:
+    """Where the refined masks go, by mask. Raises `InputError` for two in one place."""
     taken: dict[str, Path] = {}
     result = {}
     for image, mask in pairs:
+        if mask in result:
+            raise InputError(f"{mask} is the mask of {image} and of another photo: expected one; is the pattern right?")
         name = mask.with_suffix(".png").as_posix()
         if name.lower() in taken:
             raise InputError(
@@ -113,11 +114,28 @@ def _outputs(pairs: Iterable[tuple[Path, Path]], folder: Path, *, inputs: Sequen
     return result
 
 
+def _inputs(folder: Path, output: Path) -> list[Path]:
+    """Pictures below a folder, without what an earlier run wrote into a folder within."""
+    base = folder.resolve()
+    found = pictures_below(folder)
+    if base not in output.parents:
+        return found
+    return [path for path in found if output not in (base / path).parents]
+
+
 def _matched(
     images: Path, masks: Path, output: Path, pattern: str | None
 ) -> tuple[dict[Path, list[Path]], dict[Path, str], dict[str, str]]:
     """Masks of each photo that has any, where each goes, and the photos that have none."""
-    pairs = pair(pictures_below(images), pictures_below(masks), pattern)
+    place = output.resolve()
+    if place in (images.resolve(), masks.resolve()):
+        raise InputError(f"the output {output} is a folder of inputs: choose another one")
+    photos, coarse = (_inputs(folder, place) for folder in (images, masks))
+    pairs = pair(photos, coarse, pattern)
+    if images.resolve() == masks.resolve():
+        pairs = {image: [mask for mask in found if mask != image] for image, found in pairs.items()}
+        used = {mask for found in pairs.values() for mask in found}
+        pairs = {image: found for image, found in pairs.items() if found or image not in used}
     absent = {
         image.as_posix(): f"no mask in {masks}" + (f" for the pattern {pattern}" if pattern else "")
         for image, found in pairs.items()
@@ -127,7 +145,12 @@ def _matched(
         raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: is the pattern right?")
     pairs = {image: found for image, found in pairs.items() if found}
     flat = [(image, mask) for image, found in pairs.items() for mask in found]
-    return pairs, _outputs(flat, output, inputs=(images, masks)), absent
+    outputs = _outputs(flat)
+    inputs = {folder.resolve() / path for folder, paths in ((images, photos), (masks, coarse)) for path in paths}
+    for name in outputs.values():
+        if place / name in inputs:
+            raise InputError(f"{place / name} is an input and would be overwritten: choose another output")
+    return pairs, outputs, absent
 
 
 def folder_job(
@@ -282,9 +305,7 @@ class LabelWork:
         from .labels import refine_labels
 
         photo, label_map = loaded
-        largest = 255 if label_map.labels.dtype.itemsize == 1 else 65535
-        ignore = [value for value in self.ignore if value <= largest]
-        refined = refine_labels(refiner, photo, label_map.labels, ignore=ignore, **asdict(self.options))
+        refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))
         return LabelMap(refined.labels, label_map.palette), _without_labels(refined)
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import MaskError
+from .errors import MaskError, OutputError
 from .io import MAX_PIXELS
 from .output import write_png
 from .pictures import Encoded, Given, decode, describe
@@ -65,7 +65,12 @@ def read_labels(source: Encoded) -> LabelMap:
 
 def write_labels(path: str | PathLike[str], label_map: LabelMap) -> None:
     """Writes a label map as PNG, as it was stored; raises `OutputError` where that is impossible."""
-    write_png(path, label_map.labels, palette=label_map.palette)
+    palette = label_map.palette
+    if palette is not None:
+        # A PNG of few colours has few bits per pixel, which would cut off the labels that have none, mostly 255.
+        lacking = int(label_map.labels.max()) + 1 - len(palette)
+        palette = np.pad(palette, ((0, max(0, lacking)), (0, 0)))
+    write_png(path, label_map.labels, palette=palette)
 
 
 def read_ids(source: Encoded) -> NDArray[np.int32]:
@@ -82,5 +87,7 @@ def read_ids(source: Encoded) -> NDArray[np.int32]:
 
 
 def write_ids(path: str | PathLike[str], ids: NDArray[np.int32]) -> None:
-    """The inverse of `read_ids`. Raises `OutputError`."""
+    """The inverse of `read_ids`. Raises `OutputError`, also for ids that three bytes cannot hold."""
+    if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST_ID:
+        raise OutputError(f"ids from {ids.min()} to {ids.max()} cannot be colours: expected 0 to {LARGEST_ID}")
     write_png(path, np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8))

@@ -59,7 +59,9 @@ def refine_labels(
         raise MaskError(f"labels have shape {labels.shape} and type {labels.dtype}: expected (H, W) integers")
     photo = read_image(image)
     check_same_size(photo, labels, image_source=image)
-    ignored = np.isin(labels, np.array(list(ignore), labels.dtype)) if ignore else np.zeros(labels.shape, np.bool_)
+    # What the type cannot hold is no pixel's label.
+    held = np.iinfo(labels.dtype)
+    ignored = np.isin(labels, np.array([value for value in ignore if held.min <= value <= held.max], labels.dtype))
     present = np.unique(labels[~ignored]).tolist()
     # A label alone, or alone beside ignored pixels, has no contour that could move.
     if len(present) < 2:

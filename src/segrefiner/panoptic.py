@@ -3,6 +3,7 @@
 Every segment is refined, then one is decided for each pixel. Pixels of no segment and of crowds stay as they are.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Json, read_json, tight_box, write_json
+from .coco import Json, file_name, image_entries, read_json, tight_box, write_json
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
 from .io import check_same_size, read_image
@@ -48,17 +49,16 @@ def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, option
     document = read_json(source)
     if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
         raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
-    names = {str(e["id"]): e.get("file_name") for e in document["images"] if isinstance(e, dict) and "id" in e}
-    failures: dict[str, str] = {}
+    entries, failures = image_entries(document["images"])
     items, rows = [], {}
-    taken = Counter(row.get("file_name") for row in document["annotations"] if isinstance(row, dict))
+    taken = Counter(_place(row) for row in document["annotations"])
     for index, row in enumerate(document["annotations"]):
         try:
-            item = _item(row, names, maps, images, output)
-            if taken[row["file_name"]] > 1:
+            item = _item(row, entries, maps, images, output)
+            if taken[_place(row)] > 1:
                 raise InputError(f"{row['file_name']} belongs to several annotations: expected one")
-        except (SegRefinerError, KeyError, TypeError) as error:
-            failures[f"annotation {index}"] = f"{error}" if isinstance(error, SegRefinerError) else f"no {error}"
+        except SegRefinerError as error:
+            failures[f"annotation {index}"] = str(error)
             continue
         items.append(item)
         rows[item.key] = row
@@ -71,11 +71,17 @@ def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, option
     return Job(items, PanopticWork(output, options), finish, failures)
 
 
-def _item(row: Json, names: dict[str, Any], maps: Path, images: Path, output: Path) -> Item:
+def _place(row: Any) -> str:
+    """Where an annotation's map is, the same for all spellings of its name; an empty string for what has none."""
+    name = row.get("file_name") if isinstance(row, dict) else None
+    return os.path.normpath(name).lower() if isinstance(name, str) else ""
+
+
+def _item(row: Any, entries: dict[str, Json], maps: Path, images: Path, output: Path) -> Item:
+    if not isinstance(row, dict) or not {"image_id", "file_name", "segments_info"} <= row.keys():
+        raise InputError("expected an object with image_id, file_name and segments_info")
     name, segments = row["file_name"], row["segments_info"]
-    photo = names.get(str(row["image_id"]))
-    if not isinstance(photo, str):
-        raise InputError(f"its image {row['image_id']!r} is not listed, or has no file_name")
+    photo = file_name(str(row["image_id"]), entries)
     if not isinstance(name, str) or Path(name).suffix.lower() != ".png":
         raise InputError(f"file_name is {name!r}: expected the name of a PNG")
     if not isinstance(segments, list):
