@@ -36,17 +36,32 @@ def test_a_written_photo_reads_back(tmp_path: Path, photo: np.ndarray) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png")[..., 0], photo[..., 0])
 
 
+def test_sixteen_bits_and_alpha_come_back(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    probability = random.random((5, 6)).astype(np.float32)
+    probability[0, :2] = 0.5, np.nextafter(np.float32(0.5), np.float32(0))
+    write_png(tmp_path / "soft.png", probability, bits=16)
+    with Image.open(tmp_path / "soft.png") as picture:
+        assert picture.mode == "I;16"
+        values = np.asarray(picture)
+    np.testing.assert_allclose(values / 65535, probability, atol=0.6 / 65535)
+    assert values[0, 0] == 32768 > values[0, 1]
+    colours = random.integers(0, 256, (5, 6, 4)).astype(np.uint8)
+    write_png(tmp_path / "cut.png", colours)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "cut.png")), colours)
+
+
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((4, 4), np.int64),
         np.zeros((4, 4, 3)),
         np.zeros((0, 4), bool),
         np.full((4, 4), 1.5),
         np.full((4, 4), np.nan),
     ],
-    ids=["rgba", "int64", "float colour", "empty", "too large", "nan"],
+    ids=["five channels", "int64", "float colour", "empty", "too large", "nan"],
 )
 def test_arrays_that_make_no_png_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(OutputError, match=r"a\.png") as caught:
