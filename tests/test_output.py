@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from segrefiner.errors import OutputError
 from segrefiner.io import read_image, read_mask
