@@ -19,10 +19,10 @@ from tables import aligned
 
 from segrefiner import Refiner
 from segrefiner.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
-from segrefiner.data import find_photos
 from segrefiner.export import export_onnx
 from segrefiner.io import read_mask
 from segrefiner.metrics import iou, mba
+from segrefiner.sources import find_photos
 from segrefiner.weights import load, resolve
 
 

@@ -17,9 +17,9 @@ from PIL import Image
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.data import find_photos
 from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import iou, mba
+from segrefiner.sources import find_photos
 
 
 @click.command()

@@ -24,10 +24,10 @@ from rich.progress import track
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.data import find_photos
 from segrefiner.metrics import iou
 from segrefiner.pipeline import PipelineConfig, refine_masks
 from segrefiner.settle import CautionConfig, contour_distance
+from segrefiner.sources import find_photos
 
 UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=0.0, least_gain=-1.0))
 NEAR = 10

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from coarse_kinds import REAL, Mask, Photo, make
 
-from segrefiner.data import PhotoFiles
 from segrefiner.io import read_image, read_mask
+from segrefiner.sources import PhotoFiles
 
 
 @dataclass(frozen=True)

@@ -30,12 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tables import COARSE, Row, comma_separated, markdown, summarize
 
 from segrefiner import InputError, Refiner, SegRefinerError, weights
-from segrefiner.data import PhotoFiles, find_photos
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.output import atomic_write, check_output
 from segrefiner.refiner import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
+from segrefiner.sources import PhotoFiles, find_photos
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},

@@ -22,10 +22,10 @@ from rich.progress import track
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.data import find_photos
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import iou, mba
 from segrefiner.pipeline import PipelineConfig, Sampler, refine_masks
+from segrefiner.sources import find_photos
 
 STEPS = range(1, NUM_TIMESTEPS + 1)
 

@@ -7,18 +7,21 @@ inside and outside, and the narrow undecided contour, that random weights lack.
 """
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from segrefiner.data import PackedPhotos, ViewConfig, pack_folder
-from segrefiner.train import TrainConfig, Trainer, train
+from segrefiner.data import PackedPhotos, ViewConfig
+from segrefiner.feed import packed_feed
+from segrefiner.packs import pack_folder
+from segrefiner.recipes import Recipe
+from segrefiner.train import Watch, train
+from segrefiner.trainer import Trainer
 from segrefiner.unet import BASE
 from segrefiner.weights import save
 
-RECIPE = TrainConfig(
+RECIPE = Recipe(
     model=BASE,
     samples=100_000,
     large_share=0.0,
@@ -43,8 +46,9 @@ def main(data: Path, target: Path, minutes: float) -> None:
             packed = Path(folder) / "photos.pack"
             pack_folder(data, packed, size=RECIPE.pack_size)
             data = packed
-        trainer = Trainer(PackedPhotos(data, device), replace(RECIPE), device)
-        train(trainer, Path(folder), max_minutes=minutes, checkpoint_minutes=60, log_every=10, on_log=print)
+        trainer = Trainer(packed_feed(PackedPhotos(data, device), RECIPE), RECIPE, device)
+        watch = Watch(log=print)
+        train(trainer, Path(folder), max_minutes=minutes, checkpoint_minutes=60, log_every=10, watch=watch)
     save(trainer.result(), target, metadata={"trained_steps": str(trainer.step)})
     print(f"{target}: {trainer.step} steps")
 

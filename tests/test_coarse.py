@@ -16,7 +16,7 @@ from segrefiner.coarse import (
     shift,
     smooth_noise,
 )
-from segrefiner.data import signed_distance
+from segrefiner.distances import signed_distance
 
 SIZE = 48
 NO_REAL = torch.zeros(64, dtype=torch.bool)

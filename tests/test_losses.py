@@ -12,7 +12,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from segrefiner.losses import TEXTURE_WEIGHT, cross_entropy, sobel, texture_loss
-from segrefiner.train import TrainConfig, contour_weight
+from segrefiner.recipes import Recipe
+from segrefiner.trainer import contour_weight
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 EXPECTED = Path(__file__).parent / "data" / "parity" / "expected.json"
@@ -23,7 +24,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def whole_loss(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
-    return cross_entropy(logits, fine, weight) + TEXTURE_WEIGHT * texture_loss(logits, fine)
+    return (cross_entropy(logits, fine, weight) + TEXTURE_WEIGHT * texture_loss(logits, fine)).mean()
 
 
 def gradient(mask: np.ndarray) -> np.ndarray:
@@ -54,8 +55,8 @@ def test_the_terms_agree_with_their_formulas(seed: int, weighted: bool) -> None:
     texture = np.mean([np.abs(gradient(p) - gradient(f)).mean() for p, f in pairs])
     arguments = torch.from_numpy(logits), torch.from_numpy(fine).float()
     given_weight = torch.from_numpy(weight).float() if weighted else None
-    assert float(cross_entropy(*arguments, given_weight)) == pytest.approx(entropy, abs=1e-5)
-    assert float(texture_loss(*arguments)) == pytest.approx(texture, abs=1e-5)
+    assert float(cross_entropy(*arguments, given_weight).mean()) == pytest.approx(entropy, abs=1e-5)
+    assert float(texture_loss(*arguments).mean()) == pytest.approx(texture, abs=1e-5)
     assert float(whole_loss(*arguments, given_weight)) == pytest.approx(entropy + 5 * texture, abs=1e-4)
 
 
@@ -104,7 +105,7 @@ def test_extreme_logits_give_finite_losses_and_gradients() -> None:
 
 
 def test_the_contour_weighs_most() -> None:
-    config = TrainConfig(contour_weight=2.0, contour_width=4.0)
+    config = Recipe(contour_weight=2.0, contour_width=4.0)
     distance = torch.linspace(0, 64, 65)
     weight = contour_weight(distance, config)
     assert float(weight[0]) == 3 and float(weight[-1]) == pytest.approx(1)
@@ -112,4 +113,4 @@ def test_the_contour_weighs_most() -> None:
     assert torch.equal(weight, contour_weight(-distance, config))
     # At the given width the extra weight has fallen to 1/e.
     assert float(weight[4]) == pytest.approx(1 + 2 / np.e)
-    assert (contour_weight(distance, TrainConfig(contour_weight=0.0)) == 1).all()
+    assert (contour_weight(distance, Recipe(contour_weight=0.0)) == 1).all()

@@ -1,7 +1,10 @@
 """Laws of training: stopping and resuming changes nothing, the recipe is kept, and it learns."""
 
+import errno
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +15,20 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from discs import Discs
 from segrefiner.coarse import CoarseConfig
-from segrefiner.data import Batch, PackedPhotos, ViewConfig, pack_folder
-from segrefiner.errors import TrainingError
-from segrefiner.train import CHECKPOINT_NAME, LOG_NAME, RECIPES, TrainConfig, Trainer, draw_timesteps, train
+from segrefiner.data import Batch, PackedPhotos, ViewConfig
+from segrefiner.errors import OutputError, TrainingError
+from segrefiner.feed import _Order, packed_feed, streamed_feed
+from segrefiner.packs import pack_folder
+from segrefiner.recipes import LR, LinearDecay, Recipe
+from segrefiner.train import CHECKPOINT_NAME, FIRST_PATIENCE, LOG_NAME, CollapseGuard, Watch, train
+from segrefiner.trainer import Example, Trainer, draw_timesteps
 from segrefiner.unet import DenoisingUNet, UNetConfig
 from tiny import TINY_WITH_ATTENTION as TINY
 
 CPU = torch.device("cpu")
-RECIPE = TrainConfig(
+RECIPE = Recipe(
     model=TINY,
     samples=48,
     large_share=0.5,
@@ -51,9 +59,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> PackedPhotos:
     return PackedPhotos(folder / "pack", CPU)
 
 
-def trainer(photos: PackedPhotos, config: TrainConfig = RECIPE, steps: int = 0) -> Trainer:
+def trainer(photos: PackedPhotos, config: Recipe = RECIPE, steps: int = 0) -> Trainer:
     with torch.random.fork_rng():
-        made = Trainer(photos, config, CPU)
+        made = Trainer(packed_feed(photos, config), config, CPU)
     for _ in range(steps):
         made.train_step()
     return made
@@ -88,8 +96,9 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(photos: PackedPhotos, t
     torch.rand(7)  # what else draws from the global generator does not matter
     resumed.load(tmp_path / "checkpoint")
     assert resumed.step == before
-    losses = [resumed.train_step() for _ in range(after)]
-    assert all(math.isfinite(float(row["loss"])) for row in losses)
+    for _ in range(after):
+        resumed.train_step()
+    assert math.isfinite(resumed.tally.means()["loss"])
     assert same(state(resumed), state(whole))
 
 
@@ -104,7 +113,11 @@ def test_it_learns(photos: PackedPhotos) -> None:
         RECIPE, samples=4000, large_share=0.0, small_batch=8, lr=5e-3, warmup_steps=5, views=ViewConfig(colour=0.0)
     )
     run = trainer(photos, config)
-    losses = [float(run.train_step()["loss"]) for _ in range(60)]
+    losses = []
+    for _ in range(60):
+        run.train_step()
+        losses.append(run.tally.means()["loss"])
+        run.tally.clear()
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
 
 
@@ -123,7 +136,7 @@ def test_the_average_follows_the_weights(photos: PackedPhotos) -> None:
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
-    config = TrainConfig(samples=16_000, large_share=0.0, small_batch=16, lr=2.0, warmup_steps=100, decay_share=0.4)
+    config = Recipe(samples=16_000, large_share=0.0, small_batch=16, lr=2.0, warmup_steps=100, decay=LinearDecay(0.4))
     rates = [config.lr_at(step) for step in range(config.steps + 1)]
     assert config.steps == 1000
     np.testing.assert_allclose(rates[:100], 2 * np.arange(1, 101) / 100)
@@ -134,9 +147,9 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [RECIPE, TrainConfig(), TrainConfig(samples=1000, large_share=0.0), TrainConfig(samples=1000, large_share=1.0)],
+    [RECIPE, Recipe(), Recipe(samples=1000, large_share=0.0), Recipe(samples=1000, large_share=1.0)],
 )
-def test_small_patches_come_first_and_every_sample_is_counted(config: TrainConfig) -> None:
+def test_small_patches_come_first_and_every_sample_is_counted(config: Recipe) -> None:
     plan = [config.size_and_batch(step) for step in range(config.steps)]
     sizes = [size for size, _ in plan]
     assert sizes == sorted(sizes)
@@ -157,30 +170,24 @@ def test_large_batches_refine_what_the_network_made_of_some_masks(
         for parameter in made.net.parameters():
             parameter.zero_()  # the network's answer is 0 everywhere: all object
     given: list[Batch] = []
-    losses = Trainer._losses
+    learn = Trainer.learn
 
-    def spy(self: Trainer, batch: Batch, *others: object) -> object:
-        given.append(batch)
-        return losses(self, batch, *others)
+    def spy(self: Trainer, example: Example) -> None:
+        given.append(example.batch)
+        learn(self, example)
 
-    monkeypatch.setattr(Trainer, "_losses", spy)
+    monkeypatch.setattr(Trainer, "learn", spy)
     made.train_step()
     whole = (given[0].coarse == 1).flatten(1).all(dim=1)
     assert whole.tolist() == [i < replaced for i in range(3)]
 
 
-def test_the_recipes_are_runs_of_one_model_each_with_a_name() -> None:
-    assert list(RECIPES) == ["first", "second", "third"] and RECIPES["first"] == TrainConfig()
-    assert len({json.dumps(recipe.to_dict()) for recipe in RECIPES.values()}) == 3
-    assert len({recipe.model for recipe in RECIPES.values()}) == 1
-
-
 def test_every_photo_is_seen_once_per_epoch(photos: PackedPhotos) -> None:
     run = trainer(photos, replace(RECIPE, samples=200, small_batch=7))  # a batch holds more than an epoch
+    order = _Order(5, RECIPE.seed)
     seen: list[int] = []
-    for step in range(run.config.steps):
-        run.step = step
-        seen += run._indices(run.config.size_and_batch(step)[1]).tolist()
+    for step in range(run.recipe.steps):
+        seen += [order[n] for group in run.portion(step).groups for n in group]
     epochs = [seen[i : i + 5] for i in range(0, len(seen) - 4, 5)]
     assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > len(epochs) / 2
@@ -277,9 +284,9 @@ def test_no_time_leaves_a_checkpoint_that_goes_on(photos: PackedPhotos, tmp_path
 
 def test_the_log_is_json_and_says_what_happened(photos: PackedPhotos, tmp_path: Path) -> None:
     heard: list[dict[str, float]] = []
-    assert train(trainer(photos), tmp_path, log_every=4, on_log=heard.append)
+    assert train(trainer(photos), tmp_path, log_every=4, watch=Watch(log=heard.append))
     rows = [json.loads(line) for line in (tmp_path / LOG_NAME).read_text().splitlines()]
-    assert [row["step"] for row in rows] == [row["step"] for row in heard] == [4, 8, 12]
+    assert [row["step"] for row in rows] == [row["step"] for row in heard] == [4, 8, 12, 14]
     for row, said in zip(rows, heard, strict=True):
         assert {k: pytest.approx(v, abs=1e-5) for k, v in said.items()} == row
         assert row["loss"] == pytest.approx(row["bce"] + 5 * row["texture"], abs=1e-4)
@@ -315,7 +322,7 @@ def test_a_finished_run_gives_the_share_of_its_start_that_the_recipe_asks_for(
     before = trainer(photos, steps=2).ema
     made = trainer(photos, replace(RECIPE, samples=9, large_share=1.0, start_share=share))
     made.start_from(before)
-    for _ in range(made.config.steps):
+    for _ in range(made.recipe.steps):
         assert made.result() is made.ema
         made.train_step()
     for start, trained, given in zip(
@@ -329,7 +336,7 @@ def test_a_finished_run_gives_the_share_of_its_start_that_the_recipe_asks_for(
 
 def test_making_a_trainer_leaves_the_global_generator_alone(photos: PackedPhotos) -> None:
     before = torch.random.get_rng_state()
-    Trainer(photos, RECIPE, CPU)
+    trainer(photos)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -349,3 +356,157 @@ def test_what_is_on_disk_after_that_is_still_good(photos: PackedPhotos, tmp_path
     if (tmp_path / CHECKPOINT_NAME).exists():
         saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
         assert all(bool(v.isfinite().all()) for part in ("net", "ema") for v in saved[part].values())
+
+
+def test_a_network_that_answers_nothing_stops_the_run_and_spares_the_checkpoint(
+    photos: PackedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segrefiner.train.PATIENCE", 4)
+    run = trainer(photos, replace(RECIPE, samples=480, lr=5e-3, large_share=0.0))
+    assert not train(run, tmp_path, log_every=2, max_minutes=0)
+    good = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    healthy = trainer(photos, replace(RECIPE, samples=480, lr=5e-3, large_share=0.0))
+    learn = Trainer.learn
+
+    def collapse(self: Trainer, example: Example) -> None:
+        if self.step >= 20:
+            with torch.no_grad():
+                for parameter in self.net.parameters():
+                    parameter.zero_()
+        learn(self, example)
+
+    monkeypatch.setattr(Trainer, "learn", collapse)
+    with pytest.raises(TrainingError, match=r"collapsed: since step 2\d.*checkpoint\.pt.*lower lr"):
+        train(healthy, tmp_path, log_every=2, checkpoint_minutes=0.0)
+    saved = torch.load(tmp_path / CHECKPOINT_NAME, weights_only=True)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() != good
+    assert 0 < saved["step"] <= 22 and all(v.abs().sum() > 0 for n, v in saved["ema"].items() if "weight" in n)
+
+
+def test_only_a_network_that_stays_degenerate_has_collapsed() -> None:
+    guard = CollapseGuard()
+    assert not any(guard.look(step, 1.0) for step in range(0, FIRST_PATIENCE, 50))  # an untrained one has time
+    assert guard.look(FIRST_PATIENCE, 1.0)
+    guard = CollapseGuard()
+    assert not guard.look(50, 0.3) and guard.healthy
+    assert not guard.look(100, 1.0) and not guard.healthy
+    assert not guard.look(150, 0.5) and guard.healthy
+    assert [guard.look(step, 0.99) for step in (200, 300, 400)] == [False, False, True]
+
+
+def test_small_parts_of_a_batch_give_the_same_result(photos: PackedPhotos) -> None:
+    recipe = replace(RECIPE, precision="fp32")
+    whole = trainer(photos, recipe, steps=8)
+    parts = Trainer(packed_feed(photos, recipe), recipe, CPU, micro_batch=1)
+    for _ in range(8):
+        parts.train_step()
+    for name, value in whole.net.state_dict().items():
+        torch.testing.assert_close(parts.net.state_dict()[name], value, rtol=0, atol=2e-5)
+    assert parts.tally.means() == pytest.approx(whole.tally.means(), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_every_precision_trains_and_resumes(photos: PackedPhotos, tmp_path: Path, precision: str) -> None:
+    recipe = replace(RECIPE, precision=precision)
+    whole = trainer(photos, recipe, steps=5)
+    assert whole.tally.means()["loss"] > 0
+    trainer(photos, recipe, steps=3).save(tmp_path / "checkpoint")
+    resumed = trainer(photos, recipe)
+    resumed.load(tmp_path / "checkpoint")
+    for _ in range(2):
+        resumed.train_step()
+    assert same(state(resumed), state(whole))
+
+
+def test_means_by_timestep_are_those_of_the_samples(photos: PackedPhotos) -> None:
+    run = trainer(photos, replace(RECIPE, coarse_timestep_share=0.5), steps=RECIPE.steps)
+    means = run.tally.means()
+    by_time = [means[f"loss_t{t}"] for t in range(6)]
+    assert min(by_time) <= means["loss"] <= max(by_time) and 0 <= means["degenerate"] <= 1
+
+
+def test_memory_that_runs_out_names_a_batch_that_fits(photos: PackedPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = Trainer.learn
+
+    def short_of_memory(self: Trainer, example: Example) -> None:
+        if min(self.micro_batch or 99, len(example)) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        learn(self, example)
+
+    monkeypatch.setattr(Trainer, "learn", short_of_memory)
+    with pytest.raises(TrainingError, match="--micro-batch 1 fits"):
+        trainer(photos, steps=1)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    photos: PackedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(trainer(photos), tmp_path, max_minutes=0)
+    good = (tmp_path / CHECKPOINT_NAME).read_bytes()
+
+    def full(state: object, file: object) -> None:
+        file.write(b"some of it")  # type: ignore[attr-defined]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="No space left"):
+        train(trainer(photos), tmp_path)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == good
+    assert not [path for path in tmp_path.iterdir() if path.stat().st_size < 20 and path.suffix != ".jsonl"]
+
+
+def test_validations_come_at_the_start_as_asked_for_and_at_the_end(photos: PackedPhotos, tmp_path: Path) -> None:
+    scores = iter([0.5, 0.9, 0.7, 0.8])
+
+    def validate(net: DenoisingUNet) -> list[dict[str, object]]:
+        score = next(scores)
+        return [{"pipeline": "default", "iou_after": score, "mba_after": score}, {"pipeline": "published"}]
+
+    best: list[int] = []
+    seen: list[int] = []
+    pictures: list[int] = []
+    recipe = replace(RECIPE, validate_every=5)
+    done = train(
+        trainer(photos, recipe),
+        tmp_path,
+        validate=validate,
+        keep_best=lambda net, step: best.append(step),
+        watch=Watch(
+            validation=lambda row: seen.append(row["step"]), picture=lambda step, picture: pictures.append(step)
+        ),
+    )
+    assert done and seen == [0, 0, 5, 5, 10, 10, 14, 14] and best == [0, 5] and pictures == [0, 5, 10, 14]
+    rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["pipeline"]) for row in rows][:3] == [(0, "default"), (0, "published"), (5, "default")]
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["0.png", "10.png", "14.png", "5.png"]
+    # A finished run is not validated again.
+    assert train(trainer(photos, recipe), tmp_path, validate=validate)
+
+
+def test_too_many_unreadable_photos_stop_the_run_and_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segrefiner.train.FEWEST_FAILURES", 5)
+    recipe = replace(LR, model=TINY, large_size=16, large_batch=4, samples=200)
+    source = Discs(5, broken=frozenset({2}))
+    few = Trainer(streamed_feed(source, replace(recipe, samples=20), CPU, workers=0), replace(recipe, samples=20), CPU)
+    assert train(few, tmp_path / "few", log_every=1)  # four of twenty
+    many = Trainer(streamed_feed(source, recipe, CPU, workers=0), recipe, CPU)
+    with pytest.raises(TrainingError, match=r"\d photos could not be read.*disc 2 is broken.*failures\.jsonl"):
+        train(many, tmp_path / "many", log_every=1)
+    rows = [json.loads(line) for line in (tmp_path / "many" / "failures.jsonl").read_text().splitlines()]
+    assert 6 <= len(rows) <= 8 and {row["name"] for row in rows} == {"discs[2]"}
+
+
+def test_a_request_to_stop_ends_the_step_and_keeps_it(photos: PackedPhotos, tmp_path: Path) -> None:
+    stopped = trainer(photos)
+
+    def ask(row: dict[str, float]) -> None:
+        if row["step"] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not train(stopped, tmp_path, log_every=1, watch=Watch(log=ask))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    again = trainer(photos)
+    again.load(tmp_path / CHECKPOINT_NAME)
+    assert again.step == 4 and train(trainer(photos), tmp_path)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,9 @@ import click
 
 from . import __version__
 from .cli_batch import coco, folder, panoptic, semantic
+from .cli_data import data
 from .cli_evaluate import evaluate, report
+from .cli_train import train
 from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def main() -> None:
     """Refine coarse segmentation masks."""
 
 
-for _command in (folder, coco, semantic, panoptic, evaluate, report):
+for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train):
     main.add_command(_command)
 
 
@@ -183,93 +184,6 @@ def onnx_file(target: Path, model: str | None, dtype: str) -> None:
     notes = {STEPS_KEY: str(best_steps(source)), "exported_from_sha256": checksum(source)}
     export_onnx(load(source), target, dtype=dtype, metadata=notes)
     click.echo(f"{target}: {dtype}, {target.stat().st_size / 1e6:.1f} MB")
-
-
-@main.group()
-def data() -> None:
-    """Prepare training data."""
-
-
-@data.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
-@errors_in_one_line
-def pack(folder: Path, target: Path, size: int) -> None:
-    """Pack the photos of FOLDER (images/, masks/, coarse*/) into one small file for `train`."""
-    from .data import pack_folder
-    from .output import check_output
-
-    check_output(target, suffix=None)
-    count = pack_folder(folder, target, size=size, progress=item_bar("packing"))
-    click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
-
-
-@main.command()
-@click.argument("photos", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
-              help="Folder for checkpoint, log and weights; a checkpoint in it is continued.")  # fmt: skip
-@click.option("--from", "weights_before", metavar="MODEL",
-              help="Start from these weights, a name, file, folder or Hub id: a second run.")  # fmt: skip
-@click.option("--recipe", "run", type=click.Choice(["first", "second", "third"]),
-              help="One of the runs that made the bundled model.  [default: first, or second with --from]")  # fmt: skip
-@click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
-@click.option("--large-share", type=click.FloatRange(0, 1), help="Share of them, the last, at the large patch size.")
-@click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of every draw.")
-@click.option("--max-minutes", type=float, default=float("inf"), help="Stop with a checkpoint after this time.")
-@_device_option
-@errors_in_one_line
-def train(
-    photos: Path,
-    output: Path,
-    weights_before: str | None,
-    run: str | None,
-    max_minutes: float,
-    device: str,
-    **recipe: float | None,
-) -> None:
-    """Train the compact model on PHOTOS, a data folder or a file made by `data pack`."""
-    from rich.console import Console
-
-    from . import train as training
-    from .backends import choose_device
-    from .data import PackedPhotos, pack_folder
-    from .weights import STEPS_KEY, checksum, load, resolve, save
-
-    target = choose_device(device)
-    base = training.RECIPES[run or ("second" if weights_before else "first")]
-    config = replace(base, **{k: v for k, v in recipe.items() if v is not None})  # type: ignore[arg-type]
-    metadata = {"recipe": json.dumps(config.to_dict()), STEPS_KEY: str(training.BEST_STEPS)}
-    network = None
-    if weights_before:
-        before = resolve(weights_before)
-        network = load(before)
-        metadata["started_from_sha256"] = checksum(before)
-    output.mkdir(parents=True, exist_ok=True)
-    if photos.is_dir():
-        packed = output / "photos.pack"
-        if not packed.exists():
-            pack_folder(photos, packed, size=config.pack_size, progress=item_bar("packing"))
-        photos = packed
-    console = Console()
-    for entry in fields(config):
-        console.print(f"{entry.name} = {getattr(config, entry.name)}", style="dim", highlight=False)
-    trainer = training.Trainer(PackedPhotos(photos, target), config, target)
-    if network:
-        trainer.start_from(network)
-    line = (
-        "step {step:.0f}/{steps}  loss {loss:.4f}  lr {lr:.2e}  {samples_per_second:.1f} samples/s  {minutes:.1f} min"
-    )
-
-    def show(row: dict[str, float]) -> None:
-        console.print(line.format(steps=config.steps, **row), highlight=False)
-
-    finished = training.train(trainer, output, max_minutes=max_minutes, on_log=show)
-    weights = output / "model.safetensors"
-    save(trainer.result(), weights, metadata={**metadata, "trained_steps": str(trainer.step)})
-    state = "finished" if finished else "stopped; run the same command again to continue"
-    click.echo(f"{weights}: {state} at step {trainer.step} of {config.steps}")
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class CoarseConfig:
     exact_blobs: float = 0.0
     max_shift: float = 0.16
     min_iou: float = 0.4
+    published: float = 0.0
 
 
 def smooth_noise(batch: int, size: int, cells: int, generator: Generator) -> Tensor:

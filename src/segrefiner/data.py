@@ -1,14 +1,12 @@
-"""Training photos: a folder packed into one small file, and batches of crops cut from it on the training device.
+"""Training photos in memory, and batches of crops cut from them on the training device.
 
-A data folder has `images/NAME.jpg`, `masks/NAME.png` (the truth) and, where there is one, `coarse*/NAME.png`, a real
-coarse mask. `pack_folder` writes it as one safetensors file of uint8 arrays: the encoded pictures, one after another.
-`PackedPhotos` decodes it once, keeps every photo as uint8 on the device and cuts batches by tensor operations alone.
+A pack is decoded once, every photo stays as uint8 on the device, and crops are cut by tensor operations alone.
 """
 
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,158 +16,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-from scipy.ndimage import distance_transform_edt
 from torch import Generator, Tensor
 
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
+from .distances import decode_distance, distance_reach
 from .errors import InputError
-from .io import read_image, read_mask
-from .output import atomic_write
+from .packs import PACK_FORMAT, PARTS
 from .unet import IMAGE_MEAN
 
-PACK_FORMAT = "segrefiner-pack-1"
-PACK_SIZE = 384
-DISTANCE_RANGE = 64.0
 LEVELS = 3
-_PHOTO_QUALITY = 80
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-_PARTS = ("photo", "truth", "truth_distance", "real", "real_distance")
-
-
-def signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Distance `(H, W)` float32 in pixels of every pixel centre to the mask's contour, positive inside.
-
-    Without a contour it is infinite: positive for a full mask, negative for an empty one.
-    """
-    if mask.all() or not mask.any():
-        return np.full(mask.shape, math.inf if mask.any() else -math.inf, np.float32)
-    inside = distance_transform_edt(mask) - 0.5
-    outside = distance_transform_edt(~mask) - 0.5
-    return np.where(mask, inside, -outside).astype(np.float32)
-
-
-def encode_distance(distance: NDArray[np.float32], reach: float = DISTANCE_RANGE) -> NDArray[np.uint8]:
-    """Signed distance → uint8, companded by a square root so that it is finest at the contour; saturates at ±reach."""
-    companded = np.sign(distance) * np.sqrt(np.minimum(np.abs(distance), reach) / reach)
-    return np.clip(np.round(128 + 127 * companded), 1, 255).astype(np.uint8)
-
-
-def decode_distance(encoded: Tensor, reach: float = DISTANCE_RANGE) -> Tensor:
-    """The inverse of `encode_distance` for a float tensor of any shape."""
-    companded = (encoded - 128) / 127
-    return reach * companded * companded.abs()
-
-
-def distance_reach(size: int) -> float:
-    """Where the distances of photos of this long side saturate, in pixels."""
-    return max(DISTANCE_RANGE, size / 6)
-
-
-@dataclass(frozen=True)
-class PhotoFiles:
-    """The files of one photo; `coarse` is `None` where there is no real coarse mask."""
-
-    name: str
-    image: Path
-    mask: Path
-    coarse: Path | None
-
-
-def find_photos(folder: Path) -> list[PhotoFiles]:
-    """The photos of a data folder, sorted by name. Raises `InputError` for another layout or a missing mask."""
-    images, masks = folder / "images", folder / "masks"
-    for part in (images, masks):
-        if not part.is_dir():
-            raise InputError(f"{folder} has no folder {part.name}/: expected images/, masks/ and optionally coarse*/")
-    coarse_folders = sorted(p for p in folder.glob("coarse*") if p.is_dir())
-    photos, missing = [], []
-    for image in sorted(p for p in images.iterdir() if p.suffix.lower() in _SUFFIXES):
-        mask = masks / f"{image.stem}.png"
-        if not mask.is_file():
-            missing.append(image.name)
-        coarse = next((p for f in coarse_folders if (p := f / f"{image.stem}.png").is_file()), None)
-        photos.append(PhotoFiles(image.stem, image, mask, coarse))
-    if missing:
-        raise InputError(f"{masks} lacks the masks of {len(missing)} photos: {', '.join(missing[:10])}")
-    if not photos:
-        raise InputError(f"{images} holds no photo: expected files that end in {', '.join(_SUFFIXES)}")
-    return photos
-
-
-def _encoded(picture: Image.Image, **options: object) -> NDArray[np.uint8]:
-    buffer = io.BytesIO()
-    picture.save(buffer, **options)  # type: ignore[arg-type]
-    return np.frombuffer(buffer.getvalue(), np.uint8)
-
-
-def _encode_mask(mask: NDArray[np.bool_], reach: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    distance = Image.fromarray(encode_distance(signed_distance(mask), reach)).convert("RGB")
-    # Lossy distances are a seventh of the size; their sign comes from the lossless mask when they are decoded.
-    return _encoded(Image.fromarray(mask), format="PNG", optimize=True), _encoded(
-        distance, format="WEBP", quality=80, method=4
-    )
-
-
-def _shrunk(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(picture.resize(size, Image.Resampling.BOX)) >= 128
-
-
-def _pack_photo(photo: PhotoFiles, size: int) -> list[NDArray[np.uint8]]:
-    image = read_image(photo.image)
-    height, width = image.shape[:2]
-    scale = min(1.0, size / max(height, width))
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = Image.fromarray(image).resize(small, Image.Resampling.LANCZOS)
-    parts = [_encoded(picture, format="WEBP", quality=_PHOTO_QUALITY, method=4)]
-    for path in (photo.mask, photo.coarse):
-        if path is None:
-            parts += [np.empty(0, np.uint8)] * 2
-            continue
-        mask = read_mask(path)
-        if mask.shape != (height, width):
-            raise InputError(
-                f"{path} is {mask.shape[1]}x{mask.shape[0]} but its photo is {width}x{height}: expected the same size"
-            )
-        parts += _encode_mask(_shrunk(mask, small), distance_reach(size))
-    return parts
-
-
-def pack_folder(
-    folder: Path,
-    target: Path,
-    *,
-    size: int = PACK_SIZE,
-    progress: Callable[[Iterable[PhotoFiles]], Iterable[PhotoFiles]] = iter,
-) -> int:
-    """Writes a data folder as one pack.
-
-    Args:
-        folder: The data folder.
-        target: The file to write, replaced only when it is complete.
-        size: Photos are shrunk to this long side in pixels; smaller ones are kept as they are.
-        progress: Wraps the iteration, for a progress bar.
-
-    Returns:
-        The number of photos.
-
-    Raises:
-        InputError: Where the folder's layout or a file is not as expected.
-    """
-    photos = find_photos(folder)
-    columns: dict[str, list[NDArray[np.uint8]]] = {part: [] for part in _PARTS}
-    for photo in progress(photos):
-        for part, data in zip(_PARTS, _pack_photo(photo, size), strict=True):
-            columns[part].append(data)
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for part, blobs in columns.items():
-        arrays[part] = np.concatenate(blobs) if blobs else np.empty(0, np.uint8)
-        arrays[f"{part}_ends"] = np.cumsum([len(b) for b in blobs], dtype=np.int64)
-    metadata = {"format": PACK_FORMAT, "size": str(size), "names": json.dumps([p.name for p in photos])}
-    atomic_write(target, lambda file: file.write(save(arrays, metadata)))
-    return len(photos)
 
 
 def _decode(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -236,12 +92,14 @@ class Batch:
         fine: `(B, 1, S, S)` float in {0, 1}, the truth.
         coarse: `(B, 1, S, S)` float in {0, 1}.
         distance: `(B, 1, S, S)` float, signed distance to the truth's contour in crop pixels.
+        failures: Names of photos that could not be read for it, and why.
     """
 
     image: Tensor
     fine: Tensor
     coarse: Tensor
     distance: Tensor
+    failures: tuple[tuple[str, str], ...] = ()
 
 
 class PackedPhotos:
@@ -263,7 +121,7 @@ class PackedPhotos:
                 if metadata.get("format") != PACK_FORMAT:
                     raise InputError(f"{path} is no pack of photos: make one with `segrefiner data pack FOLDER {path}`")
                 self.names: list[str] = json.loads(metadata["names"])
-                columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in _PARTS]
+                columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in PARTS]
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
         self._reach = distance_reach(int(metadata["size"]))
@@ -285,6 +143,14 @@ class PackedPhotos:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def photo(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """A photo `(H, W, 3)` uint8 as it is in the pack, its truth `(H, W)` bool and its real coarse mask or None."""
+        height, width = self._sizes[index, 0].tolist()
+        start = int(self._starts[index, 0])
+        planes = self._pixels[start : start + height * width].view(height, width, 5).cpu().numpy()
+        coarse = planes[..., 4] > 128 if self.has_real[index] else None
+        return np.ascontiguousarray(planes[..., :3]), planes[..., 3] > 128, coarse
 
     def batch(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig) -> Batch:
         """Cuts, augments and perturbs one crop of each photo.

@@ -24,15 +24,25 @@ def sobel(mask: Tensor) -> Tensor:
 
 
 def texture_loss(logits: Tensor, fine: Tensor) -> Tensor:
-    """L1 distance of the gradient magnitudes of prediction and truth, mean over pixels, unweighted.
+    """L1 distance of the gradient magnitudes of prediction and truth, unweighted.
 
     Args:
         logits: `(B, 1, H, W)` float.
         fine: `(B, 1, H, W)` float in {0, 1}.
+
+    Returns:
+        `(B,)`, the mean over each sample's pixels.
     """
-    return F.l1_loss(sobel(logits.sigmoid()), sobel(fine))
+    return (sobel(logits.sigmoid()) - sobel(fine)).abs().mean(dim=(1, 2, 3))
 
 
 def cross_entropy(logits: Tensor, fine: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy, mean over pixels; `weight` `(B, 1, H, W)` multiplies each pixel's term."""
-    return F.binary_cross_entropy_with_logits(logits, fine, weight=weight)
+    """Binary cross-entropy `(B,)`, the mean over each sample's pixels.
+
+    Args:
+        logits: `(B, 1, H, W)` float.
+        fine: `(B, 1, H, W)` float in {0, 1}.
+        weight: `(B, 1, H, W)` that multiplies each pixel's term.
+    """
+    terms = F.binary_cross_entropy_with_logits(logits, fine, weight=weight, reduction="none")
+    return terms.mean(dim=(1, 2, 3))

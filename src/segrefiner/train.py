@@ -1,322 +1,96 @@
-"""Training: one loop for a laptop's CPU and for a GPU, that resumes exactly where it was stopped.
+"""The training loop: checkpoints, logs, validation, and stopping in time.
 
-Every draw of a step comes from a generator seeded with (seed, step), so a run that was stopped and resumed gives
-the same weights as one that was not. The learning rate warms up, stays constant, and decays linearly to zero over the
-last part of the run, so that the length of a run can still be chosen while it is under way.
+A run's folder holds `recipe.json`, `log.jsonl` (means over the steps since the row before), `validation.jsonl`,
+`failures.jsonl` (photos that could not be read), `pictures/STEP.png` (what the network sees and answers),
+`checkpoint.pt` (all that a run needs to go on) and `best.safetensors` (the weights that validated best).
 """
 
-import copy
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Generator, Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from .coarse import CoarseConfig
-from .data import PACK_SIZE, Batch, PackedPhotos, ViewConfig, shuffled
-from .diffusion import NUM_TIMESTEPS, forward_sample
 from .errors import TrainingError
-from .losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
-from .output import atomic_write
-from .unet import COMPACT, DenoisingUNet, UNetConfig, normalize
+from .grids import example_grid
+from .output import atomic_write, write_png
+from .trainer import Trainer
+from .unet import DenoisingUNet
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.jsonl"
-BEST_STEPS = 1
-"""Diffusion steps with which networks of these recipes refine best: a third or more of their samples are at T-1."""
+VALIDATION_NAME = "validation.jsonl"
+FAILURES_NAME = "failures.jsonl"
+RECIPE_NAME = "recipe.json"
+PICTURES_NAME = "pictures"
+
+DEGENERATE = 0.95
+"""Share of empty or full predictions from which on a network is taken for collapsed."""
+
+PATIENCE, FIRST_PATIENCE = 200, 2000
+"""Steps for which it may stay so: when it has been better before, and from the start of a run."""
+
+MOST_FAILURES, FEWEST_FAILURES = 0.05, 20
+"""Share of unreadable photos among those tried, and their number, from which on a run stops."""
+
+_GRID_ROWS = 6
+_CHECK_STEPS = 10
+"""Steps after which several processes ask each other whether to stop."""
+
+Row = dict[str, float]
+Validate = Callable[[DenoisingUNet], Sequence[Mapping[str, Any]]]
+"""Rows of a validation of a network: pipeline, iou_after, mba_after and what else is to be logged."""
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A recipe. The defaults are the bundled model's.
+class Watch:
+    """What is called as a run goes on, in the first process alone.
 
     Attributes:
-        model: Shape of the network.
-        samples: Crops to train on.
-        large_share: Share of the samples, the last ones, at the large patch size.
-        small_size: Patch size of the first samples, in pixels; about four times as many per second as large ones.
-        small_batch: Crops per step at the small size.
-        large_size: Patch size of the last samples.
-        large_batch: Crops per step at the large size.
-        lr: Peak learning rate of AdamW.
-        warmup_steps: Steps over which the learning rate rises from zero.
-        decay_share: Share of the steps, the last ones, over which it falls to zero.
-        weight_decay: Of AdamW.
-        clip_norm: Gradients are scaled down to this norm.
-        ema_decay: Of the moving average of the weights, which is what is saved in the end.
-        coarse_timestep_share: Share of samples at t = T-1, where the input is the coarse mask alone.
-        large_perfect: Replaces `coarse.perfect`, the share of perfect coarse masks, at the large patch size.
-        large_self_mixed: Share of each large batch whose mixed masks take their fine pixels from the network's own
-            prediction at T-1 instead of from the truth, as they do in inference.
-        large_self_coarse: Share of each large batch whose coarse masks are replaced by what the network makes of them,
-            since tiles refine what it made of the whole object.
-        contour_weight: Extra weight of the cross-entropy at the truth's contour.
-        contour_width: Of that extra weight, in pixels.
-        start_share: Share of the weights that a run started from in those that it gives when it is finished; the mean
-            of two runs is steadier than either (model soups, arXiv 2203.05482).
-        seed: Of every draw.
-        pack_size: Long side to which photos are shrunk, where a folder and not a pack is trained on.
-        views: How crops are drawn.
-        coarse: How coarse masks are made.
+        begin: With the step that the run begins or goes on at.
+        log: With each row of the log.
+        validation: With each row of a validation.
+        picture: With the step and an `(H, W, 3)` uint8 picture of what the network sees and answers.
     """
 
-    model: UNetConfig = COMPACT
-    samples: int = 92_032
-    large_share: float = 0.233
-    small_size: int = 128
-    small_batch: int = 16
-    large_size: int = 256
-    large_batch: int = 8
-    lr: float = 1e-3
-    warmup_steps: int = 300
-    decay_share: float = 0.325
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    coarse_timestep_share: float = 0.35
-    large_perfect: float = 0.15
-    large_self_mixed: float = 0.4
-    large_self_coarse: float = 0.0
-    contour_weight: float = 2.0
-    contour_width: float = 4.0
-    start_share: float = 0.0
-    seed: int = 0
-    pack_size: int = PACK_SIZE
-    views: ViewConfig = field(default_factory=ViewConfig)
-    coarse: CoarseConfig = field(default_factory=CoarseConfig)
+    begin: Callable[[int], None] = lambda step: None
+    log: Callable[[Row], None] = lambda row: None
+    validation: Callable[[Mapping[str, Any]], None] = lambda row: None
+    picture: Callable[[int, NDArray[np.uint8]], None] = lambda step, picture: None
 
-    @property
-    def small_steps(self) -> int:
-        """Steps at the small patch size."""
-        return round(self.samples * (1 - self.large_share) / self.small_batch)
 
-    @property
-    def steps(self) -> int:
-        """All steps."""
-        return self.small_steps + round(self.samples * self.large_share / self.large_batch)
+@dataclass
+class CollapseGuard:
+    """Notices when a network answers empty or full masks only, as it does where the learning rate was too high.
 
-    def size_and_batch(self, step: int) -> tuple[int, int]:
-        """Patch size and crops of a step."""
-        if step < self.small_steps:
-            return self.small_size, self.small_batch
-        return self.large_size, self.large_batch
+    Attributes:
+        alive: Whether it has ever answered otherwise.
+        since: The first step from which on it has not; None while it does.
+    """
 
-    def samples_before(self, step: int) -> int:
-        """Samples that the steps before this one have used."""
-        small = min(step, self.small_steps)
-        return small * self.small_batch + (step - small) * self.large_batch
+    alive: bool = False
+    since: int | None = None
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step."""
-        rise = (step + 1) / max(1, self.warmup_steps)
-        fall = (self.steps - step) / max(1.0, self.decay_share * self.steps)
-        return self.lr * min(1.0, rise, fall)
-
-    def same_until(self, step: int, other: "TrainConfig") -> bool:
-        """Whether the learning rates, patch sizes and batches of the steps before `step` are those of `other`."""
-        if min(self.small_steps, step) != min(other.small_steps, step):
+    def look(self, step: int, degenerate: float) -> bool:
+        """Takes the share of empty or full predictions of the last steps; True where the run should stop."""
+        if degenerate < DEGENERATE:
+            self.alive, self.since = True, None
             return False
-        return all(self.lr_at(s) == other.lr_at(s) for s in range(step))
+        self.since = step if self.since is None else self.since
+        return step - self.since >= (PATIENCE if self.alive else FIRST_PATIENCE)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {**asdict(self), "model": self.model.to_dict()}
-
-
-CONTINUATION = TrainConfig(
-    samples=35_200,
-    large_share=1.0,
-    lr=6e-4,
-    decay_share=0.6,
-    coarse_timestep_share=0.5,
-    pack_size=832,
-    views=ViewConfig(object_share=0.5, zoom=(0.5, 2.0)),
-    coarse=CoarseConfig(shifted=0.15),
-)
-"""The second run, from the weights of the first: large crops alone, at the scales of tiles of large photos."""
-
-CONTOURS = TrainConfig(
-    samples=91_200,
-    large_share=0.345,
-    small_batch=32,
-    lr=8e-4,
-    decay_share=0.6,
-    coarse_timestep_share=0.7,
-    large_perfect=0.12,
-    large_self_mixed=0.0,
-    large_self_coarse=0.25,
-    contour_weight=3.0,
-    contour_width=3.0,
-    start_share=0.5,
-    seed=2,
-    pack_size=832,
-    views=ViewConfig(object_share=0.35, zoom=(0.35, 2.0), tile_share=0.5, degraded=0.2, pasted=0.2, thin=0.05),
-    coarse=CoarseConfig(perfect=0.1, slight=0.3, shifted=0.12, blobs=0.2, exact_low_resolution=0.1, exact_blobs=0.1),
-)
-"""The third run, for the exact place of contours: crops at the scales of tiles, coarse masks that are exact in part."""
-
-RECIPES = {"first": TrainConfig(), "second": CONTINUATION, "third": CONTOURS}
-"""The bundled model's runs, each from the weights of the one before."""
-
-
-def contour_weight(distance: Tensor, config: TrainConfig) -> Tensor:
-    """Weight `(B, 1, S, S)` of each pixel's cross-entropy: 1 far from the truth's contour, more beside it."""
-    return 1 + config.contour_weight * torch.exp(-((distance / config.contour_width) ** 2))
-
-
-def draw_timesteps(batch: int, coarse_share: float, generator: Generator) -> Tensor:
-    """Timesteps `(batch,)` int64: T-1 for the given share, else uniform on 0 … T-1."""
-    draw = torch.rand(2, batch, generator=generator, device=generator.device)
-    uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
-    return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
-
-
-class Trainer:
-    """The state of a run: network, moving average, optimizer and step.
-
-    Args:
-        photos: What to train on.
-        config: The recipe.
-        device: Where to train; `photos` lives there too.
-    """
-
-    def __init__(self, photos: PackedPhotos, config: TrainConfig, device: torch.device) -> None:
-        self.photos, self.config, self.device = photos, config, device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            net = DenoisingUNet(config.model)
-        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.net)
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        self.step = 0
-        self._start: DenoisingUNet | None = None
-
-    def start_from(self, net: DenoisingUNet) -> None:
-        """Starts from the weights of a trained network. Raises `TrainingError` where its shape is another one."""
-        if net.config != self.config.model:
-            raise TrainingError(
-                f"the weights to start from are of {net.config}, the recipe's are of {self.config.model}"
-            )
-        self.net.load_state_dict(net.state_dict())
-        self.ema.load_state_dict(net.state_dict())
-        self._start = copy.deepcopy(self.ema)
-
-    def result(self) -> DenoisingUNet:
-        """The weights that the run gives: the moving average, and in a finished run `start_share` of its start's."""
-        if self._start is None or self.step < self.config.steps:
-            return self.ema
-        mixed = copy.deepcopy(self.ema)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(mixed.parameters()), list(self._start.parameters()), self.config.start_share)
-        return mixed
-
-    def train_step(self) -> dict[str, Tensor]:
-        """One step; the returned scalars stay on the device, so that a GPU is not waited for."""
-        config = self.config
-        generator = Generator(self.device).manual_seed(config.seed * 1_000_000_007 + self.step)
-        size, count = config.size_and_batch(self.step)
-        large = self.step >= config.small_steps
-        coarse = replace(config.coarse, perfect=config.large_perfect) if large else config.coarse
-        batch = self.photos.batch(self._indices(count), size, generator, config.views, coarse)
-        lr = config.lr_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if large and (self_coarse := round(config.large_self_coarse * count)):
-            own = self._own(batch, self_coarse)
-            batch = replace(batch, coarse=torch.cat([own, batch.coarse[self_coarse:]]))
-        entropy, texture = self._losses(batch, generator, round(config.large_self_mixed * count) if large else 0)
-        loss = entropy + TEXTURE_WEIGHT * texture
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.clip_norm)
-        self.optimizer.step()
-        self._update_average()
-        self.step += 1
-        return {
-            "loss": loss.detach(),
-            "bce": entropy.detach(),
-            "texture": texture.detach(),
-            "gradient_norm": norm,
-        }
-
-    def _indices(self, count: int) -> Tensor:
-        start = self.config.samples_before(self.step)
-        total = len(self.photos)
-        epochs = range(start // total, (start + count - 1) // total + 1)
-        order = torch.cat([shuffled(total, epoch, self.config.seed) for epoch in epochs])
-        first = start - epochs[0] * total
-        return order[first : first + count].to(self.device)
-
-    def _losses(self, batch: Batch, generator: Generator, self_mixed: int) -> tuple[Tensor, Tensor]:
-        timesteps = draw_timesteps(len(batch.fine), self.config.coarse_timestep_share, generator)
-        uniform = torch.rand(batch.fine.shape, generator=generator, device=self.device)
-        image = normalize(batch.image)
-        fine = batch.fine
-        if self_mixed:
-            fine = torch.cat([self._own(batch, self_mixed), fine[self_mixed:]])
-        logits = self._logits(image, forward_sample(fine, batch.coarse, timesteps, uniform), timesteps)
-        weight = contour_weight(batch.distance, self.config)
-        return cross_entropy(logits, batch.fine, weight), texture_loss(logits, batch.fine)
-
-    @torch.no_grad()
-    def _own(self, batch: Batch, count: int) -> Tensor:
-        """What the network makes of the first coarse masks of the batch at T-1, `(count, 1, S, S)` in {0, 1}."""
-        first = torch.full((count,), NUM_TIMESTEPS - 1, device=self.device)
-        logits = self._logits(normalize(batch.image[:count]), batch.coarse[:count], first)
-        return (logits >= 0).to(batch.coarse.dtype)
-
-    def _logits(self, image: Tensor, mixed: Tensor, timesteps: Tensor) -> Tensor:
-        x = torch.cat([image, mixed], dim=1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            return self.net(x, timesteps).float()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        average, current = list(self.ema.parameters()), list(self.net.parameters())
-        torch._foreach_lerp_(average, current, 1 - decay)
-
-    def save(self, path: Path) -> None:
-        """Writes the whole state, atomically."""
-        state = {
-            "step": self.step,
-            "config": json.dumps(self.config.to_dict()),
-            "net": self.net.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        atomic_write(path, lambda file: torch.save(state, file))
-
-    def load(self, path: Path) -> None:
-        """Continues from a checkpoint. Raises `TrainingError` where its recipe is another one."""
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            saved, step = json.loads(state["config"]), state["step"]
-        except Exception as error:
-            raise TrainingError(f"{path} cannot be read as a checkpoint ({error}): delete it to start anew") from error
-        self._check_recipe(saved, step, path)
-        self.net.load_state_dict(state["net"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = step
-
-    def _check_recipe(self, saved: dict[str, Any], steps_taken: int, path: Path) -> None:
-        mine = json.loads(json.dumps(self.config.to_dict()))
-        changed = [k.name for k in fields(self.config) if saved.get(k.name) != mine[k.name]]
-        length = {name: saved[name] for name in ("samples", "large_share", "decay_share") if name in saved}
-        # The length may change as long as the steps taken so far would have been the same.
-        if self.config.same_until(steps_taken, replace(self.config, **length)):
-            changed = [name for name in changed if name not in length]
-        if changed:
-            difference = "; ".join(f"{name}: {saved.get(name)} there, {mine[name]} asked for" for name in changed)
-            raise TrainingError(f"{path} was made by another recipe ({difference}): use its values or another folder")
+    @property
+    def healthy(self) -> bool:
+        """Whether the weights are worth a checkpoint."""
+        return self.since is None or not self.alive
 
 
 def train(
@@ -326,53 +100,215 @@ def train(
     max_minutes: float = math.inf,
     checkpoint_minutes: float = 3.0,
     log_every: int = 50,
-    on_log: Callable[[dict[str, float]], None] = lambda row: None,
+    validate: Validate | None = None,
+    keep_best: Callable[[DenoisingUNet, int], None] = lambda net, step: None,
+    watch: Watch = Watch(),
 ) -> bool:
     """Trains until the recipe's end or for so many minutes, resuming from the folder's checkpoint if there is one.
 
+    SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint.
+
     Args:
         trainer: The run.
-        folder: Where checkpoint and log go; created if need be.
+        folder: Where checkpoint and logs go; created if need be.
         max_minutes: Stop, with a checkpoint, after this time.
         checkpoint_minutes: Time between checkpoints.
         log_every: Steps between log rows.
-        on_log: Called with each row.
+        validate: Judges the moving average at the start, after every `validate_every` steps and at the end.
+        keep_best: Called with the network and the step whenever a validation is the best so far.
+        watch: Who wants to see it.
 
     Returns:
         True when the recipe's end is reached.
 
     Raises:
-        TrainingError: The loss is no longer a number; the checkpoint on disk is the last good one.
+        TrainingError: The loss is no longer a number, the network has collapsed, or too many photos cannot be read;
+            the checkpoint on disk is the last good one.
+        OutputError: Something cannot be written; the last checkpoint stays whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / CHECKPOINT_NAME
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-        _forget_later_rows(folder / LOG_NAME, trainer.step)
-    started = saved = logged = time.monotonic()
-    samples = trainer.config.samples_before(trainer.step)
-    while trainer.step < trainer.config.steps:
-        values = trainer.train_step()
-        now = time.monotonic()
-        if trainer.step % log_every == 0:
-            row = {"step": float(trainer.step)} | {name: value.item() for name, value in values.items()}
-            _check_finite(values, trainer.step, checkpoint)
-            seen = trainer.config.samples_before(trainer.step)
-            row |= {"samples": float(seen), "lr": trainer.config.lr_at(trainer.step - 1)}
-            row |= {"samples_per_second": (seen - samples) / (now - logged), "minutes": (now - started) / 60}
-            samples, logged = seen, now
-            with (folder / LOG_NAME).open("a") as log:
-                log.write(json.dumps({k: round(v, 6) for k, v in row.items()}) + "\n")
-            on_log(row)
-        if now - saved > 60 * checkpoint_minutes:
-            _check_finite(values, trainer.step, checkpoint)
-            trainer.save(checkpoint)
-            saved = now
-        if now - started > 60 * max_minutes or trainer.step >= trainer.config.steps:
-            _check_finite(values, trainer.step, checkpoint)
-            break
-    trainer.save(checkpoint)
-    return trainer.step >= trainer.config.steps
+    return _Run(trainer, folder, log_every, validate, keep_best, watch).go(max_minutes, checkpoint_minutes)
+
+
+@dataclass
+class _Run:
+    trainer: Trainer
+    folder: Path
+    log_every: int
+    validate: Validate | None
+    keep_best: Callable[[DenoisingUNet, int], None]
+    watch: Watch
+    guard: CollapseGuard = field(default_factory=CollapseGuard)
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.first = self.trainer.processes.rank == 0
+        self.checkpoint = self.folder / CHECKPOINT_NAME
+
+    def go(self, max_minutes: float, checkpoint_minutes: float) -> bool:
+        trainer, recipe = self.trainer, self.trainer.recipe
+        self._begin()
+        started = saved = self.logged = time.monotonic()
+        self.started, self.samples = started, recipe.samples_before(trainer.step)
+        if trainer.step == 0:
+            self._validate()
+        with _asked_to_stop() as asked:
+            while trainer.step < recipe.steps:
+                trainer.train_step()
+                now = time.monotonic()
+                if trainer.step % self.log_every == 0 or trainer.step == recipe.steps:
+                    self._log(now)
+                if now - saved > 60 * checkpoint_minutes:
+                    self._save()
+                    saved = now
+                if trainer.step % recipe.validate_every == 0 and trainer.step < recipe.steps:
+                    self._validate()
+                if self._stops(asked.is_set() or now - started > 60 * max_minutes):
+                    break
+        self._save()
+        if trainer.step >= recipe.steps:
+            self._validate()
+        trainer.processes.wait()
+        return trainer.step >= recipe.steps
+
+    def _begin(self) -> None:
+        if self.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.trainer.processes.wait()
+        if self.checkpoint.exists():
+            self.trainer.load(self.checkpoint)
+        if self.first:
+            for name in (LOG_NAME, VALIDATION_NAME):
+                _forget_later_rows(self.folder / name, self.trainer.step)
+            recipe = json.dumps(self.trainer.recipe.to_dict(), indent=1)
+            atomic_write(self.folder / RECIPE_NAME, lambda file: file.write(recipe.encode()))
+            self.watch.begin(self.trainer.step)
+        self.trainer.processes.wait()
+
+    def _stops(self, wanted: bool) -> bool:
+        """Whether to stop now; several processes agree on it now and then."""
+        processes = self.trainer.processes
+        if processes.world > 1 and self.trainer.step % _CHECK_STEPS:
+            return False
+        return processes.any(wanted, self.trainer.device)
+
+    def _log(self, now: float) -> None:
+        trainer, recipe = self.trainer, self.trainer.recipe
+        seen = recipe.samples_before(trainer.step)
+        row = {"step": float(trainer.step)} | trainer.tally.means(trainer.processes)
+        row |= {"samples": float(seen), "lr": recipe.lr_at(trainer.step - 1)}
+        row["samples_per_second"] = (seen - self.samples) / max(1e-9, now - self.logged)
+        row["minutes"] = (now - self.started) / 60
+        failures = trainer.tally.failures
+        self.samples, self.logged = seen, now
+        trainer.tally.clear()
+        self._check_finite(row)
+        if self.first:
+            self._append(LOG_NAME, {k: round(v, 6) for k, v in row.items()})
+            self.watch.log(row)
+        self._count_failures(failures, seen)
+        if self.guard.look(trainer.step, row["degenerate"]):
+            raise TrainingError(
+                f"the network collapsed: since step {self.guard.since} its masks are empty or full. "
+                f"{self._last_good()}; go on in another folder with a lower lr, with warmup_steps and clip_norm"
+            )
+
+    def _count_failures(self, failures: Sequence[tuple[str, str]], seen: int) -> None:
+        for name, reason in failures:
+            self._append(FAILURES_NAME, {"name": name, "reason": reason})
+        self.failures += len(failures)
+        if self.failures > max(FEWEST_FAILURES, MOST_FAILURES * seen / self.trainer.processes.world):
+            raise TrainingError(
+                f"{self.failures} photos could not be read, the last one: {failures[-1][1]}. "
+                f"All are in {self.folder / FAILURES_NAME}: mend or remove them"
+            )
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        # Unreadable photos are noted by every process: short lines are appended whole.
+        with (self.folder / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _save(self) -> None:
+        # Without waiting for the other processes, whose clocks differ.
+        self._check_finite(self.trainer.tally.means())
+        if self.first and self.guard.healthy:
+            self.trainer.save(self.checkpoint)
+
+    def _check_finite(self, row: Mapping[str, float]) -> None:
+        """Raises `TrainingError` before numbers that are none get into a checkpoint."""
+        # A scaled loss in float16 overflows now and then by design; those steps are left out.
+        names = ("loss",) if self.trainer.recipe.precision == "fp16" else ("loss", "gradient_norm")
+        for name in names:
+            if not math.isfinite(row[name]):
+                raise TrainingError(
+                    f"the {name.replace('_', ' ')} became {row[name]} at step {self.trainer.step}. "
+                    f"{self._last_good()}; go on with a lower lr, in another folder"
+                )
+
+    def _last_good(self) -> str:
+        if not self.checkpoint.exists():
+            return "There is no earlier checkpoint"
+        return f"The last good weights are in {self.checkpoint}"
+
+    def _validate(self) -> None:
+        trainer, began = self.trainer, time.monotonic()
+        done = {row["step"] for row in _rows(self.folder / VALIDATION_NAME)}
+        if self.first:
+            example = trainer.example()
+            b = example.batch
+            shown = [t[:_GRID_ROWS].cpu() for t in (b.image, b.coarse, example.mixed)]
+            answer = [t[:_GRID_ROWS].cpu() for t in (trainer.probability(example), b.fine, example.timesteps)]
+            picture = example_grid(*shown, *answer)
+            (self.folder / PICTURES_NAME).mkdir(exist_ok=True)
+            write_png(self.folder / PICTURES_NAME / f"{trainer.step}.png", picture)
+            self.watch.picture(trainer.step, picture)
+        if self.first and self.validate is not None and trainer.step not in done:
+            rows = [{"step": trainer.step, **row} for row in self.validate(trainer.result())]
+            best = max(_scores(self.folder / VALIDATION_NAME), default=-math.inf)
+            for row in rows:
+                self._append(VALIDATION_NAME, row)
+                self.watch.validation(row)
+            if rows and _score(rows[0]) > best:
+                self.keep_best(trainer.result(), trainer.step)
+        trainer.processes.wait()
+        self.logged += time.monotonic() - began  # the rate of samples is that of training alone
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    """What makes a validation the best one: the mean of IoU and mBA after refinement, by the first pipeline."""
+    return float(row["iou_after"] + row["mba_after"]) / 2
+
+
+def _scores(path: Path) -> list[float]:
+    """The scores so far, of the first pipeline that each step was validated with."""
+    first = {row["step"]: row for row in reversed(_rows(path))}
+    return [_score(row) for row in first.values()]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set, where this is the main thread; a second Ctrl-C interrupts as usual."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _forget_later_rows(log: Path, step: int) -> None:
@@ -382,11 +318,3 @@ def _forget_later_rows(log: Path, step: int) -> None:
     whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     rows = [line for line in whole if json.loads(line)["step"] <= step]
     atomic_write(log, lambda file: file.write("".join(rows).encode()))
-
-
-def _check_finite(values: dict[str, Tensor], step: int, checkpoint: Path) -> None:
-    """Raises `TrainingError` before numbers that are none get into a checkpoint."""
-    for name in ("loss", "gradient_norm"):
-        value = values[name].item()
-        if not math.isfinite(value):
-            raise TrainingError(f"the loss became {value} at step {step}: continue from {checkpoint} with a lower lr")

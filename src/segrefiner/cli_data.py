@@ -1,0 +1,110 @@
+"""The commands that prepare training data: `data pack`, `data shards` and `data check`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .terminal import errors_in_one_line, item_bar
+
+if TYPE_CHECKING:
+    from .sources import Source
+
+FAILED = 3
+"""Exit status when some photos could not be read."""
+
+_SHOWN = 20
+
+_coarse_option = click.option("--coarse", type=click.Path(path_type=Path), help="Folder of coarse masks, NAME.png.")
+
+
+@click.group()
+def data() -> None:
+    """Prepare training data.
+
+    DATA is a folder in the layout of DIS-5K, ThinObject-5K or HRSOD, a folder of your own (images/, masks/, coarse*/), a
+    folder of shards, or annotations of COCO or LVIS as FILE.json or FILE.json@IMAGES.
+    """
+
+
+def _report(failures: Sequence[tuple[int, str]]) -> None:
+    """Lists what could not be read, and ends with the status for that."""
+    for index, text in failures[:_SHOWN]:
+        click.echo(f"photo {index}: {text}", err=True)
+    if len(failures) > _SHOWN:
+        click.echo(f"… and {len(failures) - _SHOWN} more", err=True)
+    if failures:
+        sys.exit(FAILED)
+
+
+def _open(spec: str, coarse: Path | None) -> "Source":
+    from .sources import open_source
+
+    return open_source(spec, coarse)
+
+
+@data.command()
+@click.argument("source", metavar="DATA")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
+@_coarse_option
+@errors_in_one_line
+def pack(source: str, target: Path, size: int, coarse: Path | None) -> None:
+    """Pack the photos of DATA into one small file for `train`."""
+    from .output import check_output
+    from .packs import pack_source
+
+    check_output(target, suffix=None)
+    count, failures = pack_source(_open(source, coarse), target, size=size, progress=item_bar("packing"))
+    click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="DATA")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Photos in each.")
+@_coarse_option
+@errors_in_one_line
+def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> None:
+    """Write the photos of DATA as WebDataset shards into the folder TARGET, for object stores."""
+    from .shards import write_shards
+
+    count, failures = write_shards(_open(source, coarse), target, per_shard=per_shard, progress=item_bar("writing"))
+    click.echo(f"{target}: {count} photos in {-(-count // per_shard)} shards")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="DATA")
+@click.option("--all", "everything", is_flag=True, help="Read every photo, not only a hundred of them.")
+@_coarse_option
+@errors_in_one_line
+def check(source: str, everything: bool, coarse: Path | None) -> None:
+    """Read photos of DATA, say what there is, and what is wrong."""
+    import numpy as np
+
+    from .errors import InputError
+
+    opened = _open(source, coarse)
+    count = len(opened)
+    chosen = range(count) if everything else np.unique(np.linspace(0, count - 1, min(100, count)).astype(int)).tolist()
+    failures, sides, shares, with_coarse = [], [], [], 0
+    for index in item_bar("reading")(chosen):
+        try:
+            sample = opened.read(index)
+        except InputError as error:
+            failures.append((index, str(error)))
+            continue
+        sides.append(max(sample.mask.shape))
+        shares.append(float(sample.mask.mean()))
+        with_coarse += sample.coarse is not None
+    click.echo(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read")
+    if sides:
+        click.echo(
+            f"long sides {min(sides)} to {max(sides)} pixels, the masks {100 * np.median(shares):.1f} % of the photo "
+            f"(median), {with_coarse} with a coarse mask, {len(failures)} unreadable"
+        )
+    _report(failures)

@@ -1,0 +1,286 @@
+"""The command `train`."""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import InputError, TrainingError
+from .terminal import errors_in_one_line, item_bar
+
+if TYPE_CHECKING:
+    import torch
+
+    from .feed import Feed
+    from .processes import Processes
+    from .recipes import Recipe
+    from .train import Row, Watch
+    from .trainer import Trainer
+    from .unet import DenoisingUNet
+
+_NAMES = ("compact", "compact-second", "compact-third", "finetune", "lr", "hr")
+_STARTS = {
+    "hr": "those of a run of lr",
+    "compact-second": "those of compact",
+    "compact-third": "those of compact-second",
+}
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="Folder for checkpoint, logs and weights; a checkpoint in it is continued.")  # fmt: skip
+@click.option("--recipe", "name", type=click.Choice(_NAMES), help="[default: compact, or finetune with --from]")
+@click.option("--from", "before", metavar="MODEL", help="Start from these weights, a name, file, folder or Hub id.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE",
+              help="Replace a value of the recipe, such as lr=1e-4 or coarse.perfect=0.2.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
+@click.option("--lr", type=click.FloatRange(0), help="Peak learning rate.")
+@click.option("--seed", type=click.IntRange(0), help="Of every draw.")
+@click.option("--val", metavar="DATA", help="Photos to validate on.  [default: none]")
+@click.option("--val-photos", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--val-pipelines", type=click.Choice(["both", "default", "published"]), default="both",
+              show_default=True)  # fmt: skip
+@click.option("--micro-batch", type=click.IntRange(1), help="Crops at a time, at most, where memory is short.")
+@click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
+              help="Processes that read photos, where they are not packed into memory.")  # fmt: skip
+@click.option("--max-minutes", type=click.FloatRange(0), default=math.inf, help="Stop with a checkpoint after this.")
+@click.option("--checkpoint-minutes", type=click.FloatRange(0), default=3.0, show_default=True)
+@click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps.")
+@click.option("--tensorboard", is_flag=True, help="Write event files into the folder, too.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--dry-run", is_flag=True, help="Say what the run would take, by a short measurement.")
+@errors_in_one_line
+def train(
+    data: tuple[str, ...],
+    output: Path,
+    name: str | None,
+    before: str | None,
+    values: tuple[str, ...],
+    samples: int | None,
+    lr: float | None,
+    seed: int | None,
+    device: str,
+    **options: Any,
+) -> None:
+    """Train on DATA: data sets, or one file made by `data pack`.
+
+    Start it with torchrun to train on several GPUs or processes:
+    torchrun --nproc-per-node 8 -m segrefiner train DATA -o RUN --recipe lr
+    """
+    from .backends import choose_device
+    from .processes import launched
+    from .recipes import RECIPES, with_values
+    from .weights import load, resolve
+
+    name = name or ("finetune" if before else "compact")
+    if before is None and name in _STARTS:
+        raise InputError(f"the recipe {name} starts from trained weights, {_STARTS[name]}: name them with --from")
+    weights = resolve(before if name != "finetune" else before or "compact") if before or name == "finetune" else None
+    shortcuts = {"samples": samples, "lr": lr, "seed": seed}
+    recipe = replace(RECIPES[name], **{k: v for k, v in shortcuts.items() if v is not None})  # type: ignore[arg-type]
+    start = None if weights is None else load(weights)
+    if start is not None:
+        recipe = replace(recipe, model=start.config)
+    recipe = with_values(recipe, dict(_pair(value) for value in values))
+    with launched(choose_device(device)) as (processes, target):
+        feed, photos = _feed(data, recipe, output, target, processes, options["workers"])
+        from .trainer import Trainer
+
+        trainer = Trainer(feed, recipe, target, processes=processes, micro_batch=options["micro_batch"])
+        if start is not None:
+            trainer.start_from(start)
+        if options["dry_run"]:
+            _dry_run(trainer, feed, photos)
+        else:
+            _run(trainer, output, weights, name, options)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise InputError(f"--set {text!r} has no value: write NAME=VALUE, such as lr=1e-4")
+    return name.strip(), value.strip()
+
+
+def _feed(
+    data: tuple[str, ...], recipe: "Recipe", output: Path, device: "torch.device", processes: "Processes", workers: int
+) -> tuple["Feed", int]:
+    """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
+    from .data import PackedPhotos
+    from .feed import packed_feed, streamed_feed
+    from .packs import is_pack
+
+    packed = [Path(entry) for entry in data if is_pack(Path(entry))]
+    if packed and len(data) > 1:
+        raise InputError(f"{packed[0]} is a pack and cannot be mixed with other data: give one pack, or data sets")
+    if recipe.streamed:
+        if packed:
+            raise InputError(f"this recipe cuts its crops from files: give it a data set, not the pack {packed[0]}")
+        source = _source(data)
+        return streamed_feed(source, recipe, device, workers=workers), len(source)
+    pack = packed[0] if packed else output / "photos.pack"
+    if not pack.exists() and processes.rank == 0:
+        from .packs import pack_source
+
+        output.mkdir(parents=True, exist_ok=True)
+        pack_source(_source(data), pack, size=recipe.pack_size, progress=item_bar("packing"))
+    processes.wait()
+    photos = PackedPhotos(pack, device)
+    return packed_feed(photos, recipe), len(photos)
+
+
+def _source(data: tuple[str, ...]) -> Any:
+    from .sources import concatenate, open_source
+
+    sources = [open_source(entry) for entry in data]
+    return concatenate(sources)
+
+
+def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
+    from .dry_run import measure, summary
+
+    parameters = sum(p.numel() for p in trainer.net.parameters())
+    _say_recipe(trainer.recipe)
+    measured = list(measure(trainer, feed))
+    for line in summary(trainer.recipe, photos, parameters, measured, trainer.processes.world):
+        click.echo(line)
+
+
+def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
+    from . import train as training
+    from .training_report import write_training_report
+    from .weights import STEPS_KEY, checksum, save
+
+    recipe, first = trainer.recipe, trainer.processes.rank == 0
+    notes = {"recipe": json.dumps({"name": name, **recipe.to_dict()})}
+    if best_steps := _best_steps(recipe):
+        notes[STEPS_KEY] = str(best_steps)
+    if start is not None:
+        notes["started_from_sha256"] = checksum(start)
+
+    def keep(net: "DenoisingUNet", path: Path, step: int) -> None:
+        save(net, path, metadata={**notes, "trained_steps": str(step)})
+
+    weights = output / "model.safetensors"
+    with ExitStack() as stack:
+        watch = _watch(trainer, output, options["tensorboard"], stack) if first else training.Watch()
+        try:
+            finished = training.train(
+                trainer,
+                output,
+                max_minutes=options["max_minutes"],
+                checkpoint_minutes=options["checkpoint_minutes"],
+                log_every=options["log_every"],
+                validate=_validation(recipe, options) if first else None,
+                keep_best=lambda net, step: keep(net, output / "best.safetensors", step),
+                watch=watch,
+            )
+        except TrainingError:
+            if first and (output / training.CHECKPOINT_NAME).exists():
+                trainer.load(output / training.CHECKPOINT_NAME)
+                keep(trainer.result(), weights, trainer.step)
+            raise
+    if not first:
+        return
+    keep(trainer.result(), weights, trainer.step)
+    write_training_report(output, output / "report.html")
+    state = "finished" if finished else "stopped; run the same command again to continue"
+    click.echo(f"{weights}: {state} at step {trainer.step} of {recipe.steps}; {output / 'report.html'}")
+
+
+def _best_steps(recipe: "Recipe") -> int | None:
+    """Diffusion steps with which the weights refine best: one, where many samples are at T-1; all for the paper's."""
+    return 1 if recipe.coarse_timestep_share >= 0.3 else None
+
+
+def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["DenoisingUNet"], list[dict[str, Any]]] | None:
+    if options["val"] is None:
+        return None
+    from .data import PackedPhotos
+    from .diffusion import NUM_TIMESTEPS
+    from .packs import is_pack
+    from .validation import PackedSource, validate, validation_set
+
+    if is_pack(Path(options["val"])):
+        import torch
+
+        source: Any = PackedSource(PackedPhotos(Path(options["val"]), torch.device("cpu")))
+    else:
+        source = _source((options["val"],))
+    samples = validation_set(source, options["val_photos"])
+    # The one that the recipe is for comes first: it decides which weights are the best.
+    order = ("published", "default") if recipe.streamed else ("default", "published")
+    chosen = [p for p in order if options["val_pipelines"] in ("both", p)]
+    steps, instance = _best_steps(recipe) or NUM_TIMESTEPS, recipe.streamed and recipe.views.per_photo == 1
+    return lambda net: validate(net, samples, chosen, steps=steps, instance=instance)
+
+
+def _say_recipe(recipe: "Recipe") -> None:
+    from dataclasses import fields
+
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    for entry in fields(recipe):
+        console.print(f"{entry.name} = {getattr(recipe, entry.name)}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack) -> "Watch":
+    """The terminal's line, and TensorBoard where it is asked for."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from .board import Board
+    from .train import Watch
+
+    recipe = trainer.recipe
+    _say_recipe(recipe)
+    console = Console(stderr=True)
+    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    bar = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
+    task = bar.add_task("starting", total=recipe.steps)
+    boards: list[Board] = []
+
+    def begin(step: int) -> None:
+        bar.update(task, completed=step)
+        if tensorboard:
+            boards.append(Board(output / "tensorboard", steps_taken=step))
+            stack.callback(boards[0].close)
+
+    def log(row: "Row") -> None:
+        line = f"loss {row['loss']:.4f}  lr {row['lr']:.1e}  {row['samples_per_second']:.1f} samples/s"
+        bar.update(task, completed=row["step"], description=line)
+        if not console.is_terminal:
+            console.print(f"step {row['step']:.0f}/{recipe.steps}  {line}  {row['minutes']:.1f} min", highlight=False)
+        for board in boards:
+            board.row(row)
+
+    def validation(row: Any) -> None:
+        console.print(
+            f"step {row['step']}, {row['pipeline']} pipeline, {row['photos']} photos: "
+            f"IoU {100 * row['iou_before']:.2f} to {100 * row['iou_after']:.2f}, "
+            f"mBA {100 * row['mba_before']:.2f} to {100 * row['mba_after']:.2f}, {100 * row['harmed']:.1f} % harmed",
+            highlight=False,
+        )
+        for board in boards:
+            board.validation(row)
+
+    def picture(step: int, array: Any) -> None:
+        for board in boards:
+            board.picture(step, array)
+
+    return Watch(begin, log, validation, picture)

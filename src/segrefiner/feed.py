@@ -1,0 +1,202 @@
+"""Batches for training: cut from photos in memory on the training device, or from files by worker processes.
+
+Everything about a sample follows from the recipe's seed and the sample's number, counted over the whole run. So a run
+that was stopped goes on where it was, on any number of processes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .coarse import coarse_masks
+from .coarse_published import published_coarse
+from .crops import Crop, PublishedViews, mirrored, object_view, patch, resized
+from .data import Batch, PackedPhotos, ViewConfig, shuffled
+from .distances import signed_distance
+from .errors import InputError, TrainingError
+from .recipes import Portion, Recipe
+from .sources import Sample, Source
+
+Feed: TypeAlias = Callable[[Iterable[Portion]], Iterator[Batch]]
+"""Gives the batch of each portion, in order."""
+
+_NEIGHBOURS = 20
+"""Photos after one that cannot be read that are tried in its place."""
+
+
+def generator_of(recipe: Recipe, sample: int, device: torch.device, *, noise: bool = False) -> Generator:
+    """The source of the draws of a group that begins with a sample: of its crops, or of timesteps and mixed masks."""
+    return Generator(device).manual_seed(2 * (recipe.seed * 1_000_000_007 + sample) + noise)
+
+
+def packed_feed(photos: PackedPhotos, recipe: Recipe) -> Feed:
+    """Batches of photos in memory. Raises `InputError` where the recipe's crops are cut from files."""
+    views = recipe.views
+    if not isinstance(views, ViewConfig):
+        raise InputError("this recipe cuts its crops from files, not from a pack: give it a data set")
+    if views.pasted and recipe.group < 2:
+        raise InputError("views.pasted shows objects on other crops of their group: set group to 2 or more")
+    return partial(_packed, photos, recipe, views)
+
+
+def _packed(photos: PackedPhotos, recipe: Recipe, views: ViewConfig, portions: Iterable[Portion]) -> Iterator[Batch]:
+    order = _Order(len(photos), recipe.seed)
+    for portion in portions:
+        perfect = recipe.large_perfect if portion.large else recipe.coarse.perfect
+        coarse = replace(recipe.coarse, perfect=perfect)
+        parts = []
+        for group in portion.groups:
+            indices = torch.tensor([order[sample] for sample in group], device=photos.device)
+            generator = generator_of(recipe, group.start, photos.device)
+            parts.append(photos.batch(indices, portion.size, generator, views, coarse))
+        yield parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    columns = zip(*((p.image, p.fine, p.coarse, p.distance) for p in parts), strict=True)
+    return Batch(*(torch.cat(column) for column in columns))
+
+
+class _Order:
+    """Which photo each sample of a run shows: all of them once per epoch, in an order of its own."""
+
+    def __init__(self, photos: int, seed: int) -> None:
+        self._photos = photos
+        self._epoch = lru_cache(maxsize=2)(lambda epoch: shuffled(photos, epoch, seed).numpy())
+
+    def __getitem__(self, sample: int) -> int:
+        return int(self._epoch(sample // self._photos)[sample % self._photos])
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """A training crop of a worker process, or what was wrong with the photos tried for it."""
+
+    image: NDArray[np.uint8]
+    fine: NDArray[np.bool_]
+    coarse: NDArray[np.bool_]
+    distance: NDArray[np.float32]
+    failures: tuple[tuple[str, str], ...]
+
+
+class StreamedCrops(Dataset[_Arrays]):
+    """The crops of a recipe, by the samples' numbers.
+
+    Args:
+        source: The photos.
+        recipe: Whose crops are `PublishedViews`.
+
+    Raises:
+        InputError: The recipe's crops are another kind, or the source is empty.
+    """
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        if not isinstance(recipe.views, PublishedViews):
+            raise InputError("this recipe cuts its crops from a pack, not from files")
+        if not len(source):
+            raise InputError(f"{source.name} has no photos to train on")
+        self.source, self.recipe, self.views = source, recipe, recipe.views
+        self._order: _Order | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_order": None}
+
+    def __getitem__(self, key: tuple[int, int, bool]) -> _Arrays:
+        number, size, large = key
+        if self._order is None:
+            self._order = _Order(len(self.source), self.recipe.seed)
+        photo, view = divmod(number, self.views.per_photo)
+        sample, failures = self._read(self._order[photo])
+        random = np.random.default_rng((self.recipe.seed, photo))
+        crop = object_view(Crop(sample.image, sample.mask, sample.coarse), size, self.views.pad, random)
+        if view:
+            crop = patch(crop, size, random)
+        random = np.random.default_rng((self.recipe.seed, photo, view))
+        crop = resized(crop, size, antialias=self.views.antialias)
+        crop = mirrored(crop) if random.random() < self.views.flip else crop
+        weighted = self.recipe.contour_weight > 0
+        distance = signed_distance(crop.mask) if weighted else np.zeros(crop.mask.shape, np.float32)
+        perfect = random.random() < (self.recipe.large_perfect if large else self.recipe.coarse.perfect)
+        coarse = crop.mask if perfect else crop.coarse
+        if coarse is None:
+            coarse = self._coarse(crop, number, random)
+        arrays = (np.ascontiguousarray(a) for a in (crop.image, crop.mask, coarse, distance))
+        return _Arrays(*arrays, tuple(failures))
+
+    def _read(self, index: int) -> tuple[Sample, list[tuple[str, str]]]:
+        """A photo, or the next one that can be read, and what was wrong with those before it."""
+        failures: list[tuple[str, str]] = []
+        for step in range(min(_NEIGHBOURS, len(self.source))):
+            place = (index + step) % len(self.source)
+            try:
+                return self.source.read(place), failures
+            except InputError as error:
+                failures.append((f"{self.source.name}[{place}]", str(error)))
+        raise TrainingError(f"{len(failures)} photos in a row cannot be read, the last one: {failures[-1][1]}")
+
+    def _coarse(self, crop: Crop, number: int, random: np.random.Generator) -> NDArray[np.bool_]:
+        config = replace(self.recipe.coarse, perfect=0.0, real=0.0)
+        if random.random() < config.published:
+            return published_coarse(crop.mask, random)
+        distance = torch.from_numpy(signed_distance(crop.mask))[None, None]
+        generator = generator_of(self.recipe, number, torch.device("cpu"))
+        none = torch.zeros(1, dtype=torch.bool)
+        mask: NDArray[np.bool_] = (
+            coarse_masks(distance, distance, none, generator, replace(config, published=0.0))[0, 0].numpy() > 0
+        )
+        return mask
+
+
+def streamed_feed(source: Source, recipe: Recipe, device: torch.device, *, workers: int = 1) -> Feed:
+    """Batches of photos that worker processes read while training goes on.
+
+    Args:
+        source: The photos.
+        recipe: Whose crops are `PublishedViews`.
+        device: Where the batches shall live.
+        workers: Processes; 0 reads in this one.
+    """
+    return partial(_streamed, StreamedCrops(source, recipe), device, workers)
+
+
+def _streamed(crops: StreamedCrops, device: torch.device, workers: int, portions: Iterable[Portion]) -> Iterator[Batch]:
+    keys = ([(n, p.size, p.large) for group in p.groups for n in group] for p in portions)
+    loader = DataLoader(
+        crops,
+        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collated,
+        pin_memory=device.type == "cuda",
+        # Forked processes would inherit the locks of this one's threads.
+        multiprocessing_context="forkserver" if workers else None,
+        generator=Generator(),
+    )
+    for image, fine, coarse, distance, failures in loader:
+        on_device = (t.to(device, non_blocking=True) for t in (image, fine, coarse, distance))
+        pixels, *masks = on_device
+        yield Batch(pixels.permute(0, 3, 1, 2).float(), *(m[:, None].float() for m in masks), failures)
+
+
+class _Keys:
+    """The keys of each batch, as the loader asks for them."""
+
+    def __init__(self, keys: Iterable[list[tuple[int, int, bool]]]) -> None:
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, bool]]]:
+        return iter(self._keys)
+
+
+def _collated(crops: list[_Arrays]) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[tuple[str, str], ...]]:
+    def stack(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
+
+    failures = tuple(failure for crop in crops for failure in crop.failures)
+    return stack("image"), stack("fine"), stack("coarse"), stack("distance"), failures

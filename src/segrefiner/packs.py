@@ -1,0 +1,139 @@
+"""Training photos as one small file of encoded pictures, which `data.PackedPhotos` keeps in memory."""
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .distances import distance_reach, encode_distance, signed_distance
+from .errors import InputError
+from .output import atomic_write
+from .sources import Sample, Source, open_folder
+
+PACK_FORMAT = "segrefiner-pack-1"
+PACK_SIZE = 384
+PARTS = ("photo", "truth", "truth_distance", "real", "real_distance")
+MOST_FAILURES = 0.05
+"""Share of photos that may be unreadable."""
+
+CONTEXT = 2.0
+"""How many times as high and wide as an object is what is packed of its photo, where that shows more."""
+
+_PHOTO_QUALITY = 80
+
+
+def _encoded(picture: Image.Image, **options: object) -> NDArray[np.uint8]:
+    buffer = io.BytesIO()
+    picture.save(buffer, **options)  # type: ignore[arg-type]
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def _encode_mask(mask: NDArray[np.bool_], reach: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    distance = Image.fromarray(encode_distance(signed_distance(mask), reach)).convert("RGB")
+    # Lossy distances are a seventh of the size; their sign comes from the lossless mask when they are decoded.
+    return _encoded(Image.fromarray(mask), format="PNG", optimize=True), _encoded(
+        distance, format="WEBP", quality=80, method=4
+    )
+
+
+def _shrunk(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.resize(size, Image.Resampling.BOX)) >= 128
+
+
+def _pack_sample(sample: Sample, size: int) -> list[NDArray[np.uint8]]:
+    height, width = sample.mask.shape
+    scale = min(1.0, size / max(height, width))
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(sample.image).resize(small, Image.Resampling.LANCZOS)
+    parts = [_encoded(picture, format="WEBP", quality=_PHOTO_QUALITY, method=4)]
+    for mask in (sample.mask, sample.coarse):
+        if mask is None:
+            parts += [np.empty(0, np.uint8)] * 2
+        else:
+            parts += _encode_mask(_shrunk(mask, small), distance_reach(size))
+    return parts
+
+
+def around_object(sample: Sample, context: float) -> Sample:
+    """The part of a photo around its object: the object's box, `context` times as high and wide, within the photo."""
+    bounds = []
+    for axis, limit in ((1, sample.mask.shape[0]), (0, sample.mask.shape[1])):
+        found = np.flatnonzero(sample.mask.any(axis=axis))
+        pad = (context - 1) / 2 * (found[-1] + 1 - found[0])
+        bounds.append(slice(max(0, math.floor(found[0] - pad)), min(limit, math.ceil(found[-1] + 1 + pad))))
+    place = bounds[0], bounds[1]
+    coarse = None if sample.coarse is None else sample.coarse[place]
+    return replace(sample, image=np.ascontiguousarray(sample.image[place]), mask=sample.mask[place], coarse=coarse)
+
+
+def pack_source(
+    source: Source,
+    target: Path,
+    *,
+    size: int = PACK_SIZE,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    most_failures: float = MOST_FAILURES,
+) -> tuple[int, list[tuple[int, str]]]:
+    """Writes training photos as one pack. Of photos with several objects, each object is one, with its surroundings.
+
+    Args:
+        source: The photos.
+        target: The file to write, replaced only when it is complete.
+        size: Photos are shrunk to this long side in pixels; smaller ones are kept as they are.
+        progress: Wraps the iteration over the photos' numbers, for a progress bar.
+        most_failures: Share of photos that may be unreadable.
+
+    Returns:
+        The number of photos, and the numbers of those that could not be read with the reasons.
+
+    Raises:
+        InputError: More cannot be read than that, or none can.
+    """
+    columns: dict[str, list[NDArray[np.uint8]]] = {part: [] for part in PARTS}
+    names: list[str] = []
+    failures: list[tuple[int, str]] = []
+    for index in progress(range(len(source))):
+        try:
+            sample = source.read(index)
+        except InputError as error:
+            failures.append((index, str(error)))
+            if len(failures) > most_failures * len(source):
+                said = "; ".join(text for _, text in failures[-5:])
+                raise InputError(f"{source.name}: {len(failures)} photos cannot be read: {said}") from error
+            continue
+        names.append(sample.name)
+        packed = _pack_sample(around_object(sample, CONTEXT) if source.objects else sample, size)
+        for part, data in zip(PARTS, packed, strict=True):
+            columns[part].append(data)
+    if not names:
+        raise InputError(f"{source.name} has no photos to pack")
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for part, blobs in columns.items():
+        arrays[part] = np.concatenate(blobs)
+        arrays[f"{part}_ends"] = np.cumsum([len(b) for b in blobs], dtype=np.int64)
+    metadata = {"format": PACK_FORMAT, "size": str(size), "names": json.dumps(names)}
+    atomic_write(target, lambda file: file.write(save(arrays, metadata)))
+    return len(names), failures
+
+
+def pack_folder(folder: Path, target: Path, *, size: int = PACK_SIZE) -> int:
+    """Writes a data folder as one pack and gives the number of its photos; see `pack_source` and `open_folder`."""
+    return pack_source(open_folder(folder), target, size=size)[0]
+
+
+def is_pack(path: Path) -> bool:
+    """Whether a path is a file that says it is a pack; reading it may still fail."""
+    try:
+        with safe_open(path, framework="numpy") as pack:
+            return (pack.metadata() or {}).get("format") == PACK_FORMAT
+    except (OSError, SafetensorError):
+        return False

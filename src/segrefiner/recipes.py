@@ -1,0 +1,406 @@
+"""Recipes: all that decides what a training run gives, as frozen values, printed and saved with the weights.
+
+`lr` and `hr` are the paper's (arXiv 2312.12425, section 4.1, and the published configuration files), `compact` and its
+two continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
+replaced, by `dataclasses.replace` or by name with `with_values`.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeAlias
+
+from .coarse import CoarseConfig
+from .crops import PublishedViews
+from .data import ViewConfig
+from .errors import InputError
+from .losses import TEXTURE_WEIGHT
+from .packs import PACK_SIZE
+from .unet import BASE, COMPACT, UNetConfig
+
+PRECISIONS = ("bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """A rate that stays constant and falls to zero over the last `share` of the steps, linearly."""
+
+    share: float = 0.325
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step."""
+        return min(1.0, (steps - step) / max(1.0, self.share * steps))
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """A rate that falls along half a cosine to `floor`, a share of its peak."""
+
+    floor: float = 0.0
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step."""
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * step / max(1, steps))) / 2
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """A rate that is multiplied by `gamma` after each of the shares `at` of the steps."""
+
+    at: tuple[float, ...] = (2 / 3, 5 / 6)
+    gamma: float = 0.5
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step."""
+        return self.gamma ** sum(step >= round(share * steps) for share in self.at)
+
+
+Decay: TypeAlias = LinearDecay | CosineDecay | StepDecay
+Views: TypeAlias = ViewConfig | PublishedViews
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one process trains on in one step.
+
+    Attributes:
+        step: Of the run.
+        size: Side of the crops in pixels.
+        large: Whether this is the larger of the recipe's two sizes.
+        offset: Samples of this step that go to processes before this one.
+        groups: Numbers of the samples, counted over the whole run; the samples of one group share their draws.
+    """
+
+    step: int
+    size: int
+    large: bool
+    offset: int
+    groups: tuple[range, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+    def share(self, share: float) -> list[int]:
+        """Positions in this portion that belong to so large a share of the step's batch, spread over its groups."""
+        chosen, position, offset = [], 0, self.offset
+        for group in self.groups:
+            count = int(share * (offset + len(group)) + 1e-9) - int(share * offset + 1e-9)
+            chosen += range(position, position + count)
+            position, offset = position + len(group), offset + len(group)
+        return chosen
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what a run gives. The defaults are those of the bundled model's first run.
+
+    Attributes:
+        model: Shape of the network.
+        samples: Crops to train on.
+        large_share: Share of the samples, the last ones, at the large patch size.
+        small_size: Patch size of the first samples, in pixels; about four times as many per second as large ones.
+        small_batch: Crops per step at the small size, over all processes.
+        large_size: Patch size of the last samples.
+        large_batch: Crops per step at the large size, over all processes.
+        batch_factor: Multiplies both batches, divides the number of steps and scales the learning rate with it.
+        lr_power: The learning rate is multiplied by `batch_factor` to this power: 0.5 suits AdamW (arXiv 2205.10287),
+            1 is the linear rule of plain gradient descent.
+        group: Crops whose draws are made together. A batch is divided among processes by whole groups.
+        lr: Peak learning rate of AdamW, before `batch_factor`.
+        warmup_steps: Steps over which the learning rate rises from zero.
+        decay: How it falls.
+        weight_decay: Of AdamW.
+        betas: Of AdamW.
+        clip_norm: Gradients are scaled down to this norm; None leaves them.
+        ema_decay: Of the moving average of the weights, which is what is saved in the end; 0 saves the weights.
+        precision: In which the network computes: bf16, fp16 (with a scaled loss) or fp32. Weights are float32.
+        coarse_timestep_share: Share of samples at t = T-1, where the input is the coarse mask alone; the others are
+            uniform on 0 … T-1.
+        large_perfect: Replaces `coarse.perfect`, the share of perfect coarse masks, at the large patch size.
+        large_self_mixed: Share of each large batch whose mixed masks take their fine pixels from the network's own
+            prediction at T-1 instead of from the truth, as they do in inference.
+        large_self_coarse: Share of each large batch whose coarse masks are replaced by what the network makes of them,
+            since tiles refine what it made of the whole object.
+        contour_weight: Extra weight of the cross-entropy at the truth's contour.
+        contour_width: Of that extra weight, in pixels.
+        texture_weight: Of the texture loss.
+        start_share: Share of the weights that a run started from in those that it gives when it is finished; the mean
+            of two runs is steadier than either (model soups, arXiv 2203.05482).
+        seed: Of every draw.
+        pack_size: Long side to which photos are shrunk where they are packed into memory.
+        validate_every: Steps between validations, where there are photos to validate on.
+        views: How crops are drawn: `ViewConfig` from photos packed into memory, `PublishedViews` from files.
+        coarse: How coarse masks are made.
+    """
+
+    model: UNetConfig = COMPACT
+    samples: int = 92_032
+    large_share: float = 0.233
+    small_size: int = 128
+    small_batch: int = 16
+    large_size: int = 256
+    large_batch: int = 8
+    batch_factor: float = 1.0
+    lr_power: float = 0.5
+    group: int = 4
+    lr: float = 1e-3
+    warmup_steps: int = 300
+    decay: Decay = LinearDecay()
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = 1.0
+    ema_decay: float = 0.999
+    precision: str = "bf16"
+    coarse_timestep_share: float = 0.35
+    large_perfect: float = 0.15
+    large_self_mixed: float = 0.4
+    large_self_coarse: float = 0.0
+    contour_weight: float = 2.0
+    contour_width: float = 4.0
+    texture_weight: float = TEXTURE_WEIGHT
+    start_share: float = 0.0
+    seed: int = 0
+    pack_size: int = PACK_SIZE
+    validate_every: int = 500
+    views: Views = field(default_factory=ViewConfig)
+    coarse: CoarseConfig = field(default_factory=CoarseConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        positive = ("samples", "small_size", "small_batch", "large_size", "large_batch", "batch_factor", "group")
+        for name in (*positive, "validate_every"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected more than 0")
+        shares = ("large_share", "coarse_timestep_share", "large_perfect", "large_self_mixed", "large_self_coarse")
+        for name in (*shares, "ema_decay", "start_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected a number from 0 to 1")
+        if not self.lr >= 0:
+            raise InputError(f"lr is {self.lr}, expected 0 or more")
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Crops per step at the small and at the large size, over all processes."""
+        return max(1, round(self.small_batch * self.batch_factor)), max(1, round(self.large_batch * self.batch_factor))
+
+    @property
+    def small_steps(self) -> int:
+        """Steps at the small patch size."""
+        return round(self.samples * (1 - self.large_share) / self.batches[0])
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.small_steps + round(self.samples * self.large_share / self.batches[1])
+
+    @property
+    def streamed(self) -> bool:
+        """Whether crops are cut from files while training goes on, and not from photos packed into memory."""
+        return isinstance(self.views, PublishedViews)
+
+    def size_and_batch(self, step: int) -> tuple[int, int]:
+        """Patch size and crops of a step, over all processes."""
+        small, large = self.batches
+        return (self.small_size, small) if step < self.small_steps else (self.large_size, large)
+
+    def samples_before(self, step: int) -> int:
+        """Samples that the steps before this one have used."""
+        small = min(step, self.small_steps)
+        return small * self.batches[0] + (step - small) * self.batches[1]
+
+    def portion(self, step: int, rank: int = 0, world: int = 1) -> Portion:
+        """What process `rank` of `world` trains on in a step.
+
+        Raises:
+            InputError: The batch cannot be divided among so many processes.
+        """
+        size, batch = self.size_and_batch(step)
+        if world > 1 and batch % (self.group * world):
+            raise InputError(
+                f"a batch of {batch} crops in groups of {self.group} cannot be divided among {world} processes: "
+                "choose another number of processes, or set batch_factor or group"
+            )
+        first, part = self.samples_before(step), batch // world
+        starts = range(rank * part, (rank + 1) * part, self.group)
+        groups = tuple(range(first + s, first + min(s + self.group, (rank + 1) * part)) for s in starts)
+        return Portion(step, size, step >= self.small_steps, rank * part, groups)
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step."""
+        rise = (step + 1) / max(1, self.warmup_steps)
+        return self.lr * self.batch_factor**self.lr_power * min(1.0, rise, self.decay.factor(step, self.steps))
+
+    def same_until(self, step: int, other: "Recipe") -> bool:
+        """Whether the learning rates, patch sizes and batches of the steps before `step` are those of `other`."""
+        if min(self.small_steps, step) != min(other.small_steps, step):
+            return False
+        return all(self.lr_at(s) == other.lr_at(s) for s in range(step))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {**asdict(self), "model": self.model.to_dict()}
+
+
+COMPACT_SECOND = Recipe(
+    samples=35_200,
+    large_share=1.0,
+    lr=6e-4,
+    decay=LinearDecay(0.6),
+    coarse_timestep_share=0.5,
+    pack_size=832,
+    views=ViewConfig(object_share=0.5, zoom=(0.5, 2.0)),
+    coarse=CoarseConfig(shifted=0.15),
+)
+"""The second run, from the weights of the first: large crops alone, at the scales of tiles of large photos."""
+
+COMPACT_THIRD = Recipe(
+    samples=91_200,
+    large_share=0.345,
+    small_batch=32,
+    lr=8e-4,
+    decay=LinearDecay(0.6),
+    coarse_timestep_share=0.7,
+    large_perfect=0.12,
+    large_self_mixed=0.0,
+    large_self_coarse=0.25,
+    contour_weight=3.0,
+    contour_width=3.0,
+    start_share=0.5,
+    seed=2,
+    pack_size=832,
+    views=ViewConfig(object_share=0.35, zoom=(0.35, 2.0), tile_share=0.5, degraded=0.2, pasted=0.2, thin=0.05),
+    coarse=CoarseConfig(perfect=0.1, slight=0.3, shifted=0.12, blobs=0.2, exact_low_resolution=0.1, exact_blobs=0.1),
+)
+"""The third run, for the exact place of contours: crops at the scales of tiles, coarse masks that are exact in part."""
+
+FINETUNE = replace(
+    COMPACT_THIRD,
+    samples=16_000,
+    large_share=1.0,
+    lr=2e-4,
+    warmup_steps=200,
+    validate_every=250,
+    seed=0,
+)
+"""A short run from trained weights on photos of one's own; half of its result are the weights that it started from."""
+
+LR = Recipe(
+    model=BASE,
+    samples=960_000,
+    large_share=1.0,
+    group=1,
+    lr=4e-4,
+    warmup_steps=0,
+    decay=StepDecay(),
+    weight_decay=0.0,
+    clip_norm=None,
+    ema_decay=0.0,
+    precision="fp32",
+    coarse_timestep_share=0.0,
+    large_perfect=0.0,
+    large_self_mixed=0.0,
+    contour_weight=0.0,
+    validate_every=5000,
+    views=PublishedViews(),
+    coarse=CoarseConfig(perfect=0.0, published=1.0),
+)
+"""The paper's low-resolution model: LVIS objects, eight a step, 120,000 steps, the rate halved after 80,000 and
+100,000."""
+
+HR = replace(
+    LR,
+    samples=640_000,
+    large_batch=16,
+    decay=StepDecay(at=(0.5, 0.875)),
+    views=PublishedViews(patches=True),
+)
+"""The paper's high-resolution model, from `lr`: DIS-5K and ThinObject-5K, an object view and a patch of eight photos a
+step, 40,000 steps, the rate halved at 20,000 and 35,000."""
+
+RECIPES = {
+    "compact": Recipe(),
+    "compact-second": COMPACT_SECOND,
+    "compact-third": COMPACT_THIRD,
+    "finetune": FINETUNE,
+    "lr": LR,
+    "hr": HR,
+}
+
+_NAMED: dict[str, dict[str, Any]] = {
+    "model": {"base": BASE, "compact": COMPACT},
+    "decay": {"linear": LinearDecay(), "cosine": CosineDecay(), "step": StepDecay()},
+    "views": {"packed": ViewConfig(), "published": PublishedViews()},
+}
+
+
+def with_values(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
+    """A recipe with some of its values replaced.
+
+    Args:
+        recipe: The one to start from.
+        values: Text by name: `lr`, `views.zoom` for a value within a value, several numbers with commas between them,
+            `none`; and `model`, `decay` and `views` by the names base, compact; linear, cosine, step; packed,
+            published.
+
+    Raises:
+        InputError: There is no such value, or the text is none of its type.
+    """
+    for name, text in values.items():
+        recipe = _with_value(recipe, name.split("."), text, name)
+    return recipe
+
+
+def _with_value(value: Any, path: list[str], text: str, full: str) -> Any:
+    names = [entry.name for entry in fields(value)]
+    if path[0] not in names:
+        raise InputError(f"a recipe has no value {full!r}: expected {', '.join(names)}")
+    inner = getattr(value, path[0])
+    if len(path) > 1:
+        if not is_dataclass(inner):
+            raise InputError(f"{full!r} names a value within {path[0]}, which is a single one: {inner}")
+        return replace(value, **{path[0]: _with_value(inner, path[1:], text, full)})
+    if is_dataclass(inner):
+        named = _NAMED.get(path[0], {})
+        if text not in named:
+            choices = ", ".join([*named, *(f"{full}.{entry.name}=…" for entry in fields(inner))])
+            raise InputError(f"{full} is {text!r}, expected one of {choices}")
+        return replace(value, **{path[0]: named[text]})
+    return replace(value, **{path[0]: _parsed(typing.get_type_hints(type(value))[path[0]], text, full)})
+
+
+def _parsed(kind: Any, text: str, name: str) -> Any:
+    """Text as a value of a type of `Recipe`'s: a number, a truth value, text, None or a tuple of them."""
+    if isinstance(kind, types.UnionType):
+        if text.lower() == "none" and type(None) in typing.get_args(kind):
+            return None
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is tuple:
+        inner, *others = typing.get_args(kind)
+        parts = [part for part in text.strip("()[] ").split(",") if part.strip()]
+        if others and others[0] is not Ellipsis and len(parts) != 1 + len(others):
+            raise InputError(f"{name} is {text!r}, expected {1 + len(others)} numbers with commas between them")
+        return tuple(_parsed(inner, part.strip(), name) for part in parts)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{name} is {text!r}, expected true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError as error:
+        what = {int: "a whole number", float: "a number"}.get(kind, str(kind))
+        raise InputError(f"{name} is {text!r}, expected {what}") from error
+
+
+def differences(saved: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The values, by dotted name, in which two recipes given as plain JSON types differ; None where one lacks it."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*asked, *saved]):
+        a, b = saved.get(name), asked.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found[prefix + name] = a, b
+    return found

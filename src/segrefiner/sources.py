@@ -1,0 +1,304 @@
+"""Training data as it is published: folders of photos and masks. Each layout is one function that gives a `Source`.
+
+A source reads lazily and by number, so that worker processes can share it and a stopped run finds its place again.
+`sources_coco` reads COCO and LVIS files, `shards` WebDataset shards.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, MaskError, SizeMismatchError
+from .io import read_image, read_mask
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training photo.
+
+    Attributes:
+        name: Unique within its source.
+        image: `(H, W, 3)` uint8, RGB.
+        mask: `(H, W)` bool, the truth, not empty.
+        coarse: `(H, W)` bool, a real coarse mask or one that was made beforehand, or None.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    coarse: NDArray[np.bool_] | None
+
+
+class Source(Protocol):
+    """Training photos by number. It can be pickled.
+
+    Attributes:
+        name: For messages.
+        objects: Whether samples are single objects of photos that show more than these.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - described above
+
+    @property
+    def objects(self) -> bool: ...  # noqa: D102 - described above
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """Reads one photo. Raises `InputError` where it is missing, damaged, empty or of another size than its mask."""
+        ...
+
+
+@dataclass(frozen=True)
+class PhotoFiles:
+    """The files of one photo; `coarse` is `None` where there is no real coarse mask."""
+
+    name: str
+    image: Path
+    mask: Path
+    coarse: Path | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Photos and masks that are files of their own.
+
+    Attributes:
+        name: For messages.
+        photos: Their files.
+        objects: See `Source`.
+    """
+
+    name: str
+    photos: tuple[PhotoFiles, ...]
+    objects: bool = False
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def read(self, index: int) -> Sample:
+        """One photo."""
+        files = self.photos[index]
+        coarse = None if files.coarse is None else read_mask(files.coarse)
+        sample = Sample(files.name, read_image(files.image), read_mask(files.mask), coarse)
+        return checked(sample, str(files.mask), str(files.coarse))
+
+
+def checked(sample: Sample, where: str, coarse: str = "its coarse mask") -> Sample:
+    """The sample, if its masks have the photo's size and the truth shows something. Raises `MaskError`."""
+    height, width = sample.image.shape[:2]
+    for mask, name in ((sample.mask, where), (sample.coarse, coarse)):
+        if mask is not None and mask.shape != (height, width):
+            raise SizeMismatchError(
+                f"{name} is {mask.shape[1]}x{mask.shape[0]} but its photo is {width}x{height}: expected the same size"
+            )
+    if not sample.mask.any():
+        raise MaskError(f"{where} is empty: expected the mask of an object")
+    return sample
+
+
+def find_photos(folder: Path) -> list[PhotoFiles]:
+    """The photos of a data folder, sorted by name. Raises `InputError` for another layout or a missing mask."""
+    images, masks = folder / "images", folder / "masks"
+    _need(folder, (images, masks), "images/, masks/ and optionally coarse*/")
+    return _paired(images, masks, sorted(p for p in folder.glob("coarse*") if p.is_dir()))
+
+
+def open_folder(folder: Path) -> Files:
+    """A folder of one's own: `images/NAME.jpg`, `masks/NAME.png` and, where there is one, `coarse*/NAME.png`.
+
+    Raises:
+        InputError: Something is missing; the message says what.
+    """
+    return Files(str(folder), tuple(find_photos(folder)))
+
+
+def open_dis(root: Path, split: str = "TR") -> Files:
+    """DIS-5K (Qin et al., ECCV 2022): `DIS-TR/im/NAME.jpg` and `DIS-TR/gt/NAME.png`, and so for VD, TE1 to TE4.
+
+    Raises:
+        InputError: Something is missing; the message says what, and where the data set is to be had.
+    """
+    inner = next((p for p in (root, root / "DIS5K") if (p / f"DIS-{split}").is_dir()), root) / f"DIS-{split}"
+    _need(root, (inner / "im", inner / "gt"), f"DIS-{split}/im and DIS-{split}/gt of DIS-5K", _DIS_PAGE)
+    return Files(f"DIS-5K {split} in {root}", tuple(_paired(inner / "im", inner / "gt")))
+
+
+def open_thinobject(root: Path, split: str = "train") -> Files:
+    """ThinObject-5K (Liew et al., WACV 2021): `images/`, `masks/` and `list/train.txt`, a name on each line.
+
+    Raises:
+        InputError: Something is missing; the message says what, and where the data set is to be had.
+    """
+    listed = root / "list" / f"{split}.txt"
+    parts = (root / "images", root / "masks", listed)
+    _need(root, parts, f"images/, masks/ and list/{split}.txt of ThinObject-5K", _THIN_PAGE)
+    names = {Path(line.strip()).stem for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()}
+    return Files(f"ThinObject-5K {split} in {root}", tuple(_paired(parts[0], parts[1], only=names)))
+
+
+def open_hrsod(root: Path, split: str = "train") -> Files:
+    """HRSOD (Zeng et al., ICCV 2019) and sets like it: `HRSOD_train/NAME.jpg` and `HRSOD_train_mask/NAME.png`.
+
+    Raises:
+        InputError: Something is missing; the message says what, and where the data set is to be had.
+    """
+    parts = root / f"HRSOD_{split}", root / f"HRSOD_{split}_mask"
+    _need(root, parts, f"HRSOD_{split}/ and HRSOD_{split}_mask/", _HRSOD_PAGE)
+    return Files(f"HRSOD {split} in {root}", tuple(_paired(*parts)))
+
+
+_DIS_PAGE = "https://github.com/xuebinqin/DIS"
+_THIN_PAGE = "https://github.com/liewjunhao/thin-object-selection"
+_HRSOD_PAGE = "https://github.com/yi94code/HRSOD"
+
+
+def _need(root: Path, parts: Iterable[Path], layout: str, page: str | None = None) -> None:
+    missing = [str(part.relative_to(root)) for part in parts if not part.exists()]
+    if missing:
+        where = f"; it is to be had at {page}" if page else ""
+        raise InputError(f"{root} has no {' and no '.join(missing)}: expected {layout}{where}")
+
+
+def _paired(
+    images: Path, masks: Path, coarse_folders: Sequence[Path] = (), only: set[str] | None = None
+) -> list[PhotoFiles]:
+    """The photos of a folder with the masks of the same names, sorted; those of `only`, if given."""
+    found = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in SUFFIXES}
+    names = sorted(found) if only is None else sorted(only)
+    absent = [name for name in names if name not in found]
+    without = [name for name in names if name in found and not (masks / f"{name}.png").is_file()]
+    for what, where, lost in (("photos", images, absent), ("masks", masks, without)):
+        if lost:
+            more = " …" if len(lost) > 10 else ""
+            raise InputError(f"{where} lacks the {what} of {len(lost)} names: {', '.join(lost[:10])}{more}")
+    if not names:
+        raise InputError(f"{images} holds no photo: expected files that end in {', '.join(SUFFIXES)}")
+    return [
+        PhotoFiles(
+            name,
+            found[name],
+            masks / f"{name}.png",
+            next((p for f in coarse_folders if (p := f / f"{name}.png").is_file()), None),
+        )
+        for name in names
+    ]
+
+
+@dataclass(frozen=True)
+class WithCoarse:
+    """A source whose coarse masks are PNG files that were made beforehand, named like its samples.
+
+    Attributes:
+        source: Where photos and truths come from.
+        folder: Of the coarse masks; samples without one keep what they have.
+    """
+
+    source: Source
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.source.name
+
+    @property
+    def objects(self) -> bool:
+        """See `Source`."""
+        return self.source.objects
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Sample:
+        """One photo."""
+        sample = self.source.read(index)
+        path = self.folder / f"{sample.name}.png"
+        if not path.is_file():
+            return sample
+        return checked(replace(sample, coarse=read_mask(path)), self.source.name, str(path))
+
+
+@dataclass(frozen=True)
+class Several:
+    """Sources one after another.
+
+    Attributes:
+        sources: At least one.
+    """
+
+    sources: tuple[Source, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return " and ".join(source.name for source in self.sources)
+
+    @property
+    def objects(self) -> bool:
+        """See `Source`."""
+        return any(source.objects for source in self.sources)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def read(self, index: int) -> Sample:
+        """One photo; its name begins with the number of its source, since names may recur."""
+        ends = list(accumulate(map(len, self.sources)))
+        which = bisect_right(ends, index)
+        sample = self.sources[which].read(index - (ends[which - 1] if which else 0))
+        return replace(sample, name=f"{which}_{sample.name}")
+
+
+def concatenate(sources: Sequence[Source]) -> Source:
+    """All photos of several sources; a single one is given back as it is."""
+    if not sources:
+        raise InputError("no data was named: expected at least one data set")
+    return sources[0] if len(sources) == 1 else Several(tuple(sources))
+
+
+def open_source(spec: str | Path, coarse: Path | None = None) -> Source:
+    """Opens training data of whatever layout it has.
+
+    Args:
+        spec: A folder in the layout of DIS-5K, ThinObject-5K or HRSOD, a folder of one's own, a folder or an index of
+            shards, or the annotations of COCO or LVIS as `FILE.json`, or `FILE.json@IMAGES` for photos elsewhere.
+        coarse: Folder of coarse masks that were made beforehand.
+
+    Raises:
+        InputError: There is no such thing, or something of it is missing.
+    """
+    if coarse is not None and not coarse.is_dir():
+        raise InputError(f"{coarse} is no folder of coarse masks: make one with `segrefiner data coarse`")
+    source = _open(str(spec))
+    return source if coarse is None else WithCoarse(source, coarse)
+
+
+def _open(spec: str) -> Source:
+    from .shards import INDEX_NAME, is_index, open_shards
+    from .sources_coco import open_coco
+
+    file, _, images = spec.partition("@")
+    path = Path(spec)
+    if "://" in spec or (path.is_dir() and (path / INDEX_NAME).is_file()) or is_index(path):
+        return open_shards(spec)
+    if file.lower().endswith(".json"):
+        return open_coco(Path(file), Path(images) if images else None)
+    if not path.is_dir():
+        raise InputError(f"{spec} is neither a folder nor a .json file of annotations: check the path")
+    layouts: tuple[tuple[Path, Callable[[Path], Source]], ...] = (
+        (path / "DIS-TR", open_dis),
+        (path / "DIS5K", open_dis),
+        (path / "HRSOD_train", open_hrsod),
+        (path / "list" / "train.txt", open_thinobject),
+    )
+    return next((opened for mark, opened in layouts if mark.exists()), open_folder)(path)

@@ -1,0 +1,140 @@
+"""Objects of COCO and LVIS annotation files as training data."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .coco import read_json, read_mask
+from .errors import ImageError, InputError, MaskError
+from .io import read_image
+from .sources import Sample, checked
+
+_PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
+
+
+@dataclass(frozen=True, eq=False)
+class CocoObjects:
+    """The objects of an annotation file, one sample each.
+
+    Segmentations stay text until they are read, one after another in one array of bytes: LVIS has 1.3 million, which as
+    Python objects would fill ten times the memory, in every worker process.
+
+    Attributes:
+        name: For messages.
+        root: Folder of the photos; names that lead out of it are refused.
+        files: Of each photo, below `root`.
+        photo_of: `(N,)` int32, the photo of each object.
+        ids: Of each object's annotation.
+        text: `(M,)` uint8, JSON of the segmentations.
+        ends: `(N,)` int64, where each of them ends.
+        objects: See `Source`.
+    """
+
+    name: str
+    root: Path
+    files: tuple[str, ...]
+    photo_of: NDArray[np.int32]
+    ids: tuple[Any, ...]
+    text: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+    objects: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> Sample:
+        """One object, with the whole photo."""
+        file = self.files[self.photo_of[index]]
+        path = self.root / file
+        where = f"annotation {self.ids[index]!r} of {file}"
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise ImageError(f"{where} names a photo outside {self.root}: expected a name without ..")
+        image = read_image(path)
+        start = int(self.ends[index - 1]) if index else 0
+        segmentation = json.loads(self.text[start : int(self.ends[index])].tobytes())
+        try:
+            mask = read_mask(segmentation, image.shape[:2])
+        except MaskError as error:
+            raise MaskError(f"{where}: {error}") from error
+        return checked(Sample(f"{Path(file).stem}_{self.ids[index]}", image, mask, None), where)
+
+
+def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
+    """The objects of a COCO or LVIS v1 annotation file. Crowds are left out.
+
+    Args:
+        annotations: The JSON file. LVIS names its photos by `coco_url`, whose last two parts are their place.
+        images: Folder of the photos. By default the folder of the file, the one above it, or `images/` or a folder
+            named like the file's split in one of them, whichever holds one of the first photos.
+
+    Raises:
+        InputError: The file is no such file, has no objects, or the photos are nowhere to be found.
+    """
+    document = read_json(annotations)
+    listed, objects = (document.get(k) if isinstance(document, dict) else None for k in ("images", "annotations"))
+    if not isinstance(listed, list) or not isinstance(objects, list):
+        raise InputError(f"{annotations} has no lists images and annotations: expected COCO or LVIS annotations")
+    files: list[str] = []
+    places: dict[Any, int] = {}
+    for entry in listed:
+        file = _file(entry)
+        if file is None or not isinstance(entry.get("id"), str | int):
+            raise InputError(f"{annotations} lists a photo without id or file name: {str(entry)[:200]}")
+        if entry["id"] in places:
+            raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
+        places[entry["id"]] = len(files)
+        files.append(file)
+    ids, photo_of, texts, seen = [], [], [], set()
+    for entry in objects:
+        if not isinstance(entry, dict) or entry.get("iscrowd"):
+            continue
+        place, name = places.get(entry.get("image_id")), entry.get("id", len(ids))
+        if place is None:
+            raise InputError(
+                f"{annotations}: annotation {name!r} is of photo {entry.get('image_id')!r}, which is not listed"
+            )
+        if name in seen:
+            raise InputError(f"{annotations} has two annotations with the id {name!r}: ids must differ")
+        seen.add(name)
+        ids.append(name)
+        photo_of.append(place)
+        texts.append(json.dumps(entry.get("segmentation")).encode())
+    if not ids:
+        raise InputError(f"{annotations} has no objects: expected annotations with segmentations")
+    return CocoObjects(
+        str(annotations),
+        _root(annotations, images, [files[place] for place in photo_of[:20]]),
+        tuple(files),
+        np.array(photo_of, np.int32),
+        tuple(ids),
+        np.frombuffer(b"".join(texts), np.uint8),
+        np.cumsum([len(text) for text in texts], dtype=np.int64),
+    )
+
+
+def _file(entry: Any) -> str | None:
+    """The place of a photo below the photos' folder, as its entry gives it."""
+    if not isinstance(entry, dict):
+        return None
+    if isinstance(entry.get("file_name"), str) and entry["file_name"]:
+        return str(entry["file_name"])
+    url = entry.get("coco_url")
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else None
+
+
+def _root(annotations: Path, images: Path | None, files: list[str]) -> Path:
+    """The folder that holds most of the first photos; some may be absent, but not all."""
+    above = (annotations.parent, annotations.parent.parent)
+    splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
+    candidates = [images] if images else [p / inner for p in above for inner in (".", "images", *splits)]
+    inside = [file for file in files if ".." not in Path(file).parts]
+    there = [sum((root / file).is_file() for file in inside) for root in candidates]
+    if any(there):
+        return candidates[there.index(max(there))]
+    tried = ", ".join(str(root) for root in candidates)
+    raise InputError(f"{annotations}: its photos, such as {files[0]}, are not in {tried}: name their folder as "
+                     f"{annotations}@FOLDER. {_PAGES}")  # fmt: skip

@@ -1,0 +1,352 @@
+"""One training step, and the state that a run needs to go on exactly where it was stopped.
+
+Every draw of a step comes from generators seeded with the recipe's seed and the numbers of its samples, so a run that
+was stopped and resumed gives the same weights as one that was not, and a run on several processes gives those of one,
+to rounding.
+"""
+
+import copy
+import json
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .data import Batch
+from .diffusion import NUM_TIMESTEPS, forward_sample
+from .errors import TrainingError
+from .feed import Feed, generator_of
+from .losses import cross_entropy, texture_loss
+from .output import atomic_write
+from .processes import ALONE, Processes
+from .recipes import Portion, Recipe, differences
+from .unet import DenoisingUNet, normalize
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def contour_weight(distance: Tensor, recipe: Recipe) -> Tensor:
+    """Weight `(B, 1, S, S)` of each pixel's cross-entropy: 1 far from the truth's contour, more beside it."""
+    return 1 + recipe.contour_weight * torch.exp(-((distance / recipe.contour_width) ** 2))
+
+
+def draw_timesteps(batch: int, coarse_share: float, generator: torch.Generator) -> Tensor:
+    """Timesteps `(batch,)` int64: T-1 for the given share, else uniform on 0 … T-1."""
+    draw = torch.rand(2, batch, generator=generator, device=generator.device)
+    uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
+    return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the network is shown in a step, and asked for.
+
+    Attributes:
+        batch: The crops.
+        timesteps: `(B,)` int64.
+        mixed: `(B, 1, S, S)` float in {0, 1}.
+    """
+
+    batch: Batch
+    timesteps: Tensor
+    mixed: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def part(self, rows: slice) -> "Example":
+        """Some of the samples."""
+        b = self.batch
+        return Example(
+            Batch(b.image[rows], b.fine[rows], b.coarse[rows], b.distance[rows]),
+            self.timesteps[rows],
+            self.mixed[rows],
+        )
+
+
+class Trainer:
+    """The state of a run: network, moving average, optimizer and step.
+
+    Args:
+        feed: Gives the batches of this process.
+        recipe: What to do with them.
+        device: Where to train; the batches live there too.
+        processes: Of which this one is a part.
+        micro_batch: Crops that go through the network at once, at most; None for all of a step's. Gradients of
+            several such parts are added up, so that less memory gives the same result to rounding.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        processes: Processes = ALONE,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.recipe, self.device, self.processes, self.micro_batch = recipe, device, processes, micro_batch
+        for step in {0, max(0, recipe.steps - 1)}:
+            recipe.portion(step, processes.rank, processes.world)  # raises where a batch cannot be divided
+        self._feed = feed
+        self._batches: Any = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            net = DenoisingUNet(recipe.model)
+        self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        self._model = processes.shared(self.net)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.step = 0
+        self.tally = Tally(device)
+        self._start: DenoisingUNet | None = None
+
+    def start_from(self, net: DenoisingUNet) -> None:
+        """Starts from the weights of a trained network. Raises `TrainingError` where its shape is another one."""
+        if net.config != self.recipe.model:
+            raise TrainingError(
+                f"the weights to start from are of {net.config}, the recipe's are of {self.recipe.model}"
+            )
+        self.net.load_state_dict(net.state_dict())
+        self.ema.load_state_dict(net.state_dict())
+        self._start = copy.deepcopy(self.ema)
+
+    def result(self) -> DenoisingUNet:
+        """The weights that the run gives: the moving average, and in a finished run `start_share` of its start's."""
+        if self._start is None or self.step < self.recipe.steps:
+            return self.ema
+        mixed = copy.deepcopy(self.ema)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(mixed.parameters()), list(self._start.parameters()), self.recipe.start_share)
+        return mixed
+
+    def portion(self, step: int) -> Portion:
+        """This process's part of a step."""
+        return self.recipe.portion(step, self.processes.rank, self.processes.world)
+
+    def train_step(self) -> None:
+        """One step; what it found is in `tally`, on the device, so that a GPU is not waited for.
+
+        Raises:
+            TrainingError: The memory does not suffice; the message names a `micro_batch` that fits.
+        """
+        portion = self.portion(self.step)
+        if self._batches is None:
+            self._batches = self._feed(self.portion(step) for step in count(self.step))
+        batch = next(self._batches)
+        self.tally.failures += batch.failures
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.step)
+        try:
+            self.learn(self.prepared(batch, portion))
+        except RuntimeError as error:
+            if not _is_memory(error):
+                raise
+            raise TrainingError(self._fitting(batch, portion)) from error
+        self._update_average()
+        self.step += 1
+
+    def example(self) -> Example:
+        """The crops of the next step, mixed as they will be."""
+        portion = self.portion(self.step)
+        return self.prepared(next(iter(self._feed([portion]))), portion)
+
+    def prepared(self, batch: Batch, portion: Portion) -> Example:
+        """The crops of a portion, mixed as its timesteps ask for."""
+        if portion.large and (rows := portion.share(self.recipe.large_self_coarse)):
+            batch = replace(batch, coarse=self._with_own(batch.coarse, batch, rows))
+        fine = batch.fine
+        if portion.large and (rows := portion.share(self.recipe.large_self_mixed)):
+            fine = self._with_own(fine, batch, rows)
+        timesteps, uniform = [], []
+        for group in portion.groups:
+            generator = generator_of(self.recipe, group.start, self.device, noise=True)
+            timesteps.append(draw_timesteps(len(group), self.recipe.coarse_timestep_share, generator))
+            shape = (len(group), *batch.fine.shape[1:])
+            uniform.append(torch.rand(shape, generator=generator, device=self.device))
+        t = torch.cat(timesteps)
+        return Example(batch, t, forward_sample(fine, batch.coarse, t, torch.cat(uniform)))
+
+    @torch.no_grad()
+    def _with_own(self, masks: Tensor, batch: Batch, rows: list[int]) -> Tensor:
+        """Masks, some of which are replaced by what the network makes of the batch's coarse ones at T-1."""
+        first = torch.full((len(rows),), NUM_TIMESTEPS - 1, device=self.device)
+        logits = self._logits(self.net, batch.image[rows], batch.coarse[rows], first)
+        masks = masks.clone()
+        masks[rows] = (logits >= 0).to(masks.dtype)
+        return masks
+
+    def _logits(self, net: nn.Module, image: Tensor, mixed: Tensor, timesteps: Tensor) -> Tensor:
+        x = torch.cat([normalize(image), mixed], dim=1).contiguous(memory_format=torch.channels_last)
+        dtype = _DTYPES[self.recipe.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits: Tensor = net(x, timesteps).float()
+        return logits
+
+    def learn(self, example: Example) -> None:
+        """One step of the optimizer on an example."""
+        self.optimizer.zero_grad(set_to_none=True)
+        size = self.micro_batch or len(example)
+        for start in range(0, len(example), size):
+            part = example.part(slice(start, start + size))
+            with self._synchronised(start + size >= len(example)):
+                self._scaler.scale(self._loss(part) / len(example)).backward()
+        self._scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm or math.inf)
+        self.tally.gradient(norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged with the other processes after the last part of a step only."""
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            silent: AbstractContextManager[None] = self._model.no_sync()
+            return silent
+        return nullcontext()
+
+    def _loss(self, example: Example) -> Tensor:
+        """The sum of the samples' losses."""
+        batch = example.batch
+        logits = self._logits(self._model, batch.image, example.mixed, example.timesteps)
+        weight = contour_weight(batch.distance, self.recipe) if self.recipe.contour_weight else None
+        entropy, texture = cross_entropy(logits, batch.fine, weight), texture_loss(logits, batch.fine)
+        self.tally.samples(example, logits.detach(), entropy.detach(), texture.detach(), self.recipe.texture_weight)
+        return (entropy + self.recipe.texture_weight * texture).sum()
+
+    @torch.no_grad()
+    def probability(self, example: Example) -> Tensor:
+        """What the moving average makes of an example, `(B, 1, S, S)` float in [0, 1]."""
+        return self._logits(self.ema, example.batch.image, example.mixed, example.timesteps).sigmoid()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        average, current = list(self.ema.parameters()), list(self.net.parameters())
+        torch._foreach_lerp_(average, current, 1 - decay)
+
+    def _fitting(self, batch: Batch, portion: Portion) -> str:
+        """What to say when memory ran out: the largest part of a batch that fits, tried."""
+        size = min(self.micro_batch or len(portion), len(portion)) // 2
+        if self.processes.world > 1:  # the others wait elsewhere, so nothing can be tried
+            return f"memory ran out at step {self.step}: try --micro-batch {max(1, size)}, which gives the same result"
+        while size:
+            self.micro_batch = size
+            try:
+                torch.cuda.empty_cache()
+                self.learn(self.prepared(batch, portion))
+            except RuntimeError as error:
+                if not _is_memory(error):
+                    raise
+                size //= 2
+            else:
+                return f"memory ran out at step {self.step}: --micro-batch {size} fits and gives the same result"
+        return f"memory ran out at step {self.step}, even for one crop of {portion.size} pixels: take a smaller model"
+
+    def save(self, path: Path) -> None:
+        """Writes the whole state, atomically. Raises `OutputError` where it cannot; what was there stays."""
+        state = {
+            "step": self.step,
+            "config": json.dumps(self.recipe.to_dict()),
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "start": None if self._start is None else self._start.state_dict(),
+        }
+        atomic_write(path, lambda file: torch.save(state, file))
+
+    def load(self, path: Path) -> None:
+        """Continues from a checkpoint. Raises `TrainingError` where its recipe is another one."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            saved, step = json.loads(state["config"]), state["step"]
+            net, ema, optimizer, scaler, start = (state[k] for k in ("net", "ema", "optimizer", "scaler", "start"))
+        except Exception as error:
+            raise TrainingError(f"{path} cannot be read as a checkpoint ({error}): delete it to start anew") from error
+        self._check_recipe(saved, step, path)
+        self.net.load_state_dict(net)
+        self.ema.load_state_dict(ema)
+        self.optimizer.load_state_dict(optimizer)
+        self._scaler.load_state_dict(scaler)
+        if start is not None:
+            self._start = copy.deepcopy(self.ema)
+            self._start.load_state_dict(start)
+        self.step, self._batches = step, None
+        self.tally.clear()
+
+    def _check_recipe(self, saved: dict[str, Any], steps_taken: int, path: Path) -> None:
+        changed = differences(saved, json.loads(json.dumps(self.recipe.to_dict())))
+        # The length may change as long as the steps taken so far would have been the same; when to look at it always.
+        free = {"validate_every"}
+        length = {name: saved[name] for name in ("samples", "large_share") if name in saved}
+        if self.recipe.same_until(steps_taken, replace(self.recipe, **length)):
+            free |= length.keys()
+        if changed := {name: values for name, values in changed.items() if name not in free}:
+            said = "; ".join(f"{name}: {there} there, {here} asked for" for name, (there, here) in changed.items())
+            raise TrainingError(f"{path} was made by another recipe ({said}): use its values or another folder")
+
+
+class Tally:
+    """Sums over the steps since the last look at them, kept on the device.
+
+    Args:
+        device: Where the samples are.
+    """
+
+    _BCE, _TEXTURE, _LOSS, _COUNT, _DEGENERATE, _NORM, _NORMS = range(7)
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(7 + 2 * NUM_TIMESTEPS, dtype=torch.float64, device=device)
+        self.failures: tuple[tuple[str, str], ...] = ()
+
+    @torch.no_grad()
+    def samples(self, example: Example, logits: Tensor, entropy: Tensor, texture: Tensor, weight: float) -> None:
+        """Adds the losses `(B,)` of samples, and whether their predictions are empty or full where the truth is not."""
+        loss = entropy + weight * texture
+        predicted, truth = (masks.flatten(1).float().mean(dim=1) for masks in (logits >= 0, example.batch.fine))
+        degenerate = ((predicted == 0) | (predicted == 1)) & (truth > 0) & (truth < 1)
+        sums = [entropy.sum(), texture.sum(), loss.sum(), loss.new_tensor(len(loss)), degenerate.sum()]
+        self._sums[: len(sums)] += torch.stack([s.double() for s in sums])
+        for offset, values in ((7, loss), (7 + NUM_TIMESTEPS, torch.ones_like(loss))):
+            self._sums[offset : offset + NUM_TIMESTEPS].index_add_(0, example.timesteps, values.double())
+
+    def gradient(self, norm: Tensor) -> None:
+        """Adds the gradient's norm of a step."""
+        self._sums[self._NORM] += norm.detach()
+        self._sums[self._NORMS] += 1
+
+    def means(self, processes: Processes = ALONE) -> dict[str, float]:
+        """Means over the samples of all processes: loss, bce, texture, gradient_norm, degenerate, loss_t0 ….
+
+        `degenerate` is the share of predictions that are empty or full where the truth is neither.
+        """
+        sums = processes.sum(self._sums).tolist()
+        number = max(1.0, sums[self._COUNT])
+        found = {"loss": sums[self._LOSS], "bce": sums[self._BCE], "texture": sums[self._TEXTURE]}
+        found = {name: value / number for name, value in found.items()}
+        found["gradient_norm"] = sums[self._NORM] / max(1.0, sums[self._NORMS])
+        found["degenerate"] = sums[self._DEGENERATE] / number
+        for t in range(NUM_TIMESTEPS):
+            total, seen = sums[7 + t], sums[7 + NUM_TIMESTEPS + t]
+            if seen:
+                found[f"loss_t{t}"] = total / seen
+        return found
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._sums.zero_()
+        self.failures = ()
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory ran out; on a CPU the allocator says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
