@@ -36,9 +36,11 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; --ink: #1c2126; --muted: #545d66; --line: #d5dae0; --paper: #ffffff;
-  --good: #1f7fc4; --bad: #d9542b; --mark: #6a7b8c; }}
+  --good: #1f7fc4; --bad: #d9542b; --mark: #6a7b8c;
+  --c0: #1a6fb3; --c1: #c64a17; --c2: #16795b; --c3: #8a48ad; --c4: #946a07; --c5: #5b6570; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8ebee; --muted: #a7b0b9; --line: #3a424b;
-  --paper: #15191d; --good: #5db2ee; --bad: #f58a64; --mark: #93a4b5; }} }}
+  --paper: #15191d; --good: #5db2ee; --bad: #f58a64; --mark: #93a4b5;
+  --c0: #5fb4f2; --c1: #f6885c; --c2: #4cc79c; --c3: #c893e6; --c4: #d9b04a; --c5: #a9b4be; }} }}
 * {{ box-sizing: border-box; }}
 body {{ margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }}
@@ -52,10 +54,18 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align
 th {{ color: var(--muted); font-weight: 600; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }}
 .plots figure {{ max-width: 36rem; }}
+.wide + .wide {{ margin-top: 1rem; }}
+.grid img {{ max-width: none; width: max(100%, 60rem); }}
+dl {{ columns: 22rem; column-gap: 2rem; font-variant-numeric: tabular-nums; }}
+dl div {{ display: flex; justify-content: space-between; gap: 1rem; break-inside: avoid;
+  border-bottom: 1px solid var(--line); padding: .2rem 0; }}
+dt {{ color: var(--muted); }}
+dd {{ margin: 0; text-align: right; overflow-wrap: anywhere; }}
 figure {{ margin: 1rem 0; }}
 .shots {{ display: flex; flex-wrap: wrap; align-items: start; gap: 1rem; }}
 .shot {{ max-width: 100%; }}
-@media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem; font-size: .85rem; }} th {{ white-space: normal; }} }}
+@media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem; font-size: .85rem; }} th {{ white-space: normal; }}
+  .curves svg {{ font-size: 15px; }} }}
 figcaption, li {{ overflow-wrap: anywhere; }}
 img {{ display: block; max-width: max(100%, 32rem); height: auto; margin-top: .4rem; }}
 small, footer, summary {{ color: var(--muted); }}
