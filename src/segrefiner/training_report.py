@@ -101,6 +101,12 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def validation_until(folder: Path, step: int) -> list[Json]:
+    """The last row of each pipeline's validation up to a step, from a run's folder; none where there is none."""
+    rows = _in_order(_rows(folder / VALIDATION, []))
+    return list({_pipeline(row): row for row in rows if row["step"] <= step}.values())
+
+
 def training_page(run: Run) -> str:
     """The page as HTML."""
     heading = f"Training: {run.name}"
