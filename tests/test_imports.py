@@ -8,7 +8,19 @@ from pathlib import Path
 import segrefiner
 
 SOURCE = Path(segrefiner.__file__).parent
-LEAVES = {"pictures", "output", "geometry", "unet", "losses", "metrics", "coarse", "diffusion", "overlay"}
+LEAVES = {
+    "pictures",
+    "output",
+    "geometry",
+    "unet",
+    "losses",
+    "metrics",
+    "coarse",
+    "diffusion",
+    "overlay",
+    "grids",
+    "svg",
+}
 TOPS = {"cli"}
 # What leaves share.
 SHARED = {"errors"}

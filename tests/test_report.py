@@ -1,6 +1,5 @@
 """The report: complete, self-contained, careful with what it is given, and drawn to scale."""
 
-import html.parser
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pages import Page
 from segrefiner.cli import main
 from segrefiner.evaluate_tables import as_markdown, shown
 from segrefiner.report import chosen_cases, headline, html_report, load_results, markdown_report, quality_table
@@ -48,37 +48,6 @@ def results(tmp_path: Path) -> Path:
                "--images", tmp_path / "images", "--json", path)  # fmt: skip
     assert done.exit_code == 0, done.output
     return path
-
-
-class Page(html.parser.HTMLParser):
-    """What a page holds; it fails on tags that are not closed in order."""
-
-    VOID = frozenset({"meta", "img", "br"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
 
 
 def test_the_page_is_complete_and_self_contained(results: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .pipeline import Job, Refined, refine_masks
 from .settle import restrain
+from .sharing import MESSAGE, Original, place_in, push, save_network
 from .unet import DenoisingUNet
 from .views import DEFAULT
 
@@ -126,6 +128,7 @@ class Refiner:
         self.backend = TorchBackend(network, dtype) if isinstance(network, DenoisingUNet) else network
         self.device, self.dtype = self.backend.device, self.backend.dtype
         self.name, self.pipeline, self.steps = name, pipeline, steps
+        self._original: Original | None = None
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
         self._batches = Batches(batch or fitting)
 
@@ -144,8 +147,8 @@ class Refiner:
         In the default pipeline, the steps are those with which the weights refine best, where their file says so.
 
         Args:
-            model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file or a Hub id `owner/name`;
-                or an `.onnx` file that `segrefiner export onnx` wrote.
+            model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file, a Hub id `owner/name` or
+                an `https://` address, see `weights.resolve`; or an `.onnx` file that `segrefiner export onnx` wrote.
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
             dtype: "auto" (bfloat16 where a CPU computes it natively, float16 on CUDA, float32 where neither is exact
                 enough for the weights), "fp32", "bf16" or "fp16".
@@ -169,13 +172,71 @@ class Refiner:
                 steps = weights.steps_in(onnx_metadata(model), Path(model))
             return cls(opened, name=str(model), pipeline=pipeline, steps=steps)
         path = weights.resolve(model)
-        name = weights.BUNDLED if model is None else str(model)
+        original = Original.of(path)
         network = weights.load(path, device=target)
         steps = weights.best_steps(path) if pipeline is default_pipeline else NUM_TIMESTEPS
         chosen = choose_dtype(dtype, target)
         if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
             chosen = torch.float32
-        return cls(network, dtype=chosen, name=name, pipeline=pipeline, steps=steps)
+        refiner = cls(network, dtype=chosen, name=weights.display_name(model), pipeline=pipeline, steps=steps)
+        refiner._original = original
+        return refiner
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> Path:
+        """Writes the weights where `from_pretrained` finds them.
+
+        Weights that came from a file are that file again, byte for byte. Others keep every parameter exactly.
+
+        Args:
+            folder: Where to; created if need be.
+
+        Returns:
+            The file `model.safetensors` in the folder.
+
+        Raises:
+            CheckpointError: The weights' file was changed after it was loaded, or a parameter is no number.
+            InputError: The model is an `.onnx` file, which cannot be turned back into weights.
+            OutputError: The file cannot be written.
+        """
+        target = place_in(Path(folder))
+        if self._original is not None:
+            self._original.copy_to(target)
+        elif isinstance(self.backend, TorchBackend):
+            save_network(self.backend.network, target, steps=self.steps)
+        else:
+            raise InputError(f"{self.name!r} is an ONNX model, not weights: copy its file instead")
+        return target
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = MESSAGE,
+        license: str | None = None,
+    ) -> str:
+        """Puts the weights on the Hugging Face Hub, with a card that says what they are.
+
+        Args:
+            repository: `owner/name`, made if there is none.
+            private: Whether a repository that is made is for its owner alone.
+            token: That may write; by default the one that `hf auth login` or `HF_TOKEN` gave.
+            revision: Branch to write to, made if there is none; by default the main one.
+            commit_message: Of the commit.
+            license: As the Hub abbreviates licences, such as "apache-2.0".
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: The Hub does not take it; and what `save_pretrained` raises.
+        """
+        with TemporaryDirectory(prefix="segrefiner-") as folder:
+            path = self.save_pretrained(folder)
+            return push(path, repository, private=private, token=token, revision=revision, message=commit_message,
+                        license=license)  # fmt: skip
 
     def __call__(
         self,

@@ -17,13 +17,13 @@ from .evaluate_tables import (
     column_name,
     inert,
     legend,
-    numeric_columns,
     rank,
     ranked,
     row_gain,
     shown,
     summary_table,
 )
+from .report_page import html_page, html_table
 from .report_pictures import case_pictures, data_uri
 from .svg import bin_names, histogram, histogram_bins, scatter
 
@@ -84,18 +84,18 @@ def html_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
     """
     heading = title or _heading(data)
     parts = [f"<h1>{escape(heading)}</h1>", f'<p class="lead">{escape(headline(data))}</p>']
-    parts.append(_html_table(summary_table(data)))
+    parts.append(html_table(summary_table(data)))
     parts += [f"<p>{escape(line)}</p>" for line in legend(data)]
     parts.append(f'<div class="plots">{"".join(f"<figure>{plot}</figure>" for plot in _plots(data))}</div>')
     quality = quality_table(data)
     if quality:
-        parts += ["<h2>Gain by quality of the coarse mask</h2>", _html_table(quality)]
+        parts += ["<h2>Gain by quality of the coarse mask</h2>", html_table(quality)]
     for kind, rows in chosen_cases(data, cases).items():
         parts.append(f"<h2>{escape(kind)}</h2>")
         parts += [_html_case(data, row) for row in rows]
     parts += _html_failures(data["failures"])
     parts.append(f"<footer>{escape(_provenance(data))}</footer>")
-    return _PAGE.format(title=escape(heading), body="\n".join(parts))
+    return html_page(heading, parts)
 
 
 def markdown_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
@@ -241,17 +241,6 @@ def _bars(values: Sequence[float]) -> str:
     )
 
 
-def _html_table(table: Table) -> str:
-    header, lines = table
-    starts = ["" if right else ' class="name"' for right in numeric_columns(table)]
-    head = "".join(f"<th{start}>{escape(cell)}</th>" for start, cell in zip(starts, header, strict=True))
-    body = ""
-    for line in lines:
-        cells = (f"<td{start}>{escape(cell)}</td>" for start, cell in zip(starts, line, strict=True))
-        body += f"<tr>{''.join(cells)}</tr>"
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 def _html_case(data: Json, row: Json) -> str:
     header, lines = cases_table(data, [row])
     facts = ", ".join(f"{name} {value}" for name, value in zip(header[1:], lines[0][1:], strict=True))
@@ -292,45 +281,3 @@ def _plural(word: str, count: int) -> str:
     if count == 1:
         return word
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #1c2126; --muted: #545d66; --line: #d5dae0; --paper: #ffffff;
-  --good: #1f7fc4; --bad: #d9542b; --mark: #6a7b8c; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e8ebee; --muted: #a7b0b9; --line: #3a424b;
-  --paper: #15191d; --good: #5db2ee; --bad: #f58a64; --mark: #93a4b5; }} }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }}
-h1 {{ margin: .5rem 0; font-size: 1.6rem; line-height: 1.2; }}
-h2 {{ margin: 2rem 0 .5rem; font-size: 1.2rem; }}
-.lead {{ font-size: 1.15rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
-.name {{ text-align: left; }}
-th {{ color: var(--muted); font-weight: 600; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }}
-.plots figure {{ max-width: 36rem; }}
-figure {{ margin: 1rem 0; }}
-.shots {{ display: flex; flex-wrap: wrap; align-items: start; gap: 1rem; }}
-.shot {{ max-width: 100%; }}
-@media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem; font-size: .85rem; }} th {{ white-space: normal; }} }}
-figcaption, li {{ overflow-wrap: anywhere; }}
-img {{ display: block; max-width: max(100%, 32rem); height: auto; margin-top: .4rem; }}
-small, footer, summary {{ color: var(--muted); }}
-footer {{ margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .5rem; font-size: .85rem;
-  overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

@@ -100,17 +100,18 @@ def show_errors(photo: Array, mask: Mask, truth: Mask) -> Array:
     return canvas.astype(np.uint8)
 
 
-def data_uri(pixels: Array) -> str:
+def data_uri(pixels: Array, largest: tuple[int, int] = _LARGEST) -> str:
     """A picture as text that stands in a page in place of an address; JPEG, of a size to look at.
 
     Args:
         pixels: `(H, W, 3)` uint8, RGB.
+        largest: Width and height that it is shrunk to, at most.
     """
     picture = Image.fromarray(pixels)
     times = _SMALLEST // max(picture.size)
     if times > 1:
         picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    picture.thumbnail(_LARGEST, Image.Resampling.LANCZOS)
+    picture.thumbnail(largest, Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

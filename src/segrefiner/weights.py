@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from . import downloads, hub
 from .diffusion import NUM_TIMESTEPS
 from .errors import CheckpointError, reason
 from .output import atomic_write, check_output
@@ -42,6 +43,8 @@ STEPS_KEY = "steps"
 
 _FORMAT_KEY, _FORMAT, _CONFIG_KEY = "segrefiner", "1", "config"
 _PICKLES = (".pth", ".pt", ".ckpt", ".bin")
+_PIN = "#sha256="
+_WEB = ("https://", "http://")
 _CONVERT = "convert a published checkpoint with: segrefiner convert FILE.pth OUT.safetensors"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
@@ -57,34 +60,57 @@ def resolve(
 
     Args:
         name_or_path: None or `BUNDLED` for the weights in the package, a `.safetensors` file, a folder that
-            holds `model.safetensors`, or the id `owner/name` or `owner/name@revision` of a Hugging Face Hub
-            repository that holds `model.safetensors`. What exists on disk goes before the Hub; write
-            `./compact` for a folder of that name.
+            holds `model.safetensors`, the id `owner/name` or `owner/name@revision` of a Hugging Face Hub
+            repository that holds `model.safetensors`, or the `https://` address of such a file. What exists on
+            disk goes before the Hub; write `./compact` for a folder of that name. Text may end in `#sha256=` and
+            the checksum that the file must have.
         revision: Branch, tag or commit of a Hub repository; None for the one in the id, else its main branch.
-        cache_dir: Where downloads are kept; None for the Hub's usual cache.
-        local_files_only: Take a Hub repository from the cache or not at all.
+        cache_dir: Where downloads are kept; None for the Hub's usual cache, or `downloads.cache_folder()`.
+        local_files_only: Take downloads from the cache or not at all.
 
     Returns:
-        The file, not yet verified: `load` does that.
+        The file, not yet verified but for a checksum that was given: `load` does that.
 
     Raises:
-        CheckpointError: There is no such file, name or repository, or it cannot be downloaded.
+        CheckpointError: There is no such file, name or repository, it cannot be downloaded, or it has another
+            checksum.
     """
-    local = _find_local(name_or_path)
-    match = _HUB_ID.fullmatch(name_or_path) if isinstance(name_or_path, str) and local is None else None
+    name, sha256 = _split_checksum(name_or_path)
+    if isinstance(name, str) and name.lower().startswith(_WEB):
+        if revision is not None:
+            raise CheckpointError(f"{name!r} has no revision {revision!r}, as only the Hub's do; leave it out")
+        return _from_web(name, sha256, cache_dir, local_files_only)
+    path = _find_local(name)
+    match = _HUB_ID.fullmatch(name) if isinstance(name, str) and path is None else None
     if match is not None:
         repository, tag = match.groups()
         if revision is not None and tag not in (None, revision):
-            raise CheckpointError(f"{name_or_path!r} and revision {revision!r} differ; give one of the two")
-        return _download(repository, revision or tag, cache_dir, local_files_only)
-    if local is None:
-        raise CheckpointError(
-            f"no weights named {str(name_or_path)!r}, expected {BUNDLED!r}, a .safetensors file, a folder "
-            f"with {FILE_NAME}, or a Hugging Face Hub id owner/name[@revision]; {_CONVERT}"
+            raise CheckpointError(f"{name!r} and revision {revision!r} differ; give one of the two")
+        revision = revision or tag
+        path = hub.fetch(
+            repository, FILE_NAME, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
-    if revision is not None:
-        raise bad_file(local, f"has no revision {revision!r}, as only the Hub's do; leave it out")
-    return local
+    elif path is None:
+        raise CheckpointError(
+            f"no weights named {str(name)!r}, expected {BUNDLED!r}, a .safetensors file, a folder with {FILE_NAME}, "
+            f"a Hugging Face Hub id owner/name[@revision], or an https:// address; {_CONVERT}"
+        )
+    elif revision is not None:
+        raise bad_file(path, f"has no revision {revision!r}, as only the Hub's do; leave it out")
+    if sha256 is not None and (found := checksum(path)) != sha256:
+        raise bad_file(path, f"has the SHA-256 {found}, expected {sha256}; ask its author, do not use it")
+    return path
+
+
+def display_name(name_or_path: str | os.PathLike[str] | None) -> str:
+    """What weights are called where others read it: web addresses lose their query, which may hold a secret."""
+    if name_or_path is None:
+        return BUNDLED
+    name = str(name_or_path)
+    if not name.lower().startswith(_WEB):
+        return name
+    rest, pin, sha256 = name.partition(_PIN)
+    return downloads.public_name(rest) + pin + sha256
 
 
 def load(
@@ -213,6 +239,23 @@ def save(
     atomic_write(path, lambda stream: stream.writelines(pieces))
 
 
+def _split_checksum(name: str | os.PathLike[str] | None) -> tuple[str | os.PathLike[str] | None, str | None]:
+    """A name without the checksum at its end, and the checksum."""
+    if not isinstance(name, str) or _PIN not in name:
+        return name, None
+    rest, _, sha256 = name.rpartition(_PIN)
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise CheckpointError(f"{short(sha256)} is no SHA-256; expected 64 hexadecimal digits after {_PIN}")
+    return rest, sha256.lower()
+
+
+def _from_web(url: str, sha256: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> Path:
+    named = url.partition("?")[0]
+    if named.lower().endswith(_PICKLES):
+        raise CheckpointError(f"{short(named)} does not end in .safetensors; download it, then {_CONVERT}")
+    return downloads.fetch(url, sha256, cache_dir=cache_dir, local_files_only=local_files_only, check=metadata)
+
+
 def _find_local(name_or_path: str | os.PathLike[str] | None) -> Path | None:
     """Return the file on disk that is meant, or None if nothing on disk can be meant."""
     if name_or_path is None or name_or_path == BUNDLED:
@@ -236,35 +279,6 @@ def _find_local(name_or_path: str | os.PathLike[str] | None) -> Path | None:
     if os.path.exists(path):
         raise bad_file(path, "does not end in .safetensors; rename it if it is a weights file")
     return None
-
-
-def _download(
-    repository: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
-) -> Path:
-    # Here, because who has a file should not wait for the import.
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    problems = {
-        errors.GatedRepoError: "are gated; accept the terms on their Hub page, then run: hf auth login",
-        errors.RepositoryNotFoundError: "do not exist or are private; check the id, or run: hf auth login",
-        errors.RevisionNotFoundError: f"have no revision {revision!r}; check its name",
-        errors.LocalEntryNotFoundError: "are not in the cache and the Hub was not reached; go online once",
-        errors.OfflineModeIsEnabled: "are not in the cache and offline mode is on; go online once",
-        errors.EntryNotFoundError: f"have no file {FILE_NAME}; choose a repository made for segrefiner",
-    }
-    place = None if cache_dir is None else Path(cache_dir)
-    try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repository, FILE_NAME, revision=revision, cache_dir=place, local_files_only=local_files_only
-            )
-        )
-    except Exception as error:  # The HTTP library below has its own tree of errors, which changed before.
-        other = f"cannot be downloaded ({reason(error)}); try again, or give a file"
-        # In this order: a gated repository is also a missing one to the library.
-        problem = next((text for kind, text in problems.items() if isinstance(error, kind)), other)
-        raise CheckpointError(f"weights {repository!r} on the Hugging Face Hub {problem}") from error
 
 
 @contextmanager
