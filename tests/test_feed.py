@@ -113,7 +113,7 @@ def test_coarse_masks_are_made_as_the_recipe_asks(published: float) -> None:
     iou = torch.cat(
         [(b.fine * b.coarse).sum((1, 2, 3)) / torch.maximum(b.fine, b.coarse).sum((1, 2, 3)) for b in batches]
     )
-    assert iou.min() > 0.3 and iou.max() <= 1 and iou.mean() < 0.97
+    assert iou.mean() < 0.97 and (iou.max() < 0.8 if published else iou.min() > 0.3)
     perfect = replace(recipe, large_perfect=1.0)
     assert all(torch.equal(b.fine, b.coarse) for b in streamed(perfect, range(2), Discs(1)))
 

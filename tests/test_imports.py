@@ -45,7 +45,7 @@ def test_leaves_import_no_sibling_but_errors() -> None:
 
 def test_nothing_imports_the_tops() -> None:
     for path in SOURCE.glob("*.py"):
-        assert not imports(path) & TOPS, path.name
+        assert not imports(path) & TOPS or path.name == "__main__.py", path.name
 
 
 def run(code: str) -> str:

@@ -13,6 +13,7 @@ from .cli_batch import coco, folder, panoptic, semantic
 from .cli_data import data
 from .cli_evaluate import evaluate, report
 from .cli_train import train
+from .cli_training import push, training_report
 from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def main() -> None:
     """Refine coarse segmentation masks."""
 
 
-for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train):
+for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push):
     main.add_command(_command)
 
 

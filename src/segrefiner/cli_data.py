@@ -1,4 +1,4 @@
-"""The commands that prepare training data: `data pack`, `data shards` and `data check`."""
+"""The commands that prepare training data: `data pack`, `data shards`, `data coarse` and `data check`."""
 
 import sys
 from collections.abc import Sequence
@@ -74,6 +74,33 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
 
     count, failures = write_shards(_open(source, coarse), target, per_shard=per_shard, progress=item_bar("writing"))
     click.echo(f"{target}: {count} photos in {-(-count // per_shard)} shards")
+    _report(failures)
+
+
+@data.command("coarse")
+@click.argument("source", metavar="DATA")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for NAME.png.")
+@click.option(
+    "--kind", type=click.Choice(["published", "ours", "low-resolution"]), default="published", show_default=True
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Picture of some of them to look at, PNG.")
+@errors_in_one_line
+def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, sheet: Path | None) -> None:
+    """Make coarse masks for the photos of DATA; run again to go on."""
+    from .coarse_offline import coarse_sheet, write_coarse
+    from .output import check_output, write_png
+
+    if sheet is not None:
+        check_output(sheet)
+    opened = _open(source, None)
+    written, failures = write_coarse(
+        opened, output, kind=kind, seed=seed, workers=workers, progress=item_bar("making", len(opened))
+    )
+    if sheet is not None:
+        write_png(sheet, coarse_sheet(opened, output))
+    click.echo(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
     _report(failures)
 
 

@@ -55,8 +55,22 @@ def _packed(photos: PackedPhotos, recipe: Recipe, views: ViewConfig, portions: I
         for group in portion.groups:
             indices = torch.tensor([order[sample] for sample in group], device=photos.device)
             generator = generator_of(recipe, group.start, photos.device)
-            parts.append(photos.batch(indices, portion.size, generator, views, coarse))
+            batch = photos.batch(indices, portion.size, generator, views, coarse)
+            parts.append(_with_published(batch, group, recipe))
         yield parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _with_published(batch: Batch, group: range, recipe: Recipe) -> Batch:
+    """The batch, some of its coarse masks made as the paper's are; they go through the CPU."""
+    if not recipe.coarse.published:
+        return batch
+    coarse = batch.coarse.clone()
+    for place, sample in enumerate(group):
+        random = np.random.default_rng((recipe.seed, sample))
+        if random.random() < recipe.coarse.published:
+            made = published_coarse(batch.fine[place, 0].cpu().numpy() > 0, random)
+            coarse[place, 0] = torch.from_numpy(made).to(coarse)
+    return replace(batch, coarse=coarse)
 
 
 def _joined(parts: list[Batch]) -> Batch:

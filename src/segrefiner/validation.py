@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator
 
-from .coarse import CoarseConfig, coarse_masks
+from .coarse_offline import make_coarse
 from .data import PackedPhotos
 from .diffusion import NUM_TIMESTEPS
-from .distances import signed_distance
 from .errors import InputError
 from .metrics import iou, mba
 from .published import PATCH
@@ -22,8 +20,6 @@ from .unet import DenoisingUNet
 
 HARM = 0.5
 """Points of IoU that a mask may lose before it counts as harmed."""
-
-_MADE = CoarseConfig(perfect=0.0, real=0.0, slight=0.0, blobs=0.0)
 
 
 def validation_set(source: Source, photos: int, seed: int = 0) -> list[Sample]:
@@ -44,7 +40,11 @@ def validation_set(source: Source, photos: int, seed: int = 0) -> list[Sample]:
         except InputError as error:
             reasons.append(str(error))
             continue
-        chosen.append(sample if sample.coarse is not None else replace(sample, coarse=_coarse(sample, seed + index)))
+        chosen.append(
+            sample
+            if sample.coarse is not None
+            else replace(sample, coarse=make_coarse(sample.mask, "ours", seed + index))
+        )
     if not chosen:
         raise InputError(f"{source.name} has no photo to validate on: {reasons[0] if reasons else 'it is empty'}")
     return chosen
@@ -67,18 +67,6 @@ class PackedSource:
         """One photo."""
         image, mask, coarse = self._photos.photo(index)
         return Sample(self._photos.names[index], image, mask, coarse)
-
-
-def _coarse(sample: Sample, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """A coarse mask as the default recipes make them, for the whole photo."""
-    height, width = sample.mask.shape
-    side = max(height, width)
-    padded = np.full((side, side), -float(side), np.float32)
-    padded[:height, :width] = np.clip(signed_distance(sample.mask), -side, side)
-    distance = torch.from_numpy(padded)[None, None]
-    none = torch.zeros(1, dtype=torch.bool)
-    coarse = coarse_masks(distance, distance, none, Generator().manual_seed(seed), _MADE)
-    return coarse[0, 0, :height, :width].numpy() > 0
 
 
 def validate(

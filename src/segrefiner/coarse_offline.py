@@ -1,0 +1,179 @@
+"""Coarse masks made beforehand, for whole data sets: in parallel, continued after a stop, with a sheet to look at."""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Generator
+
+from .coarse import CoarseConfig, coarse_masks, low_resolution
+from .coarse_published import published_coarse
+from .distances import signed_distance
+from .errors import InputError, OutputError
+from .output import atomic_write, write_png
+from .sources import Sample, Source
+
+Mask = NDArray[np.bool_]
+
+SETTINGS_NAME = "coarse.json"
+KINDS = ("published", "ours", "low-resolution")
+LONGEST = 1024
+"""Larger masks are made at this long side and enlarged: what dilation by ten pixels spoils depends on the size."""
+
+SHEET_PHOTOS = 24
+_COLUMNS, _CELL = 6, 256
+_OURS = CoarseConfig(perfect=0.0, real=0.0, slight=0.0, blobs=0.15)
+_AHEAD = 4
+
+
+def make_coarse(mask: Mask, kind: str, seed: int) -> Mask:
+    """A coarse mask `(H, W)` bool of a truth `(H, W)` bool, not empty.
+
+    Args:
+        mask: The truth.
+        kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on) or "low-resolution" (a
+            network's mask of 1/8 to 1/32 of the size).
+        seed: Of every draw.
+    """
+    height, width = mask.shape
+    shrink = LONGEST / max(height, width)
+    if shrink < 1:
+        small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        coarse = make_coarse(np.asarray(Image.fromarray(mask).convert("L").resize(small)) >= 128, kind, seed)
+        enlarged: Mask = np.asarray(Image.fromarray(coarse).convert("L").resize((width, height))) >= 128
+        return enlarged if enlarged.any() else mask.copy()
+    if kind == "published":
+        return published_coarse(mask, np.random.default_rng(seed))
+    # The module for training works on squares.
+    side = max(32, height, width)
+    padded = np.full((side, side), -float(side), np.float32)
+    padded[:height, :width] = np.clip(signed_distance(mask), -side, side)
+    distance = torch.from_numpy(padded)[None, None]
+    generator = Generator().manual_seed(seed)
+    if kind == "ours":
+        made = coarse_masks(distance, distance, torch.zeros(1, dtype=torch.bool), generator, _OURS)
+    else:
+        factor = side // int(torch.randint(8, 33, (1,), generator=generator))
+        even = -(-side // factor) * factor - side if factor else 0
+        whole = torch.nn.functional.pad((distance > 0).float(), (0, even, 0, even))
+        made = low_resolution(whole, max(1, factor), generator)
+    result: Mask = made[0, 0, :height, :width].numpy() > 0
+    return result if result.any() else mask.copy()
+
+
+def write_coarse(
+    source: Source,
+    folder: Path,
+    *,
+    kind: str = "published",
+    seed: int = 0,
+    workers: int = 2,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> tuple[int, list[tuple[int, str]]]:
+    """Writes a coarse mask `NAME.png` for every photo that has none in the folder yet.
+
+    Args:
+        source: The photos.
+        folder: Where to; `coarse.json` in it keeps kind and seed.
+        kind: As for `make_coarse`.
+        seed: With a photo's number, of its draws.
+        workers: Processes; 0 works in this one.
+        progress: Wraps the iteration over the photos' results.
+
+    Returns:
+        How many were written, and the numbers of the photos that could not be read with the reasons.
+
+    Raises:
+        InputError: There is no such kind, or the folder holds masks of another one.
+        OutputError: A mask cannot be written; those before it stay.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    settings = {"kind": kind, "seed": seed}
+    record = folder / SETTINGS_NAME
+    if record.exists():
+        before = json.loads(record.read_text())
+        if before != settings:
+            raise InputError(f"{folder} holds coarse masks of {before}, not {settings}: choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
+    atomic_write(record, lambda file: file.write(json.dumps(settings).encode()))
+    work = partial(_write_one, source, folder, kind, seed)
+    written, failures = 0, []
+    for index, outcome in progress(_results(work, len(source), workers)):
+        written += outcome is True
+        if isinstance(outcome, str):
+            failures.append((index, outcome))
+    return written, failures
+
+
+def _write_one(source: Source, folder: Path, kind: str, seed: int, index: int) -> tuple[int, bool | str]:
+    """Whether a mask was written (it may be there), or why it could not be made."""
+    try:
+        sample = source.read(index)
+    except InputError as error:
+        return index, str(error)
+    path = folder / f"{sample.name}.png"
+    if path.is_file():
+        return index, False
+    write_png(path, make_coarse(sample.mask, kind, seed + index))
+    return index, True
+
+
+def _results(
+    work: Callable[[int], tuple[int, bool | str]], count: int, workers: int
+) -> Iterator[tuple[int, bool | str]]:
+    if not workers:
+        yield from map(work, range(count))
+        return
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        numbers = iter(range(count))
+        waiting = [pool.submit(work, n) for n in islice(numbers, _AHEAD * workers)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(work, n) for n in islice(numbers, 1)]
+
+
+def coarse_sheet(source: Source, folder: Path) -> NDArray[np.uint8]:
+    """A picture of photos, evenly chosen, with what their coarse masks in a folder miss in blue and have too much in red.
+
+    Returns:
+        `(H, W, 3)` uint8.
+    """
+    indices = np.unique(np.linspace(0, len(source) - 1, min(SHEET_PHOTOS, len(source))).round().astype(int)).tolist()
+    rows = -(-len(indices) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * _CELL, rows * _CELL), "white")
+    for place, index in enumerate(indices):
+        try:
+            cell = _cell(source.read(index), folder)
+        except InputError:
+            continue
+        sheet.paste(cell, (place % _COLUMNS * _CELL + 3, place // _COLUMNS * _CELL + 3))
+    return np.asarray(sheet)
+
+
+def _cell(sample: Sample, folder: Path) -> Image.Image:
+    from .io import read_mask
+
+    path = folder / f"{sample.name}.png"
+    coarse = read_mask(path) if path.is_file() else sample.mask
+    tint = sample.image.astype(np.float32)
+    for wrong, colour in ((coarse & ~sample.mask, (230, 40, 40)), (sample.mask & ~coarse, (40, 90, 255))):
+        tint[wrong] = 0.3 * tint[wrong] + 0.7 * np.array(colour, np.float32)
+    cell = Image.fromarray(tint.astype(np.uint8))
+    cell.thumbnail((_CELL - 6, _CELL - 6))
+    common = np.count_nonzero(coarse & sample.mask) / max(1, np.count_nonzero(coarse | sample.mask))
+    ImageDraw.Draw(cell).text((4, 4), f"IoU {common:.2f}", fill="white", stroke_width=2, stroke_fill="black")
+    return cell
