@@ -125,8 +125,9 @@ def _cell(value: object) -> str:
 
 def _origin(entries: Mapping[str, Any]) -> list[str]:
     """Everything that the file says of itself."""
+    # Sorted, because the library that reads the file gives them in any order.
     told = {key: value for key, value in entries.items() if key not in (_CONFIG_KEY, _RECIPE_KEY, STEPS_KEY)}
-    facts = "\n".join(f"- {inert(key)}: {inert(str(value))}" for key, value in told.items())
+    facts = "\n".join(f"- {inert(key)}: {inert(str(value))}" for key, value in sorted(told.items()))
     parts = [facts] if facts else []
     if _RECIPE_KEY in entries:
         parts.append(f"Recipe:\n\n{_block(_parsed(entries[_RECIPE_KEY]))}")
