@@ -48,9 +48,6 @@ def test_the_generator_decides_everything() -> None:
     truth = shape(0)
     a, b, c = (published_coarse(truth, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
-    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
-    published_coarse(truth, np.random.default_rng(0))
-    assert np.array_equal(before, np.random.get_state()[1])  # type: ignore[index]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (3, 3), (9, 40), (40, 9)])
@@ -116,8 +113,9 @@ def test_the_command_lists_what_failed_and_goes_on(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["data", "coarse", str(root), *options])
     assert done.exit_code == 3 and "3 coarse masks written, 0 were there" in done.stdout and "own1.png" in done.stderr
     assert json.loads((root / "coarse_made" / "coarse.json").read_text()) == {"kind": "ours", "seed": 0}
-    photo, truth = miniature.scene(30)
+    _, truth = miniature.scene(30)
     assert 0.3 < iou(read_mask(root / "coarse_made" / "own0.png"), truth) < 1
-    assert Image.open(tmp_path / "s.png").size == (1536, 256) and photo.size
+    with Image.open(tmp_path / "s.png") as sheet:
+        assert sheet.size == (1536, 256)
     again = CliRunner().invoke(main, ["data", "coarse", str(root), *options])
     assert again.exit_code == 3 and "0 coarse masks written, 3 were there" in again.stdout

@@ -24,8 +24,8 @@ _coarse_option = click.option("--coarse", type=click.Path(path_type=Path), help=
 def data() -> None:
     """Prepare training data.
 
-    DATA is a folder in the layout of DIS-5K, ThinObject-5K or HRSOD, a folder of your own (images/, masks/, coarse*/), a
-    folder of shards, or annotations of COCO or LVIS as FILE.json or FILE.json@IMAGES.
+    DATA is a folder in the layout of DIS-5K, ThinObject-5K or HRSOD, a folder of your own (images/, masks/, coarse*/),
+    a folder of shards, or annotations of COCO or LVIS as FILE.json or FILE.json@IMAGES.
     """
 
 

@@ -202,6 +202,7 @@ def _best_steps(recipe: "Recipe") -> int | None:
 def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["DenoisingUNet"], list[dict[str, Any]]] | None:
     if options["val"] is None:
         return None
+    from .backends import choose_dtype
     from .data import PackedPhotos
     from .diffusion import NUM_TIMESTEPS
     from .packs import is_pack
@@ -217,8 +218,13 @@ def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["Denoisi
     # The one that the recipe is for comes first: it decides which weights are the best.
     order = ("published", "default") if recipe.streamed else ("default", "published")
     chosen = [p for p in order if options["val_pipelines"] in ("both", p)]
-    steps, instance = _best_steps(recipe) or NUM_TIMESTEPS, recipe.streamed and recipe.views.per_photo == 1
-    return lambda net: validate(net, samples, chosen, steps=steps, instance=instance)
+    steps, instance = _best_steps(recipe) or NUM_TIMESTEPS, getattr(recipe.views, "per_photo", 0) == 1
+
+    def judge(net: "DenoisingUNet") -> list[dict[str, Any]]:
+        dtype = choose_dtype("auto", next(net.parameters()).device)
+        return validate(net, samples, chosen, steps=steps, dtype=dtype, instance=instance)
+
+    return judge
 
 
 def _say_recipe(recipe: "Recipe") -> None:

@@ -34,8 +34,8 @@ class CoarseConfig:
             the right parts of a mask alone.
         max_shift: Largest contour noise as a fraction of the object's extent (square root of its area).
         min_iou: Masks worse than this are replaced by a milder version of themselves.
-        published: Share of crops whose masks are made by `coarse_published` instead, as the paper's are; that one works on
-            the CPU, one mask after another.
+        published: Share of crops whose masks are made by `coarse_published` instead, as the paper's are; that works
+            on the CPU, one mask after another.
     """
 
     perfect: float = 0.08

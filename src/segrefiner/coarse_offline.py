@@ -40,8 +40,8 @@ def make_coarse(mask: Mask, kind: str, seed: int) -> Mask:
 
     Args:
         mask: The truth.
-        kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on) or "low-resolution" (a
-            network's mask of 1/8 to 1/32 of the size).
+        kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on) or
+            "low-resolution" (a network's mask of 1/8 to 1/32 of the size).
         seed: Of every draw.
     """
     height, width = mask.shape
@@ -147,7 +147,7 @@ def _results(
 
 
 def coarse_sheet(source: Source, folder: Path) -> NDArray[np.uint8]:
-    """A picture of photos, evenly chosen, with what their coarse masks in a folder miss in blue and have too much in red.
+    """Photos, evenly chosen, in one picture: what their coarse masks miss in blue, what they have too much in red.
 
     Returns:
         `(H, W, 3)` uint8.
@@ -174,6 +174,6 @@ def _cell(sample: Sample, folder: Path) -> Image.Image:
         tint[wrong] = 0.3 * tint[wrong] + 0.7 * np.array(colour, np.float32)
     cell = Image.fromarray(tint.astype(np.uint8))
     cell.thumbnail((_CELL - 6, _CELL - 6))
-    common = np.count_nonzero(coarse & sample.mask) / max(1, np.count_nonzero(coarse | sample.mask))
-    ImageDraw.Draw(cell).text((4, 4), f"IoU {common:.2f}", fill="white", stroke_width=2, stroke_fill="black")
+    agreement = (coarse & sample.mask).sum() / (coarse | sample.mask).sum()
+    ImageDraw.Draw(cell).text((4, 4), f"IoU {agreement:.2f}", fill="white", stroke_width=2, stroke_fill="black")
     return cell

@@ -74,8 +74,10 @@ def _with_published(batch: Batch, group: range, recipe: Recipe) -> Batch:
 
 
 def _joined(parts: list[Batch]) -> Batch:
-    columns = zip(*((p.image, p.fine, p.coarse, p.distance) for p in parts), strict=True)
-    return Batch(*(torch.cat(column) for column in columns))
+    image, fine, coarse, distance = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("image", "fine", "coarse", "distance")
+    )
+    return Batch(image, fine, coarse, distance)
 
 
 class _Order:
@@ -141,8 +143,8 @@ class StreamedCrops(Dataset[_Arrays]):
         coarse = crop.mask if perfect else crop.coarse
         if coarse is None:
             coarse = self._coarse(crop, number, random)
-        arrays = (np.ascontiguousarray(a) for a in (crop.image, crop.mask, coarse, distance))
-        return _Arrays(*arrays, tuple(failures))
+        image, mask = np.ascontiguousarray(crop.image), np.ascontiguousarray(crop.mask)
+        return _Arrays(image, mask, np.ascontiguousarray(coarse), distance, tuple(failures))
 
     def _read(self, index: int) -> tuple[Sample, list[tuple[str, str]]]:
         """A photo, or the next one that can be read, and what was wrong with those before it."""
@@ -184,7 +186,7 @@ def _streamed(crops: StreamedCrops, device: torch.device, workers: int, portions
     keys = ([(n, p.size, p.large) for group in p.groups for n in group] for p in portions)
     loader = DataLoader(
         crops,
-        batch_sampler=_Keys(keys),  # type: ignore[arg-type]
+        batch_sampler=_Keys(keys),
         num_workers=workers,
         collate_fn=_collated,
         pin_memory=device.type == "cuda",
@@ -193,9 +195,9 @@ def _streamed(crops: StreamedCrops, device: torch.device, workers: int, portions
         generator=Generator(),
     )
     for image, fine, coarse, distance, failures in loader:
-        on_device = (t.to(device, non_blocking=True) for t in (image, fine, coarse, distance))
-        pixels, *masks = on_device
-        yield Batch(pixels.permute(0, 3, 1, 2).float(), *(m[:, None].float() for m in masks), failures)
+        pixels = image.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+        truth, mask, far = (t.to(device, non_blocking=True)[:, None].float() for t in (fine, coarse, distance))
+        yield Batch(pixels, truth, mask, far, failures)
 
 
 class _Keys:

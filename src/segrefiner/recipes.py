@@ -84,7 +84,8 @@ class Portion:
 
     def share(self, share: float) -> list[int]:
         """Positions in this portion that belong to so large a share of the step's batch, spread over its groups."""
-        chosen, position, offset = [], 0, self.offset
+        chosen: list[int] = []
+        position, offset = 0, self.offset
         for group in self.groups:
             count = int(share * (offset + len(group)) + 1e-9) - int(share * offset + 1e-9)
             chosen += range(position, position + count)

@@ -114,7 +114,7 @@ def _members(path: Path) -> list[dict[str, tuple[int, int]]]:
 
 def _fetched(url: str) -> bytes:
     try:
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtraError.needed_by("a shard in an object store", package="fsspec", extra="shards") from error
     try:

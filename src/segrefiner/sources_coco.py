@@ -88,7 +88,10 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
             raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
         places[entry["id"]] = len(files)
         files.append(file)
-    ids, photo_of, texts, seen = [], [], [], set()
+    ids: list[Any] = []
+    photo_of: list[int] = []
+    texts: list[bytes] = []
+    seen: set[Any] = set()
     for entry in objects:
         if not isinstance(entry, dict) or entry.get("iscrowd"):
             continue

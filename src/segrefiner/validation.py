@@ -93,7 +93,7 @@ def validate(
         For each pipeline: `pipeline`, `photos`, means in [0, 1] `iou_before`, `iou_after`, `mba_before`, `mba_after`,
         `harmed` (share of masks that lost more than half a point of IoU) and `seconds`.
     """
-    masks = [sample.coarse for sample in samples]
+    masks = [s.mask if s.coarse is None else s.coarse for s in samples]
     before = [(iou(m, s.mask), mba(m, s.mask)) for m, s in zip(masks, samples, strict=True)]
     rows = []
     for name in pipelines:
