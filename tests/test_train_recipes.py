@@ -138,6 +138,9 @@ def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(tmp_path: Path)
     for words in ("4 photos, 160 crops", "20 steps of 8 crops at 32x32", "GiB", "hours in all"):
         assert words in done.stdout
     assert not (tmp_path / "run").exists()
+    own = miniature.folder(tmp_path / "own")
+    done = CliRunner().invoke(main, arguments("compact", own, tmp_path / "run", None, "--dry-run"))
+    assert done.exit_code == 0 and "4 photos" in done.stdout and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

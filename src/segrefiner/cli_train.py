@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from .feed import Feed
     from .processes import Processes
     from .recipes import Recipe
+    from .sources import Source
     from .train import Row, Watch
     from .trainer import Trainer
     from .unet import DenoisingUNet
 
 _NAMES = ("compact", "compact-second", "compact-third", "finetune", "lr", "hr")
+_DRY_PHOTOS = 16
 _STARTS = {
     "hr": "those of a run of lr",
     "compact-second": "those of compact",
@@ -42,6 +44,7 @@ _STARTS = {
 @click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
 @click.option("--lr", type=click.FloatRange(0), help="Peak learning rate.")
 @click.option("--seed", type=click.IntRange(0), help="Of every draw.")
+@click.option("--coarse", type=click.Path(path_type=Path), help="Folder of coarse masks that were made beforehand.")
 @click.option("--val", metavar="DATA", help="Photos to validate on.  [default: none]")
 @click.option("--val-photos", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--val-pipelines", type=click.Choice(["both", "default", "published"]), default="both",
@@ -81,7 +84,8 @@ def train(
     name = name or ("finetune" if before else "compact")
     if before is None and name in _STARTS:
         raise InputError(f"the recipe {name} starts from trained weights, {_STARTS[name]}: name them with --from")
-    weights = resolve(before if name != "finetune" else before or "compact") if before or name == "finetune" else None
+    before = before or ("compact" if name == "finetune" else None)
+    weights = None if before is None else resolve(before)
     shortcuts = {"samples": samples, "lr": lr, "seed": seed}
     recipe = replace(RECIPES[name], **{k: v for k, v in shortcuts.items() if v is not None})  # type: ignore[arg-type]
     start = None if weights is None else load(weights)
@@ -89,7 +93,7 @@ def train(
         recipe = replace(recipe, model=start.config)
     recipe = with_values(recipe, dict(_pair(value) for value in values))
     with launched(choose_device(device)) as (processes, target):
-        feed, photos = _feed(data, recipe, output, target, processes, options["workers"])
+        feed, photos = _feed(data, recipe, output, target, processes, options)
         from .trainer import Trainer
 
         trainer = Trainer(feed, recipe, target, processes=processes, micro_batch=options["micro_batch"])
@@ -109,7 +113,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _feed(
-    data: tuple[str, ...], recipe: "Recipe", output: Path, device: "torch.device", processes: "Processes", workers: int
+    data: tuple[str, ...],
+    recipe: "Recipe",
+    output: Path,
+    device: "torch.device",
+    processes: "Processes",
+    options: dict[str, Any],
 ) -> tuple["Feed", int]:
     """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
     from .data import PackedPhotos
@@ -122,23 +131,52 @@ def _feed(
     if recipe.streamed:
         if packed:
             raise InputError(f"this recipe cuts its crops from files: give it a data set, not the pack {packed[0]}")
-        source = _source(data)
-        return streamed_feed(source, recipe, device, workers=workers), len(source)
+        source = _source(data, options["coarse"])
+        return streamed_feed(source, recipe, device, workers=options["workers"]), len(source)
     pack = packed[0] if packed else output / "photos.pack"
-    if not pack.exists() and processes.rank == 0:
-        from .packs import pack_source
-
-        output.mkdir(parents=True, exist_ok=True)
-        pack_source(_source(data), pack, size=recipe.pack_size, progress=item_bar("packing"))
+    if not pack.exists():
+        source = _source(data, options["coarse"])
+        if options["dry_run"]:
+            return _feed_of_some(source, recipe, device), len(source)
+        if processes.rank == 0:
+            _pack(source, pack, recipe.pack_size)
     processes.wait()
     photos = PackedPhotos(pack, device)
     return packed_feed(photos, recipe), len(photos)
 
 
-def _source(data: tuple[str, ...]) -> Any:
+def _pack(source: "Source", pack: Path, size: int) -> None:
+    """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
+    from .packs import pack_source
+    from .train import FAILURES_NAME
+
+    pack.parent.mkdir(parents=True, exist_ok=True)
+    _, failures = pack_source(source, pack, size=size, progress=item_bar("packing"))
+    with (pack.parent / FAILURES_NAME).open("a") as file:
+        for index, reason in failures:
+            file.write(json.dumps({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")
+    if failures:
+        click.echo(f"{len(failures)} photos cannot be read: see {pack.parent / FAILURES_NAME}", err=True)
+
+
+def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") -> "Feed":
+    """Batches of the first photos, from a pack that is gone again: for a dry run."""
+    from tempfile import TemporaryDirectory
+
+    from .data import PackedPhotos
+    from .feed import packed_feed
+    from .packs import pack_source
+    from .sources import First
+
+    with TemporaryDirectory() as folder:
+        pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
+        return packed_feed(PackedPhotos(Path(folder) / "pack", device), recipe)
+
+
+def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
     from .sources import concatenate, open_source
 
-    sources = [open_source(entry) for entry in data]
+    sources = [open_source(entry, coarse) for entry in data]
     return concatenate(sources)
 
 
@@ -211,7 +249,7 @@ def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["Denoisi
     if is_pack(Path(options["val"])):
         import torch
 
-        source: Any = PackedSource(PackedPhotos(Path(options["val"]), torch.device("cpu")))
+        source: Source = PackedSource(PackedPhotos(Path(options["val"]), torch.device("cpu")))
     else:
         source = _source((options["val"],))
     samples = validation_set(source, options["val_photos"])

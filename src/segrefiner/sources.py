@@ -259,6 +259,36 @@ class Several:
         return replace(sample, name=f"{which}_{sample.name}")
 
 
+@dataclass(frozen=True)
+class First:
+    """The first photos of a source.
+
+    Attributes:
+        source: Of which.
+        count: How many, at most.
+    """
+
+    source: Source
+    count: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.source.name
+
+    @property
+    def objects(self) -> bool:
+        """See `Source`."""
+        return self.source.objects
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
+
+    def read(self, index: int) -> Sample:
+        """One photo."""
+        return self.source.read(index)
+
+
 def concatenate(sources: Sequence[Source]) -> Source:
     """All photos of several sources; a single one is given back as it is."""
     if not sources:
