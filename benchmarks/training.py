@@ -92,10 +92,9 @@ def main(data: Path, steps: int, recipes: str) -> None:
             for step in sorted({0, recipe.small_steps}):
                 size, batch = recipe.size_and_batch(step)
                 alone, trained = rates(recipe, feed, device, step, steps if not recipe.streamed else 1)
-                rows.append(
-                    [name, f"{batch} of {size}x{size}", f"{alone:.1f}", f"{trained:.2f}", f"{trained / alone:.0%}"]
-                )
-        print(markdown(["recipe", "batch", "data alone", "training", "share of data"], rows))
+                share = f"{trained / alone:.0%}"
+                rows.append([name, f"{batch} of {size}x{size}", f"{alone:.1f}", f"{trained:.2f}", share])
+        print(aligned([["recipe", "batch", "data alone/s", "training/s", "share of data"], *rows]))
         if device.type == "cpu":
             pack_source(source, pack, size=RECIPES["compact"].pack_size)
             cores = os.cpu_count() or 2
