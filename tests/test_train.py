@@ -499,14 +499,14 @@ def test_too_many_unreadable_photos_stop_the_run_and_are_listed(
 
 
 def test_a_request_to_stop_ends_the_step_and_keeps_it(photos: PackedPhotos, tmp_path: Path) -> None:
-    stopped = trainer(photos)
+    stopped, handler = trainer(photos), signal.getsignal(signal.SIGTERM)
 
     def ask(row: dict[str, float]) -> None:
         if row["step"] == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert not train(stopped, tmp_path, log_every=1, watch=Watch(log=ask))
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     again = trainer(photos)
     again.load(tmp_path / CHECKPOINT_NAME)
     assert again.step == 4 and train(trainer(photos), tmp_path)
