@@ -6,7 +6,7 @@ stopped run left incomplete are counted and skipped.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -16,7 +16,7 @@ from typing import Any
 
 from . import __version__
 from .errors import InputError, SegRefinerError
-from .evaluate_tables import NOTHING, Json, Table
+from .evaluate_tables import NOTHING, Json, Table, flattened
 from .io import read_image
 from .output import atomic_write, check_output
 from .report_page import html_page, html_table
@@ -295,17 +295,10 @@ def _failures_part(run: Run) -> list[str]:
 def _recipe_part(run: Run) -> list[str]:
     if not run.recipe:
         return []
-    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _flat(run.recipe))
+    lines = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in flattened(run.recipe)
+    )
     return ["<h2>Recipe</h2>", f"<dl>{lines}</dl>"]
-
-
-def _flat(values: Json, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Names and values, those of parts of the recipe with the part's name before theirs."""
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _rows(path: Path, unreadable: list[str]) -> list[Json]:
