@@ -150,21 +150,17 @@ def headline(run: Run) -> str:
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Means over a twentieth of the points around each one, at least five where there are as many."""
     half = max(2, len(points) // 40)
-    total = [0.0]
-    for _, value in points:
-        total.append(total[-1] + value)
-    result = []
-    for index, (across, _) in enumerate(points):
-        first, last = max(0, index - half), min(len(points), index + half + 1)
-        result.append((across, (total[last] - total[first]) / (last - first)))
-    return result
+    values = [value for _, value in points]
+    # Not differences of running totals, which one huge value would spoil for all after it.
+    windows = (values[max(0, index - half) : index + half + 1] for index in range(len(values)))
+    return [(across, sum(window) / len(window)) for (across, _), window in zip(points, windows, strict=True)]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
-    """At most so many of the points, always with the lowest and the highest of each stretch."""
+    """At most so many of the points, two or more, always with the lowest and the highest of each stretch."""
     if len(points) <= most:
         return list(points)
-    stretch = math.ceil(2 * len(points) / most)
+    stretch = math.ceil(len(points) / (most // 2))
     kept = []
     for start in range(0, len(points), stretch):
         part = points[start : start + stretch]
