@@ -465,6 +465,9 @@ def test_addresses_and_checksums_that_mean_nothing(tmp_path: Path, published: st
     assert weights.resolve(f"{path}#sha256={published}") == path
     assert "expected " + "1" * 64 in refusal(lambda: weights.resolve(f"{path}#sha256={'1' * 64}"))
     assert "64 hexadecimal digits" in refusal(lambda: weights.resolve(f"{path}#sha256=12"))
+    assert "expected #sha256=" in refusal(
+        lambda: weights.resolve(f"https://example.com/a.safetensors#sha265={published}")
+    )
     assert "segrefiner convert" in refusal(lambda: weights.resolve("https://example.com/a.pth?download=1"))
     assert "revision" in refusal(lambda: weights.resolve("https://example.com/a.safetensors", revision="v1"))
     assert "https://" in refusal(lambda: weights.resolve("http://example.com/a.safetensors"))

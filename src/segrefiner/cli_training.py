@@ -17,7 +17,7 @@ def training_report(run: Path, output: Path | None) -> None:
 
     target = run / "report.html" if output is None else output
     write_training_report(run, target)
-    say(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(str(target))
 
 
 @click.command()

@@ -91,11 +91,11 @@ def fetch(
     """
     _check_address(url, limits)
     target = _place(url, sha256, Path(cache_dir) if cache_dir is not None else cache_folder())
-    if _is_kept(target, sha256):
-        return target
-    if local_files_only:
-        raise CheckpointError(f"weights {public_name(url)!r} are not in the cache; {_by_hand(target)}")
     try:
+        if _is_kept(target, sha256):
+            return target
+        if local_files_only:
+            raise CheckpointError(f"weights {public_name(url)!r} are not in the cache; {_by_hand(target)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         # Whoever comes second waits, and finds the file.
         with FileLock(f"{target}.lock"):

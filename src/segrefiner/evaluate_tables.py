@@ -1,9 +1,10 @@
 """What an evaluation found, as tables of text; from the JSON that `segrefiner.evaluate.Results` gives."""
 
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
@@ -119,6 +120,15 @@ def as_markdown(table: Table) -> str:
         return f"| {' | '.join(padded)} |"
 
     return "\n".join([line_of(cells[0]), line_of(ruler), *(line_of(line) for line in cells[1:])])
+
+
+def flattened(values: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of a recipe, those of its parts with the part's name before theirs."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def inert(text: str) -> str:

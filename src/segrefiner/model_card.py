@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .evaluate_tables import NOTHING, as_markdown, inert
+from .evaluate_tables import NOTHING, as_markdown, flattened, inert
 from .weights import FILE_NAME, STEPS_KEY, best_steps, checksum, load, metadata
 
 _RECIPE_KEY, _TRAINED_KEY, _CONFIG_KEY = "recipe", "trained_steps", "config"
@@ -44,8 +44,11 @@ result = refiner("photo.jpg", "coarse.png", seed=0)
 result.mask  # (H, W) bool
 ```
 
-`{file}` has the SHA-256 `{sha256}`. With that at its end, `{repository}#sha256={sha256}` names this very file, and
-another one is refused."""
+With the checksum of `{file}` at its end, the name means this very file, and another one is refused:
+
+```
+{repository}#sha256={sha256}
+```"""
 _LIMITS = """## Limits
 
 - They move the contours of a mask that is roughly right. An object that the coarse mask lacks is not found, and a
@@ -120,19 +123,21 @@ def _figures(validation: Sequence[Mapping[str, Any]], entries: Mapping[str, Any]
 def _cell(value: object) -> str:
     if value is None:
         return NOTHING
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:#.4g}" if isinstance(value, float) else str(value)
 
 
 def _origin(entries: Mapping[str, Any]) -> list[str]:
     """Everything that the file says of itself."""
     # Sorted, because the library that reads the file gives them in any order.
     told = {key: value for key, value in entries.items() if key not in (_CONFIG_KEY, _RECIPE_KEY, STEPS_KEY)}
-    facts = "\n".join(f"- {inert(key)}: {inert(str(value))}" for key, value in sorted(told.items()))
-    parts = [facts] if facts else []
+    facts = [[key, str(value)] for key, value in sorted(told.items())]
+    parts = ["## Origin", "Everything that the file says of itself."]
+    if facts:
+        parts.append(as_markdown((["entry", "value"], facts)))
+    parts.append(_values("network", entries[_CONFIG_KEY]))
     if _RECIPE_KEY in entries:
-        parts.append(f"Recipe:\n\n{_block(_parsed(entries[_RECIPE_KEY]))}")
-    parts.append(f"Network:\n\n{_block(entries[_CONFIG_KEY])}")
-    return ["## Origin", *parts]
+        parts.append(_values("recipe", _parsed(entries[_RECIPE_KEY])))
+    return parts
 
 
 def _parsed(text: str) -> Any:
@@ -142,6 +147,6 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _block(value: object) -> str:
-    # No line of JSON begins with backticks, so that none can end the block.
-    return f"```json\n{json.dumps(value, indent=1)}\n```"
+def _values(what: str, values: object) -> str:
+    lines = flattened(values) if isinstance(values, dict) else [("", str(values))]
+    return as_markdown(([what, "value"], [list(line) for line in lines]))

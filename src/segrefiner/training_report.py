@@ -6,7 +6,7 @@ stopped run left incomplete are counted and skipped.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -16,7 +16,7 @@ from typing import Any
 
 from . import __version__
 from .errors import InputError, SegRefinerError
-from .evaluate_tables import NOTHING, Json, Table
+from .evaluate_tables import NOTHING, Json, Table, flattened
 from .io import read_image
 from .output import atomic_write, check_output
 from .report_page import html_page, html_table
@@ -150,21 +150,17 @@ def headline(run: Run) -> str:
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Means over a twentieth of the points around each one, at least five where there are as many."""
     half = max(2, len(points) // 40)
-    total = [0.0]
-    for _, value in points:
-        total.append(total[-1] + value)
-    result = []
-    for index, (across, _) in enumerate(points):
-        first, last = max(0, index - half), min(len(points), index + half + 1)
-        result.append((across, (total[last] - total[first]) / (last - first)))
-    return result
+    values = [value for _, value in points]
+    # Not differences of running totals, which one huge value would spoil for all after it.
+    windows = (values[max(0, index - half) : index + half + 1] for index in range(len(values)))
+    return [(across, sum(window) / len(window)) for (across, _), window in zip(points, windows, strict=True)]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
-    """At most so many of the points, always with the lowest and the highest of each stretch."""
+    """At most so many of the points, two or more, always with the lowest and the highest of each stretch."""
     if len(points) <= most:
         return list(points)
-    stretch = math.ceil(2 * len(points) / most)
+    stretch = math.ceil(len(points) / (most // 2))
     kept = []
     for start in range(0, len(points), stretch):
         part = points[start : start + stretch]
@@ -295,17 +291,10 @@ def _failures_part(run: Run) -> list[str]:
 def _recipe_part(run: Run) -> list[str]:
     if not run.recipe:
         return []
-    lines = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _flat(run.recipe))
+    lines = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in flattened(run.recipe)
+    )
     return ["<h2>Recipe</h2>", f"<dl>{lines}</dl>"]
-
-
-def _flat(values: Json, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Names and values, those of parts of the recipe with the part's name before theirs."""
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _rows(path: Path, unreadable: list[str]) -> list[Json]:

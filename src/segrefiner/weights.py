@@ -253,6 +253,11 @@ def _from_web(url: str, sha256: str | None, cache_dir: str | os.PathLike[str] | 
     named = url.partition("?")[0]
     if named.lower().endswith(_PICKLES):
         raise CheckpointError(f"{short(named)} does not end in .safetensors; download it, then {_CONVERT}")
+    if "#" in url:
+        # A checksum with a slip in its name must not pass for none.
+        raise CheckpointError(
+            f"{short(named)} ends in {short('#' + url.partition('#')[2])}, expected {_PIN}…, or nothing"
+        )
     return downloads.fetch(url, sha256, cache_dir=cache_dir, local_files_only=local_files_only, check=metadata)
 
 
