@@ -172,6 +172,11 @@ def test_smoothing_keeps_the_range_and_the_steps(points: list[tuple[float, float
     assert all(min(values) - 1e-6 <= value <= max(values) + 1e-6 for _, value in result)
 
 
+def test_few_points_stay_as_they_are() -> None:
+    points = [(float(step), float(step**2)) for step in range(9)]
+    assert smoothed(points) == points
+
+
 def test_one_huge_value_does_not_spoil_what_follows() -> None:
     points = [(float(step), 1e20 if step == 3 else 1.0) for step in range(30)]
     assert [value for _, value in smoothed(points)][6:] == [1.0] * 24

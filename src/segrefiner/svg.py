@@ -190,7 +190,7 @@ def _curve(line: Curve, x: Callable[[float], float], y: Callable[[float], float]
 
 
 def _stroke(line: Curve) -> str:
-    weight = 'stroke-width="1" stroke-opacity="0.55"' if line.thin else 'stroke-width="2"'
+    weight = 'stroke-width="1" stroke-opacity="0.7"' if line.thin else 'stroke-width="2"'
     dashes = ' stroke-dasharray="6 4"' if line.dashed else ""
     return f'stroke="var(--{line.colour})" stroke-linejoin="round" {weight}{dashes}'
 

@@ -28,6 +28,7 @@ PICTURES = "pictures"
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)
 _MOST_POINTS = 800
+_FEW_POINTS = 10
 _MOST_LINES = 100
 _MOST_ROWS = 12
 _TIMESTEPS = len(CURVE_COLOURS)
@@ -148,8 +149,8 @@ def headline(run: Run) -> str:
 
 
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over a twentieth of the points around each one, at least five where there are as many."""
-    half = max(2, len(points) // 40)
+    """Means over a twentieth of the points around each one, or over five; fewer points are smoothed less or not."""
+    half = min(len(points) // _FEW_POINTS, max(2, len(points) // 40))
     values = [value for _, value in points]
     # Not differences of running totals, which one huge value would spoil for all after it.
     windows = (values[max(0, index - half) : index + half + 1] for index in range(len(values)))
@@ -174,7 +175,7 @@ def _plots(run: Run) -> list[str]:
     plots.append(_together(run, [("bce", "cross-entropy"), ("texture", "texture")], "Parts of the loss", "loss"))
     by_timestep = [(f"loss_t{index}", f"t{index}") for index in range(_TIMESTEPS)]
     plots.append(_together(run, by_timestep, "Loss by timestep", "loss"))
-    plots.append(_together(run, [("lr", "")], "Learning rate", "learning rate", smooth=False))
+    plots.append(_plot([Curve(thinned(_points(run.log, "lr")))], "Learning rate", "learning rate", log=False))
     plots.append(_raw_and_smooth(run, "gradient_norm", "Gradient norm"))
     plots.append(_raw_and_smooth(run, "samples_per_second", "Samples per second"))
     for figure, name in _FIGURES.items():
@@ -189,22 +190,29 @@ def _plots(run: Run) -> list[str]:
 
 def _raw_and_smooth(run: Run, key: str, title: str) -> str:
     points = _points(run.log, key)
-    lines = [Curve(thinned(points), "as logged", CURVE_COLOURS[0], thin=True)]
-    if len(points) > 2:
+    smooth = len(points) >= _FEW_POINTS
+    lines = [Curve(thinned(points), "as logged", CURVE_COLOURS[0], thin=smooth)]
+    if smooth:
         lines.append(Curve(thinned(smoothed(points)), "smoothed", CURVE_COLOURS[0]))
     return _plot(lines, title, title.lower(), points)
 
 
-def _together(run: Run, names: Sequence[tuple[str, str]], title: str, label: str, *, smooth: bool = True) -> str:
+def _together(run: Run, names: Sequence[tuple[str, str]], title: str, label: str) -> str:
     lines = []
     for (key, name), colour in zip(names, CURVE_COLOURS, strict=False):
-        points = _points(run.log, key)
-        lines.append(Curve(thinned(smoothed(points) if smooth else points), name, colour))
-    smooth = smooth and any(len(line.points) > 2 for line in lines)
+        lines.append(Curve(thinned(smoothed(_points(run.log, key))), name, colour))
+    smooth = any(len(line.points) >= _FEW_POINTS for line in lines)
     return _plot(lines, title, f"{label}, smoothed" if smooth else label)
 
 
-def _plot(lines: Sequence[Curve], title: str, label: str, told: Sequence[tuple[float, float]] | None = None) -> str:
+def _plot(
+    lines: Sequence[Curve],
+    title: str,
+    label: str,
+    told: Sequence[tuple[float, float]] | None = None,
+    *,
+    log: bool = True,
+) -> str:
     """A figure with its heading, or nothing where there is nothing to draw."""
     lines = [line for line in lines if line.points]
     if not lines:
@@ -215,7 +223,7 @@ def _plot(lines: Sequence[Curve], title: str, label: str, told: Sequence[tuple[f
         + (f", {points[-1][1]:.4g} at step {points[-1][0]:g}" if len(points) > 1 else "")
         for name, points in ends
     )
-    drawn = curves(lines, f"{title} by step. {said}", ("step", label), log=True)
+    drawn = curves(lines, f"{title} by step. {said}", ("step", label), log=log)
     return f"<figcaption><b>{escape(title)}</b></figcaption>{drawn}"
 
 
