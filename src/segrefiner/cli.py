@@ -12,6 +12,7 @@ import click
 from . import __version__
 from .cli_batch import coco, folder, panoptic, semantic
 from .cli_evaluate import evaluate, report
+from .cli_serve import serve
 from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def main() -> None:
     """Refine coarse segmentation masks."""
 
 
-for _command in (folder, coco, semantic, panoptic, evaluate, report):
+for _command in (folder, coco, semantic, panoptic, evaluate, report, serve):
     main.add_command(_command)
 
 
