@@ -127,10 +127,9 @@ class Client:
             with error:
                 raise self._told(error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            why = reason(getattr(error, "reason", None) if isinstance(error, urllib.error.URLError) else error)
-            raise ServerError(
-                f"{self._url} does not answer as it should ({why}): check that the server runs"
-            ) from error
+            inner = getattr(error, "reason", None)
+            why = reason(inner if isinstance(inner, Exception) else error)
+            raise ServerError(f"{self._url} does not answer as it should ({why}): check that it runs") from error
 
     def _told(self, error: urllib.error.HTTPError) -> SegRefinerError:
         """What the server says is wrong."""
@@ -160,14 +159,16 @@ def _content(image: ImageSource) -> bytes:
 def _form(image: bytes, fields: Mapping[str, Any]) -> tuple[bytes, str]:
     """A multipart body, and its type."""
     boundary = secrets.token_hex(16)
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in texts.items()
-    ]
+
+    def field(name: str, value: Any) -> bytes:
+        text = value if isinstance(value, str) else json.dumps(value, default=float)
+        return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
+
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n\r\n'.encode()
     end = f"\r\n--{boundary}--\r\n".encode()
-    return b"".join([*parts, head, image, end]), f"multipart/form-data; boundary={boundary}"
+    return b"".join(
+        [*map(field, fields, fields.values()), head, image, end]
+    ), f"multipart/form-data; boundary={boundary}"
 
 
 def _refined(answer: Mapping[str, Any], size: tuple[int, ...]) -> Refined:

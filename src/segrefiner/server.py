@@ -19,7 +19,7 @@ try:
     from fastapi.routing import APIRoute
     from starlette.exceptions import HTTPException
 except ModuleNotFoundError as error:
-    raise MissingExtraError.needed_by("the server", package=error.name or "fastapi", extra="app") from error
+    raise MissingExtraError.needed_by("the server", package=error.name or "fastapi", extra="serve") from error
 
 from . import __version__
 from .refiner import Refiner
