@@ -2,6 +2,7 @@
 
 import io
 import threading
+import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,13 @@ def form(*masks: bytes, image: bytes | None = None) -> list[tuple[str, tuple[str
     """Files of a request: a photo and its masks."""
     given = masks or (encoded(MASK),)
     return [("image", ("a.jpg", image or encoded(PHOTO))), *(("mask", (f"{i}.png", m)) for i, m in enumerate(given))]
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG that claims a size and ends soon after."""
+    small = encoded(np.zeros((1, 1), np.uint8))
+    claimed = small[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
+    return claimed + zlib.crc32(claimed[12:29]).to_bytes(4, "big") + small[33:]
 
 
 class Stub:

@@ -7,7 +7,6 @@ import re
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,21 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("fastapi")
-pytest.importorskip("python_multipart")
-pytest.importorskip("prometheus_client")
-testclient = pytest.importorskip("fastapi.testclient")
-
-from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
-from starlette.responses import PlainTextResponse
-
 from segrefiner.labels import refine_labels
 from segrefiner.refiner import Refiner
 from segrefiner.rle import decode_rle, encode_rle
-from segrefiner.server import create_app
-from segrefiner.server_limits import Limits
-from serving import HEIGHT, MASK, OTHER, PHOTO, WIDTH, Stub, decoded, encoded, form, refiner
+from serving import HEIGHT, MASK, OTHER, PHOTO, WIDTH, Stub, decoded, encoded, form, header_only, refiner
+
+for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):
+    pytest.importorskip(package)
+server = pytest.importorskip("segrefiner.server")
+testclient, parser = map(pytest.importorskip, ("fastapi.testclient", "prometheus_client.parser"))
+responses = pytest.importorskip("starlette.responses")
+create_app, Limits = server.create_app, server.Limits
 
 JSON = {"Accept": "application/json"}
 KEY = "0123456789abcdef"
@@ -37,7 +32,7 @@ LABELS = np.where(MASK, 3, np.where(OTHER, 7, 0)).astype(np.uint8)
 LABELS[:5, :5] = 255
 
 
-def client(app: FastAPI) -> Any:
+def client(app: Any) -> Any:
     return testclient.TestClient(app, base_url="http://localhost")
 
 
@@ -231,13 +226,6 @@ def test_malformed_encodings_are_told(api: Any, rle: str) -> None:
     assert len(answer.json()["detail"]) < 2000
 
 
-def header_only(width: int, height: int) -> bytes:
-    """A PNG that claims a size and ends soon after."""
-    small = encoded(np.zeros((1, 1), np.uint8))
-    claimed = small[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + small[24:29]
-    return claimed + zlib.crc32(claimed[12:29]).to_bytes(4, "big") + small[33:]
-
-
 @pytest.mark.parametrize(
     ("files", "status", "kind"),
     [
@@ -371,8 +359,8 @@ def test_the_own_origin_can_post(api: Any) -> None:
     assert refine(api, headers={"Origin": "http://localhost"}).status_code == 200
 
 
-def page(app: FastAPI) -> None:
-    app.mount("/", PlainTextResponse("a page"))
+def page(app: Any) -> None:
+    app.mount("/", responses.PlainTextResponse("a page"))
 
 
 def test_a_key_opens_everything_and_health_is_open(tiny: Refiner) -> None:
@@ -456,13 +444,13 @@ def test_waiting_and_computing_have_an_end() -> None:
 def test_concurrent_requests_share_batches_and_are_counted() -> None:
     stub = Stub()
     with client(create_app({"stub": stub})) as api:  # type: ignore[dict-item]
-        first, _ = in_background(lambda: refine(api))
+        first = in_background(lambda: refine(api))
         assert stub.begun.wait(20)
         others = [in_background(lambda: refine(api)) for _ in range(3)]
         while figures(api)["segrefiner_queue_length"] < 3:
             time.sleep(0.01)
         stub.let.set()
-        for thread, _ in [(first, _), *others]:
+        for thread, _ in [first, *others]:
             thread.join()
         assert stub.calls == [1, 3]
         after = figures(api)
@@ -474,7 +462,7 @@ def test_concurrent_requests_share_batches_and_are_counted() -> None:
 
 
 def figures(api: Any) -> dict[Any, float]:
-    families = text_string_to_metric_families(api.get("/metrics").text)
+    families = parser.text_string_to_metric_families(api.get("/metrics").text)
     samples = [sample for family in families for sample in family.samples if not sample.name.endswith("_bucket")]
     return {(one.name, *one.labels.values()) if one.labels else one.name: one.value for one in samples}
 

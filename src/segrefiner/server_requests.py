@@ -97,6 +97,11 @@ class _InMemory(MultiPartParser):
     """Keeps uploads in memory, where the limit on the body bounds them, and never on disk."""
 
     spool_max_size = 1 << 62
+    whole = False
+
+    def on_end(self) -> None:
+        """Comes with the last boundary: a form without one was cut off, and its last parts are lost."""
+        self.whole = True
 
 
 async def read_form(request: Request, limits: Limits) -> FormData:
@@ -119,12 +124,15 @@ async def read_form(request: Request, limits: Limits) -> FormData:
         max_part_size=_FIELD_BYTES,
     )
     try:
-        return await parser.parse()
+        form = await parser.parse()
     except ClientDisconnect as error:
         raise GoneError from error
     except (MultiPartException, FormParserError, UnicodeError) as error:
         said = getattr(error, "message", "") or "it is damaged"
         raise ProblemError(BAD_REQUEST, f"the form cannot be read: {said}") from error
+    if not parser.whole:
+        raise ProblemError(BAD_REQUEST, "the form ends in the middle: send all of it")
+    return form
 
 
 def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[Task, MaskFields]:
