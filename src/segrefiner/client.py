@@ -8,9 +8,9 @@ import secrets
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from .errors import ImageError, InputError, MaskError, SegRefinerError, ServerEr
 from .io import ImageSource, MaskSource, read_image, read_mask
 from .output import png_bytes
 from .rle import decode_rle, encode_rle
+
+T = TypeVar("T")
 
 _ERRORS: dict[str, type[SegRefinerError]] = {
     "size-mismatch": SizeMismatchError,
@@ -76,7 +78,7 @@ class Client:
 
     def models(self) -> list[str]:
         """Names of the models that the server offers, the default first; raises as `refine` does."""
-        return [entry["name"] for entry in self._json("/v1/models", None, {})["models"]]
+        return self._asked("/v1/models", None, {}, lambda answer: [entry["name"] for entry in answer["models"]])
 
     @overload
     def refine(
@@ -110,26 +112,31 @@ class Client:
         if "boxes" in fields:
             fields["boxes"] = [[float(value) for value in box] for box in fields["boxes"]]
         body, kind = _form(_content(image), fields)
-        answer = self._json("/v1/refine", body, {"Content-Type": kind})
-        try:
-            refined = [_refined(got, one.shape) for got, one in zip(answer["masks"], coarse, strict=True)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self._url} answers what no segrefiner server does: check the URL") from error
+
+        def read(answer: Any) -> list[Refined]:
+            return [_refined(got, one.shape) for got, one in zip(answer["masks"], coarse, strict=True)]
+
+        refined = self._asked("/v1/refine", body, {"Content-Type": kind}, read)
         return refined if several else refined[0]
 
-    def _json(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> Any:
+    def _asked(self, path: str, body: bytes | None, headers: Mapping[str, str], read: Callable[[Any], T]) -> T:
+        """What is read from the server's JSON."""
         sent = {"Accept": "application/json", **self._headers, **headers}
         request = urllib.request.Request(self._url + path, data=body, headers=sent)
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
-                return json.loads(answer.read())
+                content = answer.read()
         except urllib.error.HTTPError as error:
             with error:
                 raise self._told(error) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             inner = getattr(error, "reason", None)
             why = reason(inner if isinstance(inner, Exception) else error)
             raise ServerError(f"{self._url} does not answer as it should ({why}): check that it runs") from error
+        try:
+            return read(json.loads(content))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"{self._url} answers what no segrefiner server does: check the URL") from error
 
     def _told(self, error: urllib.error.HTTPError) -> SegRefinerError:
         """What the server says is wrong."""
