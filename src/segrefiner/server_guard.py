@@ -70,6 +70,7 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, begun, status = Headers(scope=scope), time.perf_counter(), _NOBODY
+        body = Body(receive, headers, self._limits)
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(16)
@@ -84,11 +85,15 @@ class Guard:
                     added.setdefault(name, value)
                 if scope["path"].startswith("/v1/"):
                     added.setdefault("Cache-Control", "no-store")
+            elif not message.get("more_body", False) and not body.complete:
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
             self._check(scope, headers)
-            body = Body(receive, headers, self._limits)
+            body.check_length()
             await self.app(scope, body.receive, answer)
         except GoneError:
             pass

@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.types import Message, Receive
 
 from .server_errors import BAD_REQUEST, TOO_LARGE, TOO_SLOW, ProblemError
+
+_LINGER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,20 @@ class Body:
         headers: Of the request, names in lower case.
         limits: What is put up with.
 
-    Raises:
-        ProblemError: The announced length is no number, or too large.
+    Attributes:
+        complete: Whether nothing more will come.
     """
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits) -> None:
         self._receive, self._limits = receive, limits
         self._left = limits.upload_bytes
         self._until = time.monotonic() + limits.upload_seconds
-        self._complete = False
-        announced = headers.get("content-length", "0")
+        self._announced = headers.get("content-length", "0")
+        self.complete = self._announced == "0" and "transfer-encoding" not in headers
+
+    def check_length(self) -> None:
+        """Raises `ProblemError` if the announced length is no number, or too large."""
+        announced = self._announced
         if not (announced.isascii() and announced.isdecimal()):
             raise ProblemError(BAD_REQUEST, "Content-Length is no number: correct it")
         # The comparison of lengths first: Python refuses to read numbers of thousands of digits.
@@ -73,7 +80,7 @@ class Body:
         Raises:
             ProblemError: The body is larger than the limit, or the client too slow.
         """
-        if self._complete:
+        if self.complete:
             return await self._receive()
         seconds = min(self._limits.idle_seconds, self._until - time.monotonic())
         try:
@@ -87,8 +94,18 @@ class Body:
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise self._too_large()
-        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
+
+    async def drain(self) -> None:
+        """Waits a moment for the rest, and forgets it: who is cut off while sending does not get to read the answer."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._rest(), _LINGER_SECONDS)
+
+    async def _rest(self) -> None:
+        while not self.complete:
+            message = await self._receive()
+            self.complete = message["type"] != "http.request" or not message.get("more_body", False)
 
     def _too_large(self) -> ProblemError:
         limit = self._limits.upload_bytes / 1e6
