@@ -65,17 +65,24 @@ def _problem(kind: Kind) -> dict[str, Any]:
 
 def _form(fields: type[BaseModel], files: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """A form's schema: files, and the fields as their model has them."""
-    schema = fields.model_json_schema()
+    told = {name: _given(schema) for name, schema in fields.model_json_schema()["properties"].items()}
     return {
         "schema": {
             "type": "object",
-            "properties": files | schema["properties"],
+            "properties": files | told,
             "required": [name for name in files if name != "mask"],
             "additionalProperties": False,
             "example": example,
         },
-        "encoding": {"ignore": {"style": "form", "explode": True}} if "ignore" in schema["properties"] else {},
+        "encoding": {"ignore": {"style": "form", "explode": True}} if "ignore" in told else {},
     }
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """A field that may be left out, without the null that no text of a form can be."""
+    rest = {name: value for name, value in schema.items() if name != "anyOf" and value is not None}
+    (kind,) = [one for one in schema.get("anyOf", [{}]) if one.get("type") != "null"]
+    return rest | kind
 
 
 def _answers(model: type[BaseModel], png: str, example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:

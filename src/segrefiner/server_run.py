@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import secrets
 import signal
 import socket
@@ -66,12 +67,14 @@ def serve(
         http=_Connection,
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         # Nobody's claim to be somebody else is believed.
         proxy_headers=False,
     )
+    # What clients send wrong is told to them: they shall not fill the log with it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     with _listening(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
