@@ -58,6 +58,13 @@ def test_an_absent_key_file_is_told(tmp_path: Path) -> None:
     assert "cannot be read" in run("--api-key-file", tmp_path / "absent").stderr
 
 
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_a_missing_package_is_told(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run("--port", 0)
+    assert result.exit_code == 1 and 'pip install "segrefiner[serve]"' in result.stderr
+
+
 def test_models_have_names_of_their_own() -> None:
     for models in (("a=compact", "a=compact"), ("=compact",), ("compact", "compact")):
         options = [part for model in models for part in ("--model", model)]
