@@ -30,7 +30,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from segrefiner import server_run
 from segrefiner.server_limits import Limits
 from serving import refiner
-server_run._HEADER_SECONDS = 1.0
+server_run._HEADER_SECONDS = server_run._WRITE_SECONDS = 1.0
 limits = Limits(upload_bytes=1_000_000, pixels=1_000_000, masks=4, queue=8, idle_seconds=0.7, upload_seconds=2.0)
 show = lambda url: print(url, flush=True)
 server_run.serve({{"tiny": refiner()}}, port=0, limits=limits, api_key={KEY!r}, on_ready=show)
@@ -158,6 +158,19 @@ def test_silent_connections_keep_nobody_out(server: Server) -> None:
     server.is_well()
     for connection in silent:
         connection.close()
+
+
+def test_who_does_not_read_is_cut_off(server: Server) -> None:
+    ask = f"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n\r\n".encode()
+    with server.connect() as connection:
+        connection.settimeout(4)
+        received, count = 0, 1500
+        with suppress(OSError):
+            connection.sendall(ask * count)
+            time.sleep(2.5)
+            while more := connection.recv(1 << 20):
+                received += len(more)
+    assert 0 < received < count * 15_000
 
 
 @pytest.mark.parametrize("length", ["1000001", "9" * 30, "1" * 5000, "-1", "abc", "1e3"])

@@ -7,6 +7,7 @@ origin, key, size and time), `server_service` (from place to answer), `server_re
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from .errors import MissingExtraError
@@ -84,7 +85,8 @@ def create_app(
     _add_api(app, service)
     if page is not None:
         page(app)
-    app.openapi = lambda: document(app, with_key=api_key is not None)  # type: ignore[method-assign]
+    told = cache(lambda: document(app, with_key=api_key is not None))
+    app.openapi = told  # type: ignore[method-assign]
     return app
 
 

@@ -182,13 +182,19 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next():
-            begun = time.monotonic()
-            if batch[0].alone:
-                self._do_alone(batch[0])
-            else:
-                self._do_together(batch)
-            self._pace += 0.2 * ((time.monotonic() - begun) / len(batch) - self._pace)
+        while self._do_next():
+            pass
+
+    def _do_next(self) -> bool:
+        """Waits and computes; a call of its own, so that no pictures are held while nothing waits."""
+        batch = self._next()
+        begun = time.monotonic()
+        if batch and batch[0].alone:
+            self._do_alone(batch[0])
+        elif batch:
+            self._do_together(batch)
+        self._pace += 0.2 * ((time.monotonic() - begun) / max(1, len(batch)) - self._pace)
+        return bool(batch)
 
     def _next(self) -> list[Task]:
         """The first task that somebody still waits for and what shares its batches; nothing when stopped."""

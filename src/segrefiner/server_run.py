@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import logging
 import secrets
-import signal
 import socket
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -24,6 +23,12 @@ from .server_service import Service
 
 _HEADER_SECONDS = 10.0
 """Until a connection has sent a request's header, from its beginning or the last answer on."""
+
+_WRITE_SECONDS = 300.0
+"""Until a client has read most of what was written to it."""
+
+_CLOSING_SECONDS = 10
+"""For what is still being sent, and for the page's open connections, when all requests inside are answered."""
 
 _CONNECTIONS = 512
 """At the same time; more are closed at once."""
@@ -70,6 +75,7 @@ def serve(
         log_level="error",
         access_log=False,
         server_header=False,
+        timeout_graceful_shutdown=_CLOSING_SECONDS,
         # Nobody's claim to be somebody else is believed.
         proxy_headers=False,
     )
@@ -109,8 +115,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, the second one ends at once."""
         if self._service.stopping:
-            self.force_exit = sig == signal.SIGINT or self.should_exit
-            self.should_exit = True
+            self.should_exit = self.force_exit = True
         self._service.stopping = True
 
     async def on_tick(self, counter: int) -> bool:
@@ -128,6 +133,16 @@ class _Connection(H11Protocol):
         if len(self.connections) > _CONNECTIONS:
             transport.abort()
         self._expect_request()
+
+    def pause_writing(self) -> None:
+        """Gives the client some time to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(_WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Takes that back."""
+        super().resume_writing()
+        self._unread.cancel()
 
     def on_response_complete(self) -> None:
         """Begins to wait for the next request."""
