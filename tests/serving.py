@@ -54,7 +54,10 @@ def header_only(width: int, height: int) -> bytes:
 
 
 class Stub:
-    """In place of a refiner: gives masks back as they are, once it is let, and remembers what it was asked at once."""
+    """In place of a refiner: gives masks back as they are, once it is let, and remembers what it was asked at once.
+
+    A call waits for the `let` that was there when it began.
+    """
 
     def __init__(self) -> None:
         self.steps = 1
@@ -67,8 +70,9 @@ class Stub:
         masks = [mask for _, mask in pairs]
         self.calls.append(len(masks))
         self.options.append(options)
+        gate = self.let
         self.begun.set()
-        while not self.let.wait(0.01):
+        while not gate.wait(0.01):
             on_progress(SimpleNamespace())
         for mask in masks:
             if self.faulty is not None and mask.shape == self.faulty.shape and (mask == self.faulty).all():

@@ -101,7 +101,7 @@ def test_models_may_be_chosen(client: Client) -> None:
         (PHOTO, PHOTO, {}, MaskError, "several colours"),
         (b"GIF89a", MASK, {}, InputError, "JPEG"),
         (b"\xff\xd8\xff", MASK, {}, ImageError, "damaged"),
-        (bytes(1_100_000), MASK, {}, InputError, "1 MB"),
+        (bytes(8_000_000), MASK, {}, InputError, "1 MB"),
         ("absent.png", MASK, {}, ImageError, "absent.png"),
     ],
 )

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +79,13 @@ class Server:
                 assert "try again later" in str(error) and time.monotonic() < until
                 time.sleep(0.1)
 
+    def left(self) -> int:
+        """How many clients went away before they were answered."""
+        asked = urllib.request.Request(f"{self.url}/metrics", headers={"X-API-Key": KEY})
+        with urllib.request.urlopen(asked, timeout=10) as answered:
+            counts = re.findall(rb'requests_total{route="/v1/refine",status="499"} (\d+)', answered.read())
+        return sum(map(int, counts))
+
     def memory(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) * 1024
@@ -136,9 +145,10 @@ def test_an_upload_that_trickles_is_ended(server: Server) -> None:
         connection.sendall((HEAD + FORM + "Content-Length: 1000\r\n\r\n").encode() + PHOTO_PART)
         begun = time.monotonic()
         with suppress(OSError):
-            while time.monotonic() - begun < 2.3:
+            while time.monotonic() - begun < 2.6:
                 connection.sendall(b"a")
                 time.sleep(0.2)
+        connection.settimeout(0.3)  # less than a stalled upload is waited for
         assert answer(connection)[0] == 408
 
 
@@ -271,10 +281,16 @@ def test_chunks_that_are_none_are_told(server: Server) -> None:
 
 def test_who_leaves_in_the_middle_is_forgotten(server: Server) -> None:
     header, body = whole(multipart(image=encoded(PHOTO), mask=encoded(MASK)))
-    for part in (body[: len(body) // 2], body):
-        for _ in range(20):
-            with server.connect() as connection:
-                connection.sendall(header.encode() + part)
+    for _ in range(20):
+        with server.connect() as connection:
+            connection.sendall(header.encode() + body[: len(body) // 2])
+    server.is_well()
+    before = server.left()
+    for _ in range(6):
+        with server.connect() as connection:
+            connection.sendall(header.encode() + body)
+    server.is_well()
+    assert server.left() > before
 
 
 def test_many_at_once_are_answered_or_told_to_come_back(server: Server) -> None:
@@ -286,12 +302,12 @@ def test_many_at_once_are_answered_or_told_to_come_back(server: Server) -> None:
         except ServerError as error:
             answers.append(str(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(30)]
+    threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(answers) == 30 and MASK.shape in answers
+    assert len(answers) == 16 and MASK.shape in answers
     assert all(one == MASK.shape or "try again later (in about" in one for one in answers)
 
 
@@ -300,7 +316,7 @@ def test_memory_does_not_grow_with_requests(server: Server) -> None:
     for _ in range(5):
         asking.refine(photo, MASK)
     before = server.memory()
-    for _ in range(30):
+    for _ in range(20):
         asking.refine(photo, MASK)
     assert server.memory() - before < 15_000_000
 

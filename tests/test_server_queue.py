@@ -1,5 +1,6 @@
 """Laws of the worker: who waits together is computed together, and only what somebody waits for."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,10 +120,13 @@ def test_a_shared_batch_goes_on_as_long_as_one_waits_for_it(worker: Worker, stub
     pair = [task(MASK), task(OTHER)]
     for one in pair:
         worker.submit(one)
-    stub.let.set()
-    while not pair[0].started.done():
+    first, stub.let = stub.let, threading.Event()
+    first.set()
+    while len(stub.calls) < 2:
         time.sleep(0.001)
     pair[0].abandon()
+    time.sleep(0.1)
+    stub.let.set()
     np.testing.assert_array_equal(pair[1].finished.result(SECONDS)[0], OTHER)
 
 
