@@ -19,6 +19,7 @@ from .errors import (
     MissingExtraError,
     OutputError,
     SegRefinerError,
+    ServerError,
     SizeMismatchError,
     TrainingError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Report",
     "Result",
     "SegRefinerError",
+    "ServerError",
     "SizeMismatchError",
     "TrainingError",
     "__version__",

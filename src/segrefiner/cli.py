@@ -12,6 +12,7 @@ from . import __version__
 from .cli_batch import coco, folder, panoptic, semantic
 from .cli_data import data
 from .cli_evaluate import evaluate, report
+from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
 from .terminal import errors_in_one_line, item_bar
@@ -30,7 +31,7 @@ def main() -> None:
     """Refine coarse segmentation masks."""
 
 
-for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push):
+for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push, serve):
     main.add_command(_command)
 
 

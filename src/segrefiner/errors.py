@@ -8,6 +8,7 @@ SegRefinerError            everything below, for one `except`
 │       └── SizeMismatchError   the mask does not fit the photo
 ├── OutputError            the result cannot be written (also an OSError)
 ├── CheckpointError        weights: missing, malformed, of the wrong shape, not trustworthy
+├── ServerError            a segrefiner server cannot be reached, or does not do what it was asked
 ├── MissingExtraError      an optional package is not installed (also an ImportError)
 └── TrainingError          training cannot start or go on
 ```
@@ -45,6 +46,10 @@ class OutputError(SegRefinerError, OSError):
 
 class CheckpointError(SegRefinerError):
     """Weights are missing, malformed, of the wrong shape or not trustworthy."""
+
+
+class ServerError(SegRefinerError):
+    """A segrefiner server cannot be reached, or does not do what it was asked."""
 
 
 class MissingExtraError(SegRefinerError, ImportError):

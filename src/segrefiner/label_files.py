@@ -10,7 +10,7 @@ from PIL import Image
 
 from .errors import MaskError, OutputError
 from .io import MAX_PIXELS
-from .output import write_png
+from .output import png_bytes, write_png
 from .pictures import Encoded, Given, decode, describe
 
 LARGEST_ID = 256**3 - 1
@@ -65,12 +65,23 @@ def read_labels(source: Encoded) -> LabelMap:
 
 def write_labels(path: str | PathLike[str], label_map: LabelMap) -> None:
     """Writes a label map as PNG, as it was stored; raises `OutputError` where that is impossible."""
-    palette = label_map.palette
-    if palette is not None:
-        # A PNG of few colours has few bits per pixel, which would cut off the labels that have none, mostly 255.
-        lacking = int(label_map.labels.max()) + 1 - len(palette)
-        palette = np.pad(palette, ((0, max(0, lacking)), (0, 0)))
-    write_png(path, label_map.labels, palette=palette)
+    write_png(path, label_map.labels, palette=_padded(label_map))
+
+
+def labels_png(label_map: LabelMap) -> bytes:
+    """The content of the file that `write_labels` would write."""
+    return png_bytes(label_map.labels, palette=_padded(label_map))
+
+
+def _padded(label_map: LabelMap) -> NDArray[np.uint8] | None:
+    """The palette with a colour for each label.
+
+    A PNG of few colours has few bits per pixel, which would cut off the labels that have none, mostly 255.
+    """
+    if label_map.palette is None:
+        return None
+    lacking = int(label_map.labels.max()) + 1 - len(label_map.palette)
+    return np.pad(label_map.palette, ((0, max(0, lacking)), (0, 0)))
 
 
 def read_ids(source: Encoded) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """Arrays to files that are whole or not there at all."""
 
+import io
 import os
 import secrets
 from collections.abc import Callable
@@ -33,7 +34,20 @@ def write_png(
         OutputError: The file cannot be written, or the array is none of these.
     """
     check_output(path)
-    name = _named(path)
+    picture, level = _picture(array, bits, palette, _named(path))
+    atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level))
+
+
+def png_bytes(array: Array, *, bits: int = 8, palette: npt.NDArray[np.uint8] | None = None) -> bytes:
+    """The content of the file that `write_png` would write, with the same arguments and errors."""
+    picture, level = _picture(array, bits, palette, "PNG in memory")
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG", compress_level=level)
+    return stream.getvalue()
+
+
+def _picture(array: Array, bits: int, palette: npt.NDArray[np.uint8] | None, name: str) -> tuple[Image.Image, int]:
+    """What to save, and how hard to compress it."""
     grey = array.ndim == 2 and (array.dtype.kind in "bf" or array.dtype in (np.uint8, np.uint16))
     colour = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not array.size or not (grey or colour):
@@ -55,8 +69,7 @@ def write_png(
     if palette is not None:
         picture.putpalette(palette.tobytes(), "RGB")
     # Masks are large runs of one value, which the fastest level packs nearly as well as the others.
-    level = 1 if grey else 6
-    atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level))
+    return picture, 1 if grey else 6
 
 
 def check_output(path: str | os.PathLike[str], *, suffix: str | None = ".png") -> None:

@@ -1,0 +1,98 @@
+"""The command `serve`."""
+
+from pathlib import Path
+
+import click
+
+from .terminal import errors_in_one_line
+
+_SHORTEST_KEY = 16
+
+_BUNDLED = "compact"
+"""As `weights.BUNDLED`, whose module imports PyTorch."""
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to listen at; one that other machines reach needs a key.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option("--model", "models", multiple=True, metavar="[NAME=]MODEL",
+              help="Folder, file or Hub id; again for more.  [default: the bundled model]")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="File whose one line clients must know.")
+@click.option("--insecure", is_flag=True, help="Let anyone in who reaches the address.")
+@click.option("--max-megapixels", type=click.FloatRange(0, min_open=True), default=50.0, show_default=True,
+              help="Of a photo.")  # fmt: skip
+@click.option("--max-upload-mb", type=click.FloatRange(0, min_open=True), default=32.0, show_default=True,
+              help="Of a request.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(1), default=32, show_default=True,
+              help="Requests inside at the same time; more are told to come back.")  # fmt: skip
+@click.option("--no-page", is_flag=True, help="The HTTP API alone.")
+@errors_in_one_line
+def serve(
+    host: str,
+    port: int,
+    models: tuple[str, ...],
+    device: str,
+    api_key_file: Path | None,
+    insecure: bool,
+    max_megapixels: float,
+    max_upload_mb: float,
+    queue: int,
+    no_page: bool,
+) -> None:
+    """Serve the HTTP API, and a page to try it out, until interrupted."""
+    key = None if api_key_file is None else _read_key(api_key_file)
+    sources = _named(models)
+
+    from .export import needed
+
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        needed(package, "the server", extra="serve")
+
+    from .refiner import Refiner
+    from .server_limits import Limits
+    from .server_run import serve as run
+
+    refiners = {}
+    for name, source in sources.items():
+        refiners[name] = Refiner.from_pretrained(source, device=device)
+        # Reports name the model as clients do: where its file lies is none of their business.
+        refiners[name].name = name
+    limits = Limits(upload_bytes=round(max_upload_mb * 1e6), pixels=round(max_megapixels * 1e6), queue=queue)
+
+    def tell(url: str) -> None:
+        click.echo(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
+
+    run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, on_ready=tell)
+
+
+def _read_key(path: Path) -> str:
+    from .errors import InputError, reason
+
+    try:
+        key = path.read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"the key file {str(path)!r} cannot be read ({reason(error)}): write one line into it"
+        ) from error
+    if len(key) < _SHORTEST_KEY or not key.isprintable() or " " in key:
+        raise InputError(
+            f"the key file {str(path)!r} holds no key: expected one line of {_SHORTEST_KEY} characters or more without "
+            f"spaces, such as: openssl rand -hex 32 > {path.name}"
+        )
+    return key
+
+
+def _named(models: tuple[str, ...]) -> dict[str, str | None]:
+    """Models by the names under which clients know them; of a file or folder, its own name without the rest."""
+    named: dict[str, str | None] = {}
+    for model in models:
+        name, equals, source = model.partition("=")
+        if not equals:
+            source, path = model, Path(model)
+            name = path.stem if path.is_file() else path.name if path.is_dir() else model
+        if name in named or not name.isprintable() or not name:
+            raise click.BadParameter(f"{model}: expected NAME=MODEL with a name of its own", param_hint="--model")
+        named[name] = source
+    return named or {_BUNDLED: None}

@@ -1,0 +1,147 @@
+"""What every request passes before anything reads it: request id, host, origin, key, size and time."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .server_errors import (
+    FAILED,
+    FOREIGN_ORIGIN,
+    UNAUTHORIZED,
+    WRONG_HOST,
+    GoneError,
+    ProblemError,
+    as_problem,
+    response,
+)
+from .server_limits import Body, Limits
+from .server_metrics import Metrics
+
+OPEN = ("/healthz", "/readyz")
+"""What is answered without a key: whether the server lives, and nothing else."""
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+"""Host names under which a server on this machine is meant; a foreign name that leads here is an attack."""
+
+_READING = ("GET", "HEAD", "OPTIONS")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NOBODY = 499
+_PORT = re.compile(r":\d*$")
+_ADDED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+_log = logging.getLogger(__name__)
+
+
+class Guard:
+    """ASGI middleware that lets requests through to `app`, or answers with a problem.
+
+    Args:
+        app: What answers.
+        limits: What is put up with.
+        metrics: Where requests are counted.
+        key: That clients must know, or none.
+        hosts: Names of the host that requests may be for, without port; `None` for any.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, metrics: Metrics, key: str | None, hosts: Collection[str] | None
+    ) -> None:
+        self.app, self._limits, self._metrics, self._hosts = app, limits, metrics, hosts
+        # Digests are of one length, so that not even the key's length shows in how long a comparison takes.
+        self._key = None if key is None else _digest(key.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, begun, status = Headers(scope=scope), time.perf_counter(), _NOBODY
+        body = Body(receive, headers, self._limits)
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(16)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                added = MutableHeaders(scope=message)
+                added["X-Request-Id"] = request_id
+                for name, value in _ADDED.items():
+                    added.setdefault(name, value)
+                if scope["path"].startswith("/v1/"):
+                    added.setdefault("Cache-Control", "no-store")
+            elif not message.get("more_body", False) and not body.complete:
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body"}
+            await send(message)
+
+        try:
+            self._check(scope, headers)
+            body.check_length()
+            await self.app(scope, body.receive, answer)
+        except GoneError:
+            pass
+        except Exception as error:
+            problem = as_problem(error)
+            if problem.kind is FAILED:
+                _log.error("request %s failed", request_id, exc_info=error)
+            if status != _NOBODY:
+                raise  # A part of the answer is on its way: the server can only cut it off.
+            await response(problem, request_id)(scope, receive, answer)
+        finally:
+            self._metrics.request(_route(scope), status, time.perf_counter() - begun)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        host = headers.get("host", "").lower()
+        if self._hosts is not None and _PORT.sub("", host) not in self._hosts:
+            raise ProblemError(WRONG_HOST, "the Host header names another host: use http://127.0.0.1 or localhost")
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in _READING and origin.partition("://")[2].lower() != host:
+            raise ProblemError(FOREIGN_ORIGIN, "the Origin header names another site: send requests from a program")
+        if self._key and scope["path"] not in OPEN and not self._knows_key(headers):
+            # A browser asks its user for a password then, which is the key; programs read which header is meant.
+            scheme = "Bearer" if scope["path"].startswith("/v1/") else "Basic"
+            raise ProblemError(
+                UNAUTHORIZED,
+                "expected the API key in the header Authorization: Bearer KEY, or X-API-Key: KEY",
+                headers={"WWW-Authenticate": f'{scheme} realm="segrefiner"'},
+            )
+
+    def _knows_key(self, headers: Headers) -> bool:
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        given = headers.get("x-api-key", "").encode("latin-1")
+        if scheme.lower() == "bearer":
+            given = value.strip().encode("latin-1")
+        elif scheme.lower() == "basic":
+            try:
+                given = base64.b64decode(value, validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                given = b""
+        assert self._key is not None
+        return hmac.compare_digest(_digest(given), self._key)
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def _route(scope: Scope) -> str:
+    """The route's template: paths that clients make up must not become names of figures."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) and path else "other"

@@ -1,0 +1,114 @@
+"""How much a client may send, and how long it may take."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from starlette.types import Message, Receive
+
+from .server_errors import BAD_REQUEST, TOO_LARGE, TOO_SLOW, ProblemError
+
+_LINGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server puts up with.
+
+    Attributes:
+        upload_bytes: Of a request's body.
+        pixels: Of a photo.
+        mask_pixels: Of all masks of a request together; by default four times as many as of a photo.
+        masks: Of a request, or labels of a label map.
+        queue: Requests that are received, wait or are computed at the same time.
+        waiting_bytes: Decoded pictures that wait.
+        idle_seconds: Without a byte of a body that is not complete.
+        upload_seconds: Until a body is complete.
+        queue_seconds: Until a request's turn comes.
+        request_seconds: From a request's first line to its answer.
+    """
+
+    upload_bytes: int = 32_000_000
+    pixels: int = 50_000_000
+    mask_pixels: int = 0
+    masks: int = 100
+    queue: int = 32
+    waiting_bytes: int = 2 << 30
+    idle_seconds: float = 10.0
+    upload_seconds: float = 60.0
+    queue_seconds: float = 60.0
+    request_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not self.mask_pixels:
+            object.__setattr__(self, "mask_pixels", 4 * self.pixels)
+
+
+class Body:
+    """A request's body as it arrives, cut off where it is too large or too slow.
+
+    Args:
+        receive: Where messages come from.
+        headers: Of the request, names in lower case.
+        limits: What is put up with.
+
+    Attributes:
+        complete: Whether nothing more will come.
+    """
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits) -> None:
+        self._receive, self._limits = receive, limits
+        self._left = limits.upload_bytes
+        self._until = time.monotonic() + limits.upload_seconds
+        self._announced = headers.get("content-length", "0")
+        self.complete = self._announced == "0" and "transfer-encoding" not in headers
+
+    def check_length(self) -> None:
+        """Raises `ProblemError` if the announced length is no number, or too large."""
+        announced = self._announced
+        if not (announced.isascii() and announced.isdecimal()):
+            raise ProblemError(BAD_REQUEST, "Content-Length is no number: correct it")
+        # The comparison of lengths first: Python refuses to read numbers of thousands of digits.
+        if len(announced) > 18 or int(announced) > self._left:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            ProblemError: The body is larger than the limit, or the client too slow.
+        """
+        if self.complete:
+            return await self._receive()
+        seconds = min(self._limits.idle_seconds, self._until - time.monotonic())
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            raise ProblemError(
+                TOO_SLOW,
+                f"the body did not arrive within {self._limits.upload_seconds:g} s, or nothing of it for "
+                f"{self._limits.idle_seconds:g} s: send it faster, or less",
+            ) from None
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise self._too_large()
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Waits a moment for the rest, and forgets it: who is cut off while sending does not get to read the answer."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._rest(), _LINGER_SECONDS)
+
+    async def _rest(self) -> None:
+        while not self.complete:
+            message = await self._receive()
+            self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+
+    def _too_large(self) -> ProblemError:
+        limit = self._limits.upload_bytes / 1e6
+        return ProblemError(
+            TOO_LARGE, f"the body is larger than this server's limit of {limit:g} MB: send smaller files"
+        )

@@ -1,0 +1,280 @@
+"""Forms of clients to tasks of the worker: only what is on the list, decoded safely, kept in memory."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, Json
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from .changes import Report
+from .diffusion import NUM_TIMESTEPS
+from .errors import ImageError, InputError, MaskError
+from .io import check_same_size, read_image, read_mask
+from .label_files import LabelMap, read_labels
+from .labels import RefinedLabels, refine_labels
+from .pictures import Given, opened
+from .refiner import Result
+from .rle import decode_rle
+from .server_errors import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
+from .server_limits import Limits
+from .server_queue import Settings, Task
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of JPEG, PNG, BMP and TIFF. WebP has its length before its name."""
+
+_FIELDS = 32
+_FIELD_BYTES = 8 << 20
+"""Of a field that is no file: encodings as JSON take a multiple of it in memory."""
+
+_IGNORED = 255
+"""Label that is no class where the client does not say, as in `segrefiner semantic`."""
+
+
+class Common(BaseModel):
+    """What may be asked for in every form, as the fields' text."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(None, description="One of /v1/models; the first of them if there is none.")
+    steps: int | None = Field(None, ge=1, le=NUM_TIMESTEPS, description="Diffusion steps; what suits the model best.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Same seed, same result.")
+    max_shift: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Pixels from the coarse contour beyond which nothing changes."
+    )
+    strength: float = Field(1, ge=0, le=1, description="Less for surer changes only; 0 changes nothing.")
+
+    def settings(self, models: Collection[str]) -> Settings:
+        """What the worker is asked for; raises `ProblemError` for a model that is not offered."""
+        model = next(iter(models)) if self.model is None else self.model
+        if model not in models:
+            raise wrong("model", f"there is no such model: expected one of {', '.join(models)}")
+        return Settings(model, self.steps, self.seed, self.max_shift, self.strength)
+
+
+class MaskFields(Common):
+    """The fields of a form with masks."""
+
+    soft: bool = Field(False, description="Answer probabilities of 8 bit, 0-255, beside or instead of masks.")
+    threshold: float | None = Field(
+        None, allow_inf_nan=False, description="Foreground of mask files with more than two values, as stored."
+    )
+    rle: Json[Any] | None = Field(None, description="Instead of mask files: a COCO RLE or a list of them, as JSON.")
+    boxes: Json[list[tuple[float, float, float, float]]] | None = Field(
+        None, description="JSON: [x0, y0, x1, y1] of each mask's object, in pixels."
+    )
+
+
+class LabelFields(Common):
+    """The fields of a form with a label map."""
+
+    ignore: Annotated[list[Annotated[int, Field(ge=0, le=65535)]], Field(max_length=_FIELDS)] = Field(
+        [_IGNORED], description="Label that is no class; again for more, or none."
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an answer needs of a result.
+
+    Attributes:
+        mask: `(H, W)` bool.
+        probability: `(H, W)` uint8, 0-255, if it was asked for.
+        report: What changed.
+    """
+
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.uint8] | None
+    report: Report
+
+
+class _InMemory(MultiPartParser):
+    """Keeps uploads in memory, where the limit on the body bounds them, and never on disk."""
+
+    spool_max_size = 1 << 62
+    whole = False
+
+    def on_end(self) -> None:
+        """Comes with the last boundary: a form without one was cut off, and its last parts are lost."""
+        self.whole = True
+
+
+async def read_form(request: Request, limits: Limits) -> FormData:
+    """The parts of a multipart body.
+
+    Raises:
+        ProblemError: It is none, is damaged, or has too many parts or fields that are too large.
+        GoneError: The client went away in the middle.
+    """
+    if request.query_params:
+        raise ProblemError(PARAMETER, "parameters stand in the URL: send them as fields of the form")
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise ProblemError(UNSUPPORTED_TYPE, "the body is no form: send multipart/form-data, as curl -F does")
+    parser = _InMemory(
+        request.headers,
+        request.stream(),
+        max_files=limits.masks + 1,
+        max_fields=_FIELDS,
+        max_part_size=_FIELD_BYTES,
+    )
+    try:
+        form = await parser.parse()
+    except ClientDisconnect as error:
+        raise GoneError from error
+    except (MultiPartException, FormParserError, UnicodeError) as error:
+        said = getattr(error, "message", "") or "it is damaged"
+        raise ProblemError(BAD_REQUEST, f"the form cannot be read: {said}") from error
+    if not parser.whole:
+        raise ProblemError(BAD_REQUEST, "the form ends in the middle: send all of it")
+    return form
+
+
+def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[Task, MaskFields]:
+    """The task of a form with a photo and its masks.
+
+    Raises:
+        ProblemError: A part is missing, not on the list, or larger than the limits.
+        InputError: Photo and masks cannot be read or do not fit together.
+    """
+    files, fields = _parts(form, {"image", "mask"})
+    given = MaskFields.model_validate(_once(fields))
+    settings = given.settings(models)
+    photo = _photo(files, limits)
+    uploads = files.get("mask", [])
+    if bool(uploads) == (given.rle is not None):
+        raise wrong("mask", "expected masks as files named mask, or as the field rle, and not both")
+    encoded = given.rle if isinstance(given.rle, list) else [given.rle]
+    if not encoded:
+        raise wrong("rle", "holds no encoding: expected one for each mask")
+    count = len(uploads) or len(encoded)
+    _check_count(count, photo, limits)
+    if given.boxes is not None and len(given.boxes) != count:
+        raise wrong("boxes", f"{len(given.boxes)} boxes for {count} masks: expected one for each, or none at all")
+
+    def from_file(upload: UploadFile) -> NDArray[np.bool_]:
+        content = _picture(upload, "mask", MaskError, limits)
+        mask = read_mask(content, threshold=given.threshold, max_pixels=limits.pixels)
+        check_same_size(photo, mask, mask_source=content)
+        return mask
+
+    def from_rle(rle: Any) -> NDArray[np.bool_]:
+        return decode_rle(rle, (photo.shape[0], photo.shape[1]))
+
+    masks = _each(from_file, uploads) if uploads else _each(from_rle, encoded)
+
+    def keep(result: Result) -> Kept:
+        soft = np.rint(result.probability * 255).astype(np.uint8) if given.soft else None
+        return Kept(result.mask, soft, result.report)
+
+    def with_boxes(refiner: Any, **more: Any) -> list[Kept]:
+        return [keep(one) for one in refiner.instances(photo, masks, given.boxes, **settings.options(), **more)]
+
+    alone = None if given.boxes is None else with_boxes
+    return Task(settings, photo, masks, keep, alone), given
+
+
+def label_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[Task, LabelMap]:
+    """The task of a form with a photo and its label map; the errors are those of `mask_task`."""
+    files, fields = _parts(form, {"image", "labels"})
+    ignore = fields.pop("ignore", None)
+    # As the option of the command line, where "none" stands for an empty list.
+    told = {} if ignore is None else {"ignore": [] if ignore == ["none"] else ignore}
+    given = LabelFields.model_validate(_once(fields) | told)
+    settings = given.settings(models)
+    photo = _photo(files, limits)
+    label_map = read_labels(_picture(_one(files, "labels"), "label map", MaskError, limits))
+    labels = label_map.labels
+    check_same_size(photo, labels)
+    count = len(np.setdiff1d(labels, given.ignore))
+    _check_count(count, photo, limits)
+
+    def refined(refiner: Any, **more: Any) -> RefinedLabels:
+        return refine_labels(refiner, photo, labels, ignore=given.ignore, **settings.options(), **more)
+
+    return Task(settings, photo, [], lambda result: result, refined, count), label_map
+
+
+def wrong(parameter: str, message: str) -> ProblemError:
+    """The problem of one parameter."""
+    return ProblemError(PARAMETER, f"{parameter}: {message}", errors=[(parameter, message)])
+
+
+def _parts(form: FormData, names: set[str]) -> tuple[dict[str, list[UploadFile]], dict[str, list[Any]]]:
+    """Files and fields by name; names of files and types that clients claim are not looked at."""
+    files: dict[str, list[UploadFile]] = {}
+    fields: dict[str, list[Any]] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name not in names:
+                raise wrong(name[:40], f"is no file that is read here: expected {' and '.join(sorted(names))}")
+            files.setdefault(name, []).append(value)
+        elif name in names:
+            raise wrong(name, "is text: send it as a file, as curl -F name=@FILE does")
+        else:
+            fields.setdefault(name, []).append(value)
+    return files, fields
+
+
+def _once(fields: dict[str, list[Any]]) -> dict[str, Any]:
+    for name, values in fields.items():
+        if len(values) > 1:
+            raise wrong(name[:40], f"is given {len(values)} times: expected it once")
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _one(files: dict[str, list[UploadFile]], name: str) -> UploadFile:
+    uploads = files.get(name, [])
+    if len(uploads) != 1:
+        raise wrong(name, f"is sent {len(uploads)} times: expected one file")
+    return uploads[0]
+
+
+def _photo(files: dict[str, list[UploadFile]], limits: Limits) -> NDArray[np.uint8]:
+    return read_image(_picture(_one(files, "image"), "image", ImageError, limits), max_pixels=limits.pixels)
+
+
+def _picture(upload: UploadFile, name: str, error: type[InputError], limits: Limits) -> bytes:
+    """A file's content, if its first bytes are of a format on the list and its header claims no more than allowed."""
+    content = upload.file.read()
+    webp = content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+    if content and not webp and not content.startswith(_SIGNATURES):
+        raise ProblemError(
+            UNSUPPORTED_TYPE, f"{name} is of no type that is read here: send PNG, JPEG, WebP, TIFF or BMP"
+        )
+    with opened(content, Given(f"{name} ({len(content)} bytes)", error)) as picture:
+        size = picture.size
+    if size[0] * size[1] > limits.pixels:
+        raise ProblemError(
+            TOO_LARGE,
+            f"{name} has {size[0]}x{size[1]} pixels, more than this server's limit of {limits.pixels / 1e6:g} "
+            "megapixels: make it smaller",
+        )
+    return content
+
+
+def _check_count(count: int, photo: NDArray[np.uint8], limits: Limits) -> None:
+    if count > limits.masks:
+        raise ProblemError(TOO_LARGE, f"{count} masks: expected at most {limits.masks} in one request")
+    if count * photo[..., 0].size > limits.mask_pixels:
+        raise ProblemError(
+            TOO_LARGE,
+            f"{count} masks of {photo.shape[1]}x{photo.shape[0]} pixels: expected at most "
+            f"{limits.mask_pixels / 1e6:g} megapixels of masks in one request; send fewer of them at a time",
+        )
+
+
+def _each(read: Callable[[Any], NDArray[np.bool_]], given: list[Any]) -> list[NDArray[np.bool_]]:
+    """Reads all masks, and says which one is wrong where there are several."""
+    masks = []
+    for number, one in enumerate(given, 1):
+        try:
+            masks.append(read(one))
+        except InputError as error:
+            raise type(error)(f"mask {number} of {len(given)}: {error}" if len(given) > 1 else str(error)) from error
+    return masks

@@ -1,0 +1,162 @@
+"""What the routes share: the worker, how many requests may be inside, and how long each of them may take."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .refiner import Refiner
+from .server_answers import chosen_type
+from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy
+from .server_limits import Limits
+from .server_metrics import Metrics
+from .server_queue import QueueFullError, StoppedError, Task, Worker
+from .server_requests import read_form
+
+T = TypeVar("T")
+Asked = TypeVar("Asked")
+
+_THREADS = 2
+"""That decode and encode beside the one that computes; each may hold a large picture."""
+
+
+class Service:
+    """Takes requests through reading, decoding, waiting, computing and encoding.
+
+    Args:
+        refiners: By name, the default first.
+        limits: What is put up with.
+
+    Attributes:
+        stopping: Whether new requests are turned away.
+    """
+
+    def __init__(self, refiners: Mapping[str, Refiner], limits: Limits) -> None:
+        self.refiners, self.limits, self.metrics = dict(refiners), limits, Metrics()
+        self.stopping = False
+        self._inside = 0
+        self._worker: Worker | None = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is inside."""
+        return not self._inside
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While this lasts, requests can be answered."""
+        worker = Worker(self.refiners, waiting_bytes=self.limits.waiting_bytes, on_batch=self.metrics.batch)
+        self.metrics.watch_queue(lambda: worker.waiting)
+        with ThreadPoolExecutor(_THREADS, "segrefiner-pictures") as self._threads:
+            self._worker = worker
+            try:
+                yield
+            finally:
+                await asyncio.to_thread(worker.stop)
+
+    async def answer(
+        self,
+        request: Request,
+        prepare: Callable[[FormData], tuple[Task, Asked]],
+        offered: Callable[[Task], Sequence[str]],
+        respond: Callable[[str, Task, Asked, Any], Response],
+    ) -> Response:
+        """The answer to a form.
+
+        Args:
+            request: Whose body has not been read yet.
+            prepare: The form's task, and what `respond` has to know of the form beside it.
+            offered: Media types in which the task's result can be given.
+            respond: The answer in the chosen type.
+
+        Raises:
+            ProblemError: There is none, for one of many reasons.
+            GoneError: The client does not wait for it any more.
+        """
+        until = time.monotonic() + self.limits.request_seconds
+
+        async def computed(form: FormData) -> Response:
+            try:
+                task, asked = await self._in_thread(prepare, form)
+            finally:
+                await form.close()
+            kind = chosen_type(",".join(request.headers.getlist("accept")), offered(task))
+            result = await self._computed(task)
+            return await self._in_thread(respond, kind, task, asked, result)
+
+        with self._place():
+            form = await read_form(request, self.limits)
+            return await _within(until - time.monotonic(), request, computed(form))
+
+    def check_ready(self) -> None:
+        """Raises `ProblemError` if a new request would not be computed."""
+        if self.stopping or self._worker is None or not self._worker.alive:
+            raise self._stopping()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places inside, which bound what requests hold in memory."""
+        self.check_ready()
+        if self._inside >= self.limits.queue:
+            raise self._busy(f"{self.limits.queue} requests wait already")
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    async def _computed(self, task: Task) -> Any:
+        assert self._worker is not None
+        try:
+            self._worker.submit(task)
+            await asyncio.wait_for(asyncio.wrap_future(task.started), self.limits.queue_seconds)
+            result = await asyncio.wrap_future(task.finished)
+        except QueueFullError:
+            raise self._busy("the pictures that wait fill the memory meant for them") from None
+        except asyncio.TimeoutError:
+            raise self._busy(f"the request's turn did not come within {self.limits.queue_seconds:g} s") from None
+        except StoppedError:
+            raise self._stopping() from None
+        finally:
+            task.abandon()
+        self.metrics.refined(task.count)
+        return result
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def _busy(self, why: str) -> ProblemError:
+        assert self._worker is not None
+        return busy(BUSY, f"{why}: try again later", self._worker.seconds_ahead())
+
+    def _stopping(self) -> ProblemError:
+        return busy(STOPPING, "the server is about to stop: try again when it runs again", 5)
+
+
+async def _within(seconds: float, request: Request, work: Awaitable[T]) -> T:
+    """What the work gives, unless time is up or the client goes away before."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, watching), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        if watching.done():
+            raise GoneError
+        raise ProblemError(OUT_OF_TIME, "the answer took too long: send fewer masks or a smaller photo")
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client does not wait any more; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
