@@ -21,7 +21,8 @@ from segrefiner import Refiner
 from segrefiner.backends import TorchBackend, choose_dtype
 from segrefiner.io import read_mask
 from segrefiner.metrics import iou
-from segrefiner.refiner import Result, semantic_pipeline
+from segrefiner.pipelines import semantic_pipeline
+from segrefiner.refiner import Result
 from segrefiner.unet import BASE, DenoisingUNet
 from segrefiner.weights import load
 

@@ -34,7 +34,7 @@ from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.output import atomic_write, check_output
-from segrefiner.refiner import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
+from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.sources import PhotoFiles, find_photos
 
 OURS: dict[str, tuple[Pipeline, int]] = {

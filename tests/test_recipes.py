@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segrefiner.crops import PublishedViews
 from segrefiner.data import ViewConfig
 from segrefiner.errors import InputError
+from segrefiner.recipe_values import differences, with_values
 from segrefiner.recipes import (
     HR,
     LR,
@@ -20,8 +21,6 @@ from segrefiner.recipes import (
     LinearDecay,
     Recipe,
     StepDecay,
-    differences,
-    with_values,
 )
 from segrefiner.unet import BASE, COMPACT
 

@@ -13,7 +13,8 @@ import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
 from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import iou, mba
-from segrefiner.refiner import choose_device, choose_dtype, instance_pipeline, semantic_pipeline
+from segrefiner.pipelines import instance_pipeline, semantic_pipeline
+from segrefiner.refiner import choose_device, choose_dtype
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import load, resolve, save
 from tiny import TINY

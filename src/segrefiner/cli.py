@@ -89,10 +89,11 @@ def refine(
     photo, coarse = read_image(image), read_mask(mask, threshold=threshold)
     check_same_size(photo, coarse, image_source=image, mask_source=mask)
 
-    from . import refiner as refiners
+    from . import pipelines
+    from .refiner import Refiner
 
-    run = getattr(refiners, f"{pipeline}_pipeline")
-    refiner = refiners.Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend, pipeline=run)
+    run = getattr(pipelines, f"{pipeline}_pipeline")
+    refiner = Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend, pipeline=run)
     with _view_bar() as follow:
         result = refiner(
             photo, coarse, seed=seed, steps=steps, max_shift=max_shift, strength=strength, on_progress=follow

@@ -78,7 +78,8 @@ def train(
     """
     from .backends import choose_device
     from .processes import launched
-    from .recipes import RECIPES, with_values
+    from .recipe_values import with_values
+    from .recipes import RECIPES
     from .weights import load, resolve
 
     name = name or ("finetune" if before else "compact")

@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
-from . import published, weights
+from . import weights
 from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
 from .changes import Report, describe
-from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, silent
+from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
 from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
-from .pipeline import Job, Refined, refine_masks
+from .pipeline import Job, Refined
+from .pipelines import Pipeline, default_pipeline
 from .settle import restrain
 from .sharing import MESSAGE, Original, place_in, push, save_network
 from .unet import DenoisingUNet
@@ -32,59 +32,6 @@ from .views import DEFAULT
 _GROUP = 64
 _GROUP_PIXELS = 64_000_000
 """Masks that are refined together, at most, and pixels of them."""
-
-
-class Pipeline(Protocol):
-    """A way through the photo: which views the network sees, at which scale, in which order."""
-
-    def __call__(
-        self, network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
-    ) -> Iterator[Refined]:
-        """Gives what becomes of each job, in order."""
-        ...
-
-
-default_pipeline: Pipeline = refine_masks
-"""Each object as a whole, then tiles along its contour, with the monotone sampler."""
-
-
-def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
-    """A published pipeline, for photos of at least so many pixels on each side; it holds nothing back."""
-
-    def pipeline(
-        network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
-    ) -> Iterator[Refined]:
-        for job in jobs:
-            _check_published(steps, job.image, smallest)
-            stages: dict[str, int] = {}
-
-            def follow(progress: Progress, stages: dict[str, int] = stages) -> None:
-                stages[progress.stage] = progress.done
-                on_progress(progress)
-
-            generator = Generator().manual_seed(job.seed)
-            mask = run(network, job.image, job.mask, generator, batches=batches, on_progress=follow)
-            yield Refined(mask.float(), (), sum(stages.values()))
-
-    return pipeline
-
-
-def _check_published(steps: int, image: Tensor, smallest: int) -> None:
-    if steps != NUM_TIMESTEPS:
-        raise InputError(f"steps is {steps}: the published pipelines have {NUM_TIMESTEPS} fixed steps; leave it out")
-    height, width = image.shape[-2:]
-    if min(height, width) < smallest:
-        raise InputError(
-            f"the photo is {width}x{height}: the published semantic pipeline needs {smallest} pixels "
-            "on each side; use the default pipeline"
-        )
-
-
-semantic_pipeline = _published(published.semantic, published.PATCH)
-"""The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
-
-instance_pipeline = _published(published.instance, 1)
-"""The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
 
 
 @dataclass(frozen=True)

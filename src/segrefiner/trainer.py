@@ -25,7 +25,8 @@ from .feed import Feed, generator_of
 from .losses import cross_entropy, texture_loss
 from .output import atomic_write
 from .processes import ALONE, Processes
-from .recipes import Portion, Recipe, differences
+from .recipe_values import differences
+from .recipes import Portion, Recipe
 from .unet import DenoisingUNet, normalize
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

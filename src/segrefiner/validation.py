@@ -13,8 +13,9 @@ from .data import PackedPhotos
 from .diffusion import NUM_TIMESTEPS
 from .errors import InputError
 from .metrics import iou, mba
+from .pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from .published import PATCH
-from .refiner import Pipeline, Refiner, default_pipeline, instance_pipeline, semantic_pipeline
+from .refiner import Refiner
 from .sources import Sample, Source
 from .unet import DenoisingUNet
 
