@@ -101,7 +101,7 @@ class Picture:
             folder: For a file of all pixels, where the photo's own format can only be read from its start.
         """
         image = self._upright()
-        if image.get("vips-loader") != "tiffload" or _quarter(self._opened("sequential")):
+        if not image.get("vips-loader").startswith("tiffload") or _quarter(self._opened("sequential")):
             with self._told():
                 image.write_to_file(str(folder / "photo.v"))
             image = libvips().Image.new_from_file(str(folder / "photo.v"), revalidate=True)
@@ -132,13 +132,15 @@ class Picture:
 
     def _opened(self, access: str) -> Any:
         with self._told():
-            # Without `fail_on` what is missing of a file that was cut short is grey.
-            return libvips().Image.new_from_file(self.path, access=access, fail_on="error", revalidate=True)
+            # Not by its name, in which brackets would be options, and which libvips would remember. Without `fail_on`
+            # what is missing of a file that was cut short is grey.
+            source = libvips().Source.new_from_file(self.path)
+            return libvips().Image.new_from_source(source, "", access=access, fail_on="error")
 
     def _told(self) -> _Told:
         return _Told(
             lambda error: self.given.refuse(
-                f"cannot be read ({reason(error)}); if it is damaged, copy or download it again"
+                f"cannot be read in windows ({reason(error)}); if it is whole, save it as TIFF, PNG or JPEG"
             )
         )
 
