@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -9,9 +10,35 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, bands, box_mean, contour, crop_resized, resize, square_around
+from .geometry import Box, bands, box_mean, contour, crop_resized, resize
 from .unet import IMAGE_MEAN
-from .views import PipelineConfig, Sampler, View, contour_tiles, needs_tiles, object_view
+from .views import (
+    PipelineConfig,
+    Sampler,
+    View,
+    contour_tiles,
+    needs_tiles,
+    object_area,
+    object_view,
+    surroundings,
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where pixels at hand lie in a photo.
+
+    Attributes:
+        box: In photo pixels, inside the photo.
+        photo: Height and width of the photo.
+    """
+
+    box: Box
+    photo: tuple[int, int]
+
+    def within(self, box: Box) -> Box:
+        """A box of photo pixels as one of the pixels at hand."""
+        return box.shift(-self.box.x0, -self.box.y0)
 
 
 class Canvas:
@@ -30,17 +57,19 @@ class Canvas:
         box: Of the object, in photo pixels.
         seed: Of the thresholds that decide when a pixel moves to fine.
         config: The pipeline's choices.
+        window: Where in a larger photo `image` and `mask` lie, which then hold the object's area at least.
     """
 
-    def __init__(self, image: Tensor, mask: Tensor, box: Box, seed: int, config: PipelineConfig) -> None:
+    def __init__(
+        self, image: Tensor, mask: Tensor, box: Box, seed: int, config: PipelineConfig, window: Window | None = None
+    ) -> None:
         self.image, self.box, self.seed, self.config = image, box, seed, config
-        self.photo = (mask.shape[0], mask.shape[1])
+        self.window = window or Window(Box(0, 0, mask.shape[1], mask.shape[0]), (mask.shape[0], mask.shape[1]))
+        self.photo = self.window.photo
         self.view = object_view(box, *self.photo, config)
-        self.region = box.grow(math.ceil(box.longest * (config.context - 1) / 2))
-        # Tiles are never longer than the region, but are moved into the photo.
-        reach = square_around(self.region, self.region.longest, *self.photo)
-        self.area = self.view.box.union(self.region).union(reach).clip(*self.photo)
-        self.coarse = self.area.crop(mask[None])[0]
+        self.region = surroundings(box, config)
+        self.area = object_area(box, *self.photo, config)
+        self.coarse = self.window.within(self.area).crop(mask[None])[0]
         self.probability = self.coarse.float()
         self._views: list[View] = []
         self._before: dict[View, Tensor] = {}
@@ -71,7 +100,7 @@ class Canvas:
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
         """A view's photo `(3, S, S)` float, 0-255, and mask `(1, S, S)` float in {0, 1}."""
-        photo = crop_resized(self.image, view.box, view.size, view.size, IMAGE_MEAN)
+        photo = crop_resized(self.image, self.window.within(view.box), view.size, view.size, IMAGE_MEAN)
         inside = view.box.clip(*self.photo).shift(-view.box.x0, -view.box.y0)
         beside = Box(-inside.x0, -inside.y0, view.box.width - inside.x0, view.box.height - inside.y0)
         mask = crop_resized(self._before[view][None], beside, view.size, view.size)
@@ -133,27 +162,26 @@ class Canvas:
         """The part of a plane of the area that a view shows of the photo."""
         return self._here(view.box.clip(*self.photo)).crop(plane[None])[0]
 
-    def own(self, before: Sequence["Canvas"], after: Sequence["Canvas"]) -> Tensor:
+    def own(self, before: Sequence[Box], after: Sequence[Box]) -> Tensor:
         """Pixels of the area, bool, whose nearest object is this one.
 
         Args:
-            before: The objects before this one in the mask; where they are as near, a pixel is theirs.
-            after: The objects after it.
+            before: Boxes of the objects before this one in the mask whose areas overlap this one's; where they are as
+                near, a pixel is theirs.
+            after: Boxes of those after it.
         """
         mine = torch.ones_like(self.coarse)
-        before = [other for other in before if other.area.overlaps(self.area)]
-        after = [other for other in after if other.area.overlaps(self.area)]
         if before or after:
             distance = self._distance(self.box)
             for other in before:
-                mine &= distance < self._distance(other.box)
+                mine &= distance < self._distance(other)
             for other in after:
-                mine &= distance <= self._distance(other.box)
+                mine &= distance <= self._distance(other)
         return mine
 
     def write(self, own: Tensor, probability: Tensor) -> None:
         """Writes the object's own pixels into the whole mask's probability `(H, W)`, and forgets them."""
-        whole = self.area.crop(probability[None])[0]
+        whole = self.window.within(self.area).crop(probability[None])[0]
         for rows in bands(*own.shape):
             whole[rows] = torch.where(own[rows], self.probability[rows], whole[rows])
         self.probability = self.probability.new_empty(0)

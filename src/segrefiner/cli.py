@@ -15,6 +15,7 @@ from .cli_evaluate import evaluate, report
 from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
+from .errors import InputError
 from .terminal import errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train
 @click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
 @click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
               help="The published pipelines are for published checkpoints.")  # fmt: skip
+@click.option("--windowed", is_flag=True,
+              help="Never hold all of the photo: for pictures of any size; -o may be a TIFF.")  # fmt: skip
 @errors_in_one_line
 def refine(
     image: Path,
@@ -77,8 +80,20 @@ def refine(
     cutout_path: Path | None,
     overlay_path: Path | None,
     pipeline: str,
+    windowed: bool,
 ) -> None:
     """Refine the coarse MASK of the photo IMAGE."""
+    if windowed:
+        if soft or cutout_path is not None or overlay_path is not None or pipeline != "default":
+            raise InputError(
+                "--windowed writes the refined mask alone, by the default pipeline: "
+                "leave out --soft, --cutout, --overlay and --pipeline"
+            )
+        _refine_windowed(
+            image, mask, output, model, device, dtype, backend,
+            seed=seed, steps=steps, threshold=threshold, max_shift=max_shift, strength=strength,
+        )  # fmt: skip
+        return
     from .io import check_same_size, read_image, read_mask
     from .output import check_output, write_png
 
@@ -110,6 +125,46 @@ def refine(
     click.echo(f"{output}: {result.report}")
 
 
+def _refine_windowed(
+    image: Path,
+    mask: Path,
+    output: Path,
+    model: str | None,
+    device: str,
+    dtype: str,
+    backend: str,
+    *,
+    seed: int,
+    steps: int | None,
+    threshold: float | None,
+    max_shift: float | None,
+    strength: float,
+) -> None:
+    from .windows import check_target
+
+    check_target(output)
+    from .large import refine_large
+    from .refiner import Refiner
+
+    refiner = Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    with _view_bar() as follow:
+        reports = refine_large(
+            refiner, image, mask, output,
+            seed=seed, steps=steps, threshold=threshold, max_shift=max_shift, strength=strength, on_progress=follow,
+        )  # fmt: skip
+    if not reports:
+        click.echo(f"{output}: the mask is empty or covers the whole photo: returned as it is")
+    elif len(reports) == 1:
+        click.echo(f"{output}: {reports[0]}")
+    else:
+        changed = 100 * sum(report.changed for report in reports)
+        click.echo(
+            f"{output}: {len(reports)} objects, {changed:.2f} % of pixels changed, "
+            f"largest shift {max(report.largest_shift for report in reports):.0f} px "
+            f"({reports[0].model}, {reports[0].steps} steps, seed {seed})"
+        )
+
+
 @main.command()
 @click.argument("frames", type=click.Path(path_type=Path))
 @click.argument("masks", type=click.Path(path_type=Path))
@@ -134,7 +189,6 @@ def video(
     device: str,
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
-    from .errors import InputError
     from .output import write_png
     from .refiner import Refiner
     from .video import clip, refine_video

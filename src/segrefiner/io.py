@@ -109,9 +109,27 @@ def read_mask(
             threshold (another threshold) to tell object from background.
     """
     given = Given(describe("mask", source), MaskError)
+    return foreground(_pixels(source, given, max_pixels, mask_values), given, threshold)
+
+
+def foreground(values: Array, given: Given, threshold: float | None) -> npt.NDArray[np.bool_]:
+    """Tell object from background in the pixels of a mask, as `read_mask` says.
+
+    Which pixels have a value, and how many, makes no difference.
+
+    Args:
+        values: `(H, W)`, `(H, W, C)` or `(1, H, W)` of any type, at least one pixel.
+        given: What they are of, for messages.
+        threshold: Smallest value that is object, or None.
+
+    Returns:
+        `(H, W)` bool, contiguous and writable.
+
+    Raises:
+        MaskError: As `read_mask` does.
+    """
     if threshold is not None and not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
         raise given.refuse(f"was given the threshold {threshold!r}, expected a finite number; correct it")
-    values = _pixels(source, given, max_pixels, mask_values)
     if values.ndim == 3 and values.shape[2] in (1, 2, 3, 4):
         values = _merge_channels(values, given)
     elif values.ndim == 3 and values.shape[0] == 1:

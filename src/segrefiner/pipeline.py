@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .batches import Batches
-from .canvas import Canvas
+from .canvas import Canvas, Window
 from .diffusion import (
     NUM_TIMESTEPS,
     Network,
@@ -32,9 +32,24 @@ from .edges import follow_edges
 from .geometry import Box, mask_box
 from .settle import Held, OnHeld, not_told, settle
 from .unet import normalize
-from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, tile_scales
+from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
 
-__all__ = ["Job", "PipelineConfig", "Refined", "Sampler", "refine_mask", "refine_masks"]
+__all__ = ["Job", "Part", "PipelineConfig", "Refined", "Sampler", "refine_mask", "refine_masks"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a photo that is too large to be held: the pixels around one object.
+
+    Attributes:
+        window: Where they lie; they hold the object's `views.object_area` at least.
+        objects: Boxes of the photo's objects in reading order, at least of those whose areas overlap that one.
+        chosen: Which of them is refined.
+    """
+
+    window: Window
+    objects: tuple[Box, ...]
+    chosen: int
 
 
 @dataclass(frozen=True)
@@ -47,15 +62,19 @@ class Job:
         seed: Of the thresholds that decide when a pixel moves to fine.
         box: Where the object lies, in photo pixels; then all of the mask is one object, seen as far as this box at
             least. By default parts of the mask that are far apart are objects of their own.
+        part: Set where image and mask are a part of a photo, of which one object is refined as if all were there.
     """
 
     image: Tensor
     mask: Tensor
     seed: int = 0
     box: Box | None = None
+    part: Part | None = None
 
     def objects(self, config: PipelineConfig) -> list[Box]:
         """Boxes of the mask's objects."""
+        if self.part:
+            return list(self.part.objects)
         whole = mask_box(self.mask) if self.box else None
         return [whole.union(self.box)] if whole and self.box else find_objects(self.mask, config)
 
@@ -69,12 +88,14 @@ class Refined:
         held: What was taken back of each object.
         evaluations: Views of it that the network saw, counted once per step.
         area: Outside of it, coarse mask and probability are zero; `None` where that is not known.
+        own: `(H, W)` bool, the pixels that the job is about; `None` for all. Others are as in the coarse mask.
     """
 
     probability: Tensor
     held: tuple[Held, ...]
     evaluations: int
     area: Box | None = None
+    own: Tensor | None = None
 
 
 def refine_masks(
@@ -100,9 +121,12 @@ def refine_masks(
         The result of each job, in order.
     """
     objects = [job.objects(config) for job in jobs]
+    chosen = [
+        [job.part.chosen] if job.part else list(range(len(boxes))) for job, boxes in zip(jobs, objects, strict=True)
+    ]
     canvases = [
-        [Canvas(job.image, job.mask, box, job.seed, config) for box in boxes]
-        for job, boxes in zip(jobs, objects, strict=True)
+        [Canvas(job.image, job.mask, boxes[i], job.seed, config, job.part.window if job.part else None) for i in mine]
+        for job, boxes, mine in zip(jobs, objects, chosen, strict=True)
     ]
     every = [canvas for mine in canvases for canvas in mine]
     run = _Run(network, config, batches or Batches(8), on_progress)
@@ -111,18 +135,23 @@ def refine_masks(
     for scale in tile_scales([canvas.region for canvas in every], config):
         tiles = [(canvas, tile) for canvas in every for tile in canvas.tiles(scale)]
         run.level(tiles, tile_timesteps, f"contours, 1:{scale:g}")
-    for job, mine in zip(jobs, canvases, strict=True):
-        owned = [canvas.own(mine[:i], mine[i + 1 :]) for i, canvas in enumerate(mine)]
+    for job, boxes, places, mine in zip(jobs, objects, chosen, canvases, strict=True):
+        owned = _owned(boxes, places, mine)
         held = tuple(_settle(canvas, own) for canvas, own in zip(mine, owned, strict=True))
-        if len(mine) == 1 and mine[0].probability.shape == job.mask.shape:
+        if len(boxes) == 1 and mine[0].probability.shape == job.mask.shape:
             # The one object's canvas is the photo: nothing is copied.
             probability = mine[0].probability
         else:
             probability = job.mask.float()
             for canvas, own in zip(mine, owned, strict=True):
                 canvas.write(own, probability)
-        del owned
         seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
+        if job.part:
+            own = torch.zeros_like(job.mask)
+            mine[0].window.within(mine[0].area).paste(owned[0][None], own[None])
+            yield Refined(probability, held, seen, own=own)
+            continue
+        del owned
         area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
         yield Refined(probability, held, seen, area)
 
@@ -210,11 +239,21 @@ class _Run:
             canvas.end()
 
 
+def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canvas]) -> list[Tensor]:
+    """Own pixels of the canvases of one photo, which are those of the boxes at these places in the list of all."""
+    areas = [object_area(box, *canvases[0].photo, canvases[0].config) for box in boxes] if canvases else []
+    owned = []
+    for i, canvas in zip(places, canvases, strict=True):
+        near = [k for k, area in enumerate(areas) if area.overlaps(canvas.area)]
+        owned.append(canvas.own([boxes[k] for k in near if k < i], [boxes[k] for k in near if k > i]))
+    return owned
+
+
 def _settle(canvas: Canvas, own: Tensor) -> Held:
     """Takes back what one object's refinement changed without enough reason."""
     config = canvas.config
     drawn: list[tuple[Box, Tensor]] = []
     if config.edge_radius:
-        photo = canvas.area.crop(canvas.image)
+        photo = canvas.window.within(canvas.area).crop(canvas.image)
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
     return settle(canvas.probability, canvas.coarse, own, config.caution, drawn)

@@ -314,20 +314,44 @@ class Refiner:
         strength: float,
         on_progress: OnProgress,
     ) -> Iterator[Result]:
+        check_options(seed, steps, max_shift, strength)
+        return self.run(
+            self._read(triples, threshold, seed),
+            steps=steps,
+            max_shift=max_shift,
+            strength=strength,
+            on_progress=on_progress,
+        )
+
+    def run(
+        self,
+        jobs: Iterator[Job],
+        *,
+        steps: int | None = None,
+        max_shift: float | None = None,
+        strength: float = 1.0,
+        on_progress: OnProgress = silent,
+    ) -> Iterator[Result]:
+        """Refines jobs that are ready for the pipeline: the photos on the device, the masks on the CPU.
+
+        Of a part of a photo, the report is about the chosen object, and its shares are of the whole photo.
+
+        Args:
+            jobs: Read a few ahead of the results.
+            steps: As in a call, as `check_options` allows them, and so are the others.
+            max_shift: See `steps`. A part holds this much around the object's area, where it is to hold exactly.
+            strength: See `steps`.
+            on_progress: Called after each network evaluation, which may be of several masks.
+
+        Returns:
+            The results in order.
+        """
         steps = self.steps if steps is None else steps
-        if not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS:
-            raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
-        if not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seed is {seed!r}: expected a whole number from 0 up")
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength!r}: expected a number from 0 to 1")
-        if max_shift is not None and not max_shift >= 0:
-            raise InputError(f"max_shift is {max_shift!r}: expected a number of pixels, 0 or more")
 
         def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
             return restrain(probability, coarse, max_shift=max_shift, strength=strength)
 
-        return self._results(self._read(triples, threshold, seed), steps, restrained, on_progress)
+        return self._results(jobs, steps, restrained, on_progress)
 
     def _read(
         self, triples: Iterable[tuple[ImageSource, MaskSource, Box | None]], threshold: float | None, seed: int
@@ -372,11 +396,15 @@ class Refiner:
                     probability = one.probability.float().cpu()
                     height, width = job.mask.shape
                     area = one.area or Box(0, 0, width, height)
+                    pixels = math.prod(job.part.window.photo if job.part else (height, width))
                     given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
                     settled, far, unsure = restrained(part, given)
                     if settled is not part:
                         part.copy_(settled)
-                    report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=height * width)
+                    if one.own is not None:
+                        own = one.own.cpu()
+                        given, settled = given & own, settled * own
+                    report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
                     report = replace(
                         report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
                     )
@@ -384,6 +412,18 @@ class Refiner:
             seconds = (time.perf_counter() - started) / len(group)
             for result in results:
                 yield replace(result, report=replace(result.report, seconds=seconds))
+
+
+def check_options(seed: int, steps: int | None, max_shift: float | None, strength: float) -> None:
+    """Raises `InputError` for what no call takes."""
+    if steps is not None and (not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS):
+        raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}: expected a whole number from 0 up")
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength is {strength!r}: expected a number from 0 to 1")
+    if max_shift is not None and not max_shift >= 0:
+        raise InputError(f"max_shift is {max_shift!r}: expected a number of pixels, 0 or more")
 
 
 def _box(values: Sequence[float], size: tuple[int, ...]) -> Box:

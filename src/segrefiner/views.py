@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,17 +96,37 @@ def find_objects(mask: Tensor, config: PipelineConfig) -> list[Box]:
     if whole is None:
         return []
     part = whole.crop(mask[None])[0].cpu().numpy()
-    gap = max(4, round(config.gap * max(part.shape)))
-    joined = ndimage.maximum_filter(part, size=gap, mode="constant")
+    joined = ndimage.maximum_filter(part, size=part_gap(whole, config), mode="constant")
     labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
     boxes = []
     for rows, columns in ndimage.find_objects(labels * part):
         boxes.append(Box(columns.start, rows.start, columns.stop, rows.stop).shift(whole.x0, whole.y0))
-    margin = (config.context - 1) / 2
-    grown = [b.grow(math.ceil(margin * b.longest)) for b in boxes]
-    groups = (group.clip(*mask.shape) for group in merge_overlapping(grown))
-    tight = [inner.shift(g.x0, g.y0) for g in groups if (inner := mask_box(g.crop(mask[None])[0]))]
-    return sorted(tight, key=lambda b: (b.y0, b.x0))
+    return gather_parts(boxes, config)
+
+
+def part_gap(whole: Box, config: PipelineConfig) -> int:
+    """Pixels of a mask no farther apart than this, in both directions, are of one part; `whole` is the mask's box."""
+    return max(4, round(config.gap * whole.longest))
+
+
+def gather_parts(parts: Sequence[Box], config: PipelineConfig) -> list[Box]:
+    """Boxes of objects, in reading order: of parts whose surroundings overlap, one for all of them."""
+    groups = merge_overlapping([surroundings(part, config) for part in parts])
+    objects = [reduce(Box.union, (part for part in parts if part.overlaps(group))) for group in groups]
+    return sorted(objects, key=lambda b: (b.y0, b.x0))
+
+
+def surroundings(box: Box, config: PipelineConfig) -> Box:
+    """An object's box with its context, which may reach beyond the photo."""
+    return box.grow(math.ceil((config.context - 1) / 2 * box.longest))
+
+
+def object_area(box: Box, height: int, width: int, config: PipelineConfig) -> Box:
+    """All of a photo that any view of an object covers."""
+    region = surroundings(box, config)
+    # Tiles are never longer than the region, but are moved into the photo.
+    reach = square_around(region, region.longest, height, width)
+    return object_view(box, height, width, config).box.union(region).union(reach).clip(height, width)
 
 
 def object_view(box: Box, height: int, width: int, config: PipelineConfig) -> View:
