@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +50,7 @@ def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[l
     Raises:
         InputError: A file is no mask, does not fit the photo, or there are too many objects.
     """
-    labels = _named(paths[0], lambda: _label_map(paths[0], max_pixels)) if len(paths) == 1 else None
+    labels = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
     if labels is not None:
         values = [value for value in np.unique(labels).tolist() if value]
         _check_count(len(values))
@@ -57,10 +58,9 @@ def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[l
     else:
         _check_count(len(paths))
         names = _apart([Path(path).stem for path in paths])
-        masks = [_named(path, lambda path=path: _mask(path, max_pixels)) for path in paths]
+        masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     for name, mask in zip(names, masks, strict=True):
-        if mask.shape != photo.shape[:2]:
-            _named(paths[0], lambda mask=mask, name=name: check_same_size(photo, mask, mask_source=name))
+        check_same_size(photo, mask, mask_source=name)
     return names, masks
 
 
@@ -143,9 +143,10 @@ def mask_in_box(photo: Photo, box: Box) -> Mask:
         slice(round(x0 * scale), max(round(x0 * scale) + 1, round(x1 * scale))),
     )
     states[inside] = cv2.GC_PR_FGD
+    background, foreground = np.zeros((2, 1, 65))
     try:
         cv2.setRNGSeed(0)
-        cv2.grabCut(small, states, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(small, states, (0, 0, 1, 1), background, foreground, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error as error:
         raise MaskError(f"no object can be told from the background in this box ({reason(error)[:80]})") from error
     found = Image.fromarray((states == cv2.GC_PR_FGD).astype(np.uint8) * 255)
@@ -206,4 +207,6 @@ def _check_count(count: int) -> None:
 
 def _apart(names: list[str]) -> list[str]:
     """Names that differ: those that come again are numbered."""
-    return [name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
+    ]

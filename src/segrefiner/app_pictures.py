@@ -25,6 +25,7 @@ PARTS = ("Whole photo", "Object", "Where most changed")
 
 _DIM = 0.4
 _UNSURE_COLOUR = np.array((255, 176, 0), np.float32)
+_STATE_COLOUR = np.array((80, 160, 255), np.float32)
 _CHECKS = ((205, 205, 205), (235, 235, 235))
 _FRAME = 480
 _CAPTION = 34
@@ -81,7 +82,12 @@ def confidence_picture(photo: Photo, probability: NDArray[np.float32]) -> Photo:
 
 
 def way_frames(
-    photo: Photo, coarse: Mask, refined: Mask, states: Sequence[NDArray[np.float32]], view: Window
+    photo: Photo,
+    coarse: Mask,
+    refined: Mask,
+    states: Sequence[NDArray[np.float32]],
+    seen: NDArray[np.float32] | None,
+    view: Window,
 ) -> list[Photo]:
     """The mask's way from rough to refined, picture by picture.
 
@@ -89,7 +95,8 @@ def way_frames(
         photo: `(H, W, 3)` uint8, RGB.
         coarse: `(H, W)` bool.
         refined: `(H, W)` bool.
-        states: `(S, S)` float in [0, 1], the mask of the whole object's view after each step.
+        states: `(S, S)` float in {0, 1}, the mask of the whole object's view after each step.
+        seen: `(S, S)` float in [0, 1], the probability that came out of the last step, if there was one.
         view: `y0, x0, y1, x1` of that view in photo pixels, a square that may reach beyond the photo.
 
     Returns:
@@ -100,13 +107,15 @@ def way_frames(
     here = (slice(inner.y0, inner.y1), slice(inner.x0, inner.x1))
     size = _fitting(coarse[here].shape, _FRAME, enlarge=True)
     small = _resized(photo[here], size)
-    steps = len(states)
     frames = [_captioned(_outlined(small, _resized_mask(coarse[here], size) >= 0.5, COARSE_COLOUR), "The rough mask")]
-    for index, state in enumerate(states):
+    captions = [f"The whole object, step {index} of {len(states)}" for index in range(1, len(states) + 1)]
+    between = list(zip(captions, states, strict=True))
+    if seen is not None and (not states or ((seen >= 0.5) != (states[-1] >= 0.5)).any()):
+        between.append(("The whole object, as now seen", (seen >= 0.5).astype(np.float32)))
+    for caption, state in between:
         whole = _resized_mask(state, (square.width, square.height))
         shown = whole[inner.y0 - square.y0 :, inner.x0 - square.x0 :][: inner.height, : inner.width]
-        caption = f"The whole object, step {index + 1} of {steps}"
-        frames.append(_captioned(_outlined(small, _resized_mask(shown, size) >= 0.5, (90, 170, 255)), caption))
+        frames.append(_captioned(_tinted(small, _resized_mask(shown, size)), caption))
     last = _outlined(small, _resized_mask(refined[here], size) >= 0.5, REFINED_COLOUR)
     return [*frames, _captioned(last, "The result, after tiles along its contour")]
 
@@ -231,6 +240,12 @@ def _outlined(photo: Photo, mask: Mask, colour: tuple[int, int, int]) -> Photo:
             edge |= np.pad(differs, pad)
     picture[edge] = colour
     return picture
+
+
+def _tinted(photo: Photo, mask: NDArray[np.float32]) -> Photo:
+    """The background dimmed and the object in a tint: lines around each scattered pixel would hide all else."""
+    inside = photo + 0.45 * (_STATE_COLOUR - photo)
+    return np.rint(_DIM * photo + mask[..., None] * (inside - _DIM * photo)).astype(np.uint8)
 
 
 def _on_checks(photo: Photo, alpha: NDArray[np.float32]) -> Photo:

@@ -43,11 +43,13 @@ class Watched:
     Attributes:
         result: As the refiner gave it.
         states: `(S, S)` float32 in {0, 1}, the mask of the largest part's view after each step.
+        seen: `(S, S)` float32 in [0, 1], the probability that came out of the last step, if there was one.
         view: `y0, x0, y1, x1` of that view in photo pixels; it may reach beyond the photo.
     """
 
     result: Result
     states: list[NDArray[np.float32]]
+    seen: NDArray[np.float32] | None
     view: Window
 
 
@@ -79,6 +81,7 @@ class _Watcher:
 
     wanted: int
     states: list[NDArray[np.float32]] = field(default_factory=list)
+    seen: NDArray[np.float32] | None = None
     _first: int = 0
     _last: State | None = None
 
@@ -92,6 +95,7 @@ class _Watcher:
         index = self.wanted - self._first
         if 0 <= index < len(state.mixed):
             self.states.append(state.mixed[index, 0].float().cpu().numpy())
+            self.seen = state.probability[index, 0].float().cpu().numpy()
 
 
 def refine_watched(
@@ -134,7 +138,7 @@ def refine_watched(
             strength=options.strength,
             on_progress=follow,
         )
-        done.append(Watched(result, watcher.states, view))
+        done.append(Watched(result, watcher.states, watcher.seen, view))
     return done
 
 

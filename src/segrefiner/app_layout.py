@@ -1,0 +1,295 @@
+"""The page's components and how they lie: what is given on the left, what comes out on the right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .errors import MissingExtraError
+
+try:
+    import gradio as gr
+    from gradio.data_classes import ImageData
+except ModuleNotFoundError as error:
+    raise MissingExtraError.needed_by("the web page", package=error.name or "gradio", extra="app") from error
+
+from .app_pictures import LOOKS, PARTS
+from .diffusion import NUM_TIMESTEPS
+
+FROM_FILE, PAINTED, FROM_BOX = "A file", "I paint it", "A box"
+WAYS = (FROM_FILE, PAINTED, FROM_BOX)
+
+SAMPLES = ("woman", "man", "car")
+
+BRUSH = "rgba(255, 64, 48, 0.7)"
+
+CSS = """
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.lead h1 { font-size: 1.7rem; margin: 0.2rem 0 0.1rem; letter-spacing: -0.01em; }
+.lead p { font-size: 1rem; color: var(--body-text-color-subdued); margin: 0; max-width: 46rem; }
+.empty { min-height: 300px; display: flex; align-items: center; justify-content: center; text-align: center;
+  border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); padding: 1.5rem;
+  color: var(--body-text-color-subdued); }
+.hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0.3rem 0 0; }
+.key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin: 0 0.3em 0 0; }
+.numbers { width: 100%; border-collapse: collapse; font-size: 0.95rem; }
+.numbers th, .numbers td { padding: 0.45rem 0.6rem; border-bottom: 1px solid var(--border-color-primary); }
+.numbers th { text-align: left; font-weight: 400; color: var(--body-text-color-subdued); }
+.numbers td { text-align: right; font-variant-numeric: tabular-nums; }
+:focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
+"""
+
+_LEAD = """# segrefiner
+A photo and a rough mask of an object in, a mask that follows its contour out. Nothing that you give here is kept."""
+
+_EMPTY = """<div class="empty"><p>The refined mask appears here.<br>Pick a sample to see one at once.</p></div>"""
+
+LEGEND = (
+    '<p class="hint">Drag the handle: <span class="key" style="background:#ff4030"></span>rough mask on the left, '
+    '<span class="key" style="background:#28e15a"></span>refined mask on the right.</p>'
+)
+_UNSURE = '<p class="hint">Amber where the network is unsure, the brighter the more.</p>'
+_WAY = (
+    '<p class="hint">Blue is the mask within the diffusion, for the object as a whole: after each step, those pixels '
+    "of which the network is sure enough have moved from rough to fine. The result comes after closer looks along the "
+    "contour, which are not shown.</p>"
+)
+
+
+def _as_it_came(payload: ImageData | None) -> str | None:
+    """The path of a visitor's file, within the page's folder: only segrefiner opens it, and says what is wrong."""
+    return None if payload is None else payload.path
+
+
+@dataclass
+class Inputs:
+    """What is given."""
+
+    photo: gr.Image
+    way: gr.Radio
+    masks: gr.File
+    canvas: gr.ImageEditor
+    left: gr.Number
+    top: gr.Number
+    right: gr.Number
+    bottom: gr.Number
+    steps: gr.Slider
+    max_shift: gr.Number
+    strength: gr.Slider
+    seed: gr.Number
+    soft: gr.Checkbox
+    model: gr.Dropdown
+
+    def all(self) -> list[Any]:
+        """In the order in which handlers take them."""
+        return [getattr(self, one.name) for one in fields(self)]
+
+
+@dataclass
+class Outputs:
+    """What comes out, of the object that is looked at."""
+
+    chosen: gr.Dropdown
+    slider: gr.ImageSlider
+    numbers: gr.HTML
+    closeup: gr.Image
+    unsure: gr.Image
+    way: gr.Image
+    mask_file: gr.DownloadButton
+    soft_file: gr.DownloadButton
+    cutout_file: gr.DownloadButton
+    coco_file: gr.DownloadButton
+
+    def all(self) -> list[Any]:
+        """In the order in which handlers give them."""
+        return [getattr(self, one.name) for one in fields(self)]
+
+
+def lay_out_samples(folder: Path) -> list[tuple[str, str]]:
+    """Copies the samples to where Gradio may serve them from; gives paths of each photo and of its rough mask."""
+    source = resources.files("segrefiner") / "samples"
+    paths = [(folder / f"{name}.jpg", folder / f"{name}_rough.png") for name in SAMPLES]
+    for pair in paths:
+        for path in pair:
+            path.write_bytes((source / path.name).read_bytes())
+    return [(str(photo), str(mask)) for photo, mask in paths]
+
+
+def theme() -> Any:
+    """Calm, and with the fonts of the visitor's system: others would be fetched from another host."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.emerald,
+        neutral_hue=gr.themes.colors.zinc,
+        radius_size=gr.themes.sizes.radius_md,
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_text_color="white",
+    )
+
+
+def lead() -> None:
+    """What this is, in two lines."""
+    gr.Markdown(_LEAD, elem_classes="lead")
+
+
+def samples(photos: Sequence[str]) -> gr.Gallery:
+    """Photos that are there already, by their paths."""
+    return gr.Gallery(
+        list(zip(photos, SAMPLES, strict=True)),
+        label="Or a sample",
+        columns=3,
+        rows=1,
+        height=150,
+        object_fit="cover",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_id="samples",
+    )
+
+
+def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
+    """The components of the left side, and the groups that are shown for one way to give a mask or another."""
+    photo = gr.Image(
+        label="Photo",
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard"],
+        height=260,
+        buttons=[],
+        elem_id="photo",
+    )
+    # A subclass would say it better, but for each one Gradio writes a file beside its source.
+    photo.preprocess = _as_it_came  # type: ignore[method-assign, assignment]
+    way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
+    masks = gr.File(
+        label="Mask: white on black, one file for each object, or a label map",
+        file_count="multiple",
+        file_types=["image"],
+        height=130,
+        elem_id="masks",
+    )
+    with gr.Column(visible=False) as painting:
+        canvas = gr.ImageEditor(
+            label="Paint roughly over the object",
+            type="numpy",
+            image_mode="RGBA",
+            sources=[],
+            transforms=[],
+            layers=False,
+            brush=gr.Brush(default_size=28, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
+            eraser=gr.Eraser(default_size=28),
+            height=430,
+            buttons=[],
+            elem_id="canvas",
+        )
+    with gr.Column(visible=False) as boxing:
+        gr.HTML(
+            '<p class="hint">The mask is searched inside the box around what you painted, or inside these numbers, in '
+            "pixels of the photo.</p>"
+        )
+        with gr.Row():
+            left, top, right, bottom = (
+                gr.Number(value=None, label=side, precision=0, minimum=0, min_width=70, elem_id=side.lower())
+                for side in ("Left", "Top", "Right", "Bottom")
+            )
+    settings = _settings(models, steps)
+    groups = {
+        "masks": masks,
+        "painting": painting,
+        "boxing": boxing,
+    }
+
+
+_Settings: TypeAlias = tuple[gr.Slider, gr.Number, gr.Slider, gr.Number, gr.Checkbox, gr.Dropdown]
+
+
+def _settings(models: Sequence[str], steps: int) -> _Settings:
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        quality = gr.Slider(
+            1,
+            NUM_TIMESTEPS,
+            value=steps,
+            step=1,
+            label="Quality: steps",
+            info=f"This model is at its best with {steps}. More take longer and show more of the way.",
+        )
+        max_shift = gr.Number(
+            value=None,
+            label="The contour may move by, in pixels",
+            info="Empty: as far as it has to.",
+            minimum=0,
+            elem_id="max_shift",
+        )
+        strength = gr.Slider(
+            0,
+            1,
+            value=1,
+            step=0.05,
+            label="Boldness",
+            info="1 makes every change that seems right, less only those that are surer, 0 none.",
+        )
+        seed = gr.Number(value=0, label="Seed", info="The same number gives the same result.", precision=0, minimum=0)
+        soft = gr.Checkbox(True, label="Soft edge of the cut-out", info="Otherwise a pixel is in it or not.")
+        model = gr.Dropdown(list(models), value=models[0], label="Model", visible=len(models) > 1)
+    return quality, max_shift, strength, seed, soft, model
+
+
+def outputs() -> tuple[Outputs, gr.HTML, gr.Column, gr.Radio, gr.Radio]:
+    """The components of the right side: those of a result, what stands there before, their column, look and part."""
+    empty = gr.HTML(_EMPTY, elem_id="status")
+    with gr.Column(visible=False, elem_id="results") as results:
+        chosen = gr.Dropdown([], label="Object", visible=False, interactive=True, elem_id="object")
+        slider = gr.ImageSlider(
+            label="Before and after", show_label=False, interactive=False, buttons=["fullscreen"], max_height=620,
+            elem_id="slider", format="webp",
+        )  # fmt: skip
+        gr.HTML(LEGEND)
+        with gr.Row():
+            look = gr.Radio(LOOKS, value=LOOKS[0], label="Show the mask", min_width=250, elem_id="look")
+            part = gr.Radio(PARTS, value=PARTS[0], label="Show", min_width=250, elem_id="part")
+        with gr.Row(elem_id="downloads"):
+            downloads = [
+                gr.DownloadButton(label, size="sm", min_width=130, variant="secondary", elem_id=name)
+                for label, name in (
+                    ("Mask (PNG)", "mask_file"),
+                    ("Soft mask (16 bit)", "soft_file"),
+                    ("Cut-out (PNG)", "cutout_file"),
+                    ("COCO (JSON)", "coco_file"),
+                )
+            ]
+        with gr.Tabs():
+            with gr.Tab("What changed"):
+                figures = gr.HTML(elem_id="numbers")
+            with gr.Tab("Contours"):
+                closeup = _picture("Rough and refined contour", "closeup")
+            with gr.Tab("Unsure places"):
+                unsure = _picture("Where the network is unsure", "unsure")
+                gr.HTML(_UNSURE)
+            with gr.Tab("Its way"):
+                way = _picture("From rough to fine", "animation")
+                gr.HTML(_WAY)
+    return Outputs(chosen, slider, figures, closeup, unsure, way, *downloads), empty, results, look, part
+
+
+def _picture(label: str, name: str) -> gr.Image:
+    return gr.Image(
+        label=label,
+        show_label=False,
+        interactive=False,
+        buttons=["fullscreen"],
+        height=420,
+        elem_id=name,
+        alt_text=label,
+    )
+
+
+def number_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values as an HTML table."""
+    cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
+    return f'<table class="numbers">{cells}</table>'
