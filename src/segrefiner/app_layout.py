@@ -165,7 +165,7 @@ def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
         elem_id="photo",
     )
     # A subclass would say it better, but for each one Gradio writes a file beside its source.
-    photo.preprocess = _as_it_came  # type: ignore[method-assign, assignment]
+    photo.preprocess = _as_it_came  # type: ignore[method-assign]
     way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
     masks = gr.File(
         label="Mask: white on black, one file for each object, or a label map",
@@ -204,6 +204,7 @@ def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
         "painting": painting,
         "boxing": boxing,
     }
+    return Inputs(photo, way, masks, canvas, left, top, right, bottom, *settings), groups
 
 
 _Settings: TypeAlias = tuple[gr.Slider, gr.Number, gr.Slider, gr.Number, gr.Checkbox, gr.Dropdown]
