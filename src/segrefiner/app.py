@@ -30,7 +30,6 @@ from .app_layout import (
     lay_out_samples,
     lead,
     outputs,
-    samples,
     theme,
 )
 from .app_work import Watched, Work
@@ -138,14 +137,13 @@ def _compose(events: Events, models: list[str], steps: int, sample_files: list[t
     shown = gr.State(None, time_to_live=_KEPT_SECONDS)
     lead()
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
-            gallery = samples([photo for photo, _ in sample_files])
-            given, groups = inputs(models, steps)
+        with gr.Column(scale=5, min_width=280):
+            given, groups, gallery = inputs(models, steps, [photo for photo, _ in sample_files])
             with gr.Row():
-                start = gr.Button("Refine the mask", variant="primary", elem_id="refine", scale=3)
+                start = gr.Button("Refine the mask", variant="primary", elem_id="refine", scale=3, min_width=150)
                 stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
-        with gr.Column(scale=7, min_width=320):
-            out, empty, results, look, part = outputs()
+        with gr.Column(scale=7, min_width=280):
+            out, stage = outputs()
 
     def sample(event: gr.SelectData) -> tuple[Any, ...]:
         photo, mask = sample_files[event.index]
@@ -156,31 +154,33 @@ def _compose(events: Events, models: list[str], steps: int, sample_files: list[t
     refining: dict[str, Any] = {
         "fn": events.refine,
         "inputs": given.all(),
-        "outputs": [shown, empty, results],
+        "outputs": shown,
         "api_visibility": "private",
-        "show_progress_on": [empty],
+        "show_progress_on": [stage.empty, out.slider],
         "concurrency_limit": None,
     }
-    view = {"inputs": [shown, out.chosen, look, part], **quiet}
+    view = {"inputs": [shown, out.chosen, stage.look, stage.part], **quiet}
+    all_of_it = [stage.empty, stage.results, *out.all()]
     files = {"inputs": [shown, out.chosen], "outputs": out.all()[6:], **quiet}
-    picked = gallery.select(sample, outputs=[given.photo, given.way, given.masks, *groups.values()], **quiet)
+    picked = gallery.select(sample, outputs=[given.photo, given.way, given.masks, *groups], **quiet)
     begun = [start.click(**refining), picked.success(**refining)]
     for event in begun:
-        event.success(events.describe, outputs=out.all()[:6], **view).success(events.write, **files)
-    out.chosen.input(events.describe, outputs=out.all()[:6], **view).success(events.write, **files)
-    for choice in (look, part):
+        event.success(events.describe, outputs=all_of_it, **view).success(events.write, **files)
+    out.chosen.input(events.describe, outputs=all_of_it, **view).success(events.write, **files)
+    for choice in (stage.look, stage.part):
         choice.change(events.compare, outputs=out.slider, **view)
+    stage.divider.change(
+        lambda place: gr.ImageSlider(slider_position=place), inputs=stage.divider, outputs=out.slider, **quiet
+    )
     stop.click(None, cancels=begun, api_visibility="private")
 
 
-def _tie_ways(events: Events, given: Inputs, groups: dict[str, Any], quiet: dict[str, Any]) -> None:
+def _tie_ways(events: Events, given: Inputs, groups: list[Any], quiet: dict[str, Any]) -> None:
     """Shows what a way to give the mask needs, with the photo to paint on."""
 
     def turn(way: str) -> tuple[Any, ...]:
         return gr.File(visible=way == FROM_FILE), gr.Column(visible=way != FROM_FILE), gr.Column(visible=way == WAYS[2])
 
     photo_and_way = {"inputs": [given.photo, given.way], "outputs": given.canvas, **quiet}
-    given.way.input(turn, inputs=given.way, outputs=list(groups.values()), **quiet).success(
-        events.to_canvas, **photo_and_way
-    )
+    given.way.input(turn, inputs=given.way, outputs=groups, **quiet).success(events.to_canvas, **photo_and_way)
     given.photo.change(events.to_canvas, **photo_and_way)

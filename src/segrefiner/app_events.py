@@ -137,8 +137,8 @@ class Events:
         soft: bool,
         model: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is asked for one
-    ) -> tuple[Shown, Any, Any]:
-        """Refines what is given, telling how far it is; then the results take the place of what stood there."""
+    ) -> Shown:
+        """Refines what is given, telling how far it is."""
         if path is None:
             raise ImageError("there is no photo: drop one, or pick a sample")
         if seed is None or seed != int(seed):
@@ -163,8 +163,7 @@ class Events:
                 share, what = meter.read()
                 progress(share, desc=what)
                 await asyncio.wait((work,), timeout=_TELL_SECONDS)
-            shown = Shown(Path(path).stem, photo, coarse, work.result(), soft)
-            return shown, gr.HTML(visible=False), gr.Column(visible=True)
+            return Shown(Path(path).stem, photo, coarse, work.result(), soft)
         finally:
             work.cancel()
 
@@ -175,19 +174,29 @@ class Events:
 
     @told_in_a_sentence
     async def describe(self, shown: Shown | None, chosen: str | None, look: str, part: str) -> tuple[Any, ...]:
-        """All that is shown of the chosen object, without its files."""
+        """All of the chosen object but its files, in the place of what stood there before."""
         if shown is None:
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 12
         name = shown.of(chosen)[0]
-        several = len(shown.coarse) > 1
         parts = await asyncio.to_thread(self._described, shown, name)
         pair = await asyncio.to_thread(self._compared, shown, name, look, part)
-        return gr.Dropdown(list(shown.coarse), value=name, visible=several), pair, *parts
+        choice = gr.Dropdown(list(shown.coarse), value=name, visible=len(shown.coarse) > 1)
+        return (
+            gr.HTML(visible=False),
+            gr.Column(visible=True),
+            choice,
+            pair,
+            *parts,
+            *[gr.DownloadButton(interactive=False)] * 4,
+        )
 
     @told_in_a_sentence
     async def write(self, shown: Shown | None, chosen: str | None) -> tuple[Any, ...]:
         """The files of the chosen object."""
-        return (None,) * 4 if shown is None else await asyncio.to_thread(self._written, shown, chosen)
+        if shown is None:
+            return (gr.skip(),) * 4
+        paths = await asyncio.to_thread(self._written, shown, chosen)
+        return tuple(gr.DownloadButton(value=path, interactive=True) for path in paths)
 
     def _given(
         self, path: str, way: str, masks: list[str], canvas: dict[str, Any], box: tuple[float | None, ...]

@@ -26,25 +26,37 @@ SAMPLES = ("woman", "man", "car")
 BRUSH = "rgba(255, 64, 48, 0.7)"
 
 CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-.lead h1 { font-size: 1.7rem; margin: 0.2rem 0 0.1rem; letter-spacing: -0.01em; }
-.lead p { font-size: 1rem; color: var(--body-text-color-subdued); margin: 0; max-width: 46rem; }
-.empty { min-height: 300px; display: flex; align-items: center; justify-content: center; text-align: center;
-  border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); padding: 1.5rem;
+.gradio-container { max-width: 1240px !important; width: 100% !important; min-width: 0 !important;
+  margin: 0 auto !important; box-sizing: border-box; }
+.gradio-container > .main { max-width: none !important; width: 100% !important; min-width: 0 !important;
+  padding: 1.25rem !important; box-sizing: border-box; }
+@media (max-width: 640px) { .gradio-container > .main { padding: 0.75rem !important; } }
+.lead h1 { font-size: 1.6rem; margin: 0 0 0.15rem; letter-spacing: -0.015em; }
+.lead p { font-size: 1rem; color: var(--body-text-color-subdued); margin: 0; }
+.empty { min-height: 460px; display: flex; align-items: center; justify-content: center; text-align: center;
+  border: 1px dashed var(--border-color-primary); border-radius: var(--radius-lg); padding: 1.5rem; line-height: 1.6;
   color: var(--body-text-color-subdued); }
-.hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0.3rem 0 0; }
-.key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin: 0 0.3em 0 0; }
+@media (max-width: 640px) { .empty { min-height: 200px; } }
+.hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0; }
+.key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin: 0 0.3em 0 0.1em; }
+#samples { height: auto !important; padding: 0; }
+#samples .grid-wrap, #samples .grid-container { height: auto !important; max-height: none; padding: 0; overflow: visible; }
+#samples img { object-position: 50% 22%; }
+.numbers, .numbers tr, .numbers th, .numbers td { border: 0 !important; }
 .numbers { width: 100%; border-collapse: collapse; font-size: 0.95rem; }
-.numbers th, .numbers td { padding: 0.45rem 0.6rem; border-bottom: 1px solid var(--border-color-primary); }
-.numbers th { text-align: left; font-weight: 400; color: var(--body-text-color-subdued); }
+.numbers th, .numbers td { padding: 0.4rem 0.2rem !important; }
+.numbers tr + tr { border-top: 1px solid var(--border-color-primary) !important; }
+.numbers th { text-align: left; font-weight: 400 !important; color: var(--body-text-color-subdued); }
 .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
+#divider:not(:focus-within) { position: absolute; width: 1px; height: 1px; min-width: 0; overflow: hidden;
+  clip-path: inset(50%); }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
 
 _LEAD = """# segrefiner
-A photo and a rough mask of an object in, a mask that follows its contour out. Nothing that you give here is kept."""
+Give a photo and a rough mask of an object; get the mask that follows its contour. Nothing that you give is kept."""
 
-_EMPTY = """<div class="empty"><p>The refined mask appears here.<br>Pick a sample to see one at once.</p></div>"""
+_EMPTY = """<div class="empty"><p>The difference appears here.<br>Pick a sample to see one at once.</p></div>"""
 
 LEGEND = (
     '<p class="hint">Drag the handle: <span class="key" style="background:#ff4030"></span>rough mask on the left, '
@@ -129,6 +141,10 @@ def theme() -> Any:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_text_color="white",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
     )
 
 
@@ -137,14 +153,15 @@ def lead() -> None:
     gr.Markdown(_LEAD, elem_classes="lead")
 
 
-def samples(photos: Sequence[str]) -> gr.Gallery:
+def _samples(photos: Sequence[str]) -> gr.Gallery:
     """Photos that are there already, by their paths."""
     return gr.Gallery(
         list(zip(photos, SAMPLES, strict=True)),
-        label="Or a sample",
+        label="Samples",
+        show_label=False,
+        container=False,
         columns=3,
         rows=1,
-        height=150,
         object_fit="cover",
         allow_preview=False,
         interactive=False,
@@ -153,8 +170,8 @@ def samples(photos: Sequence[str]) -> gr.Gallery:
     )
 
 
-def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
-    """The components of the left side, and the groups that are shown for one way to give a mask or another."""
+def inputs(models: Sequence[str], steps: int, sample_photos: Sequence[str]) -> tuple[Inputs, list[Any], gr.Gallery]:
+    """The components of the left side: what is given, the groups for files, painting and boxes, and the samples."""
     photo = gr.Image(
         label="Photo",
         type="filepath",
@@ -166,9 +183,10 @@ def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
     )
     # A subclass would say it better, but for each one Gradio writes a file beside its source.
     photo.preprocess = _as_it_came  # type: ignore[method-assign]
+    gallery = _samples(sample_photos)
     way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
     masks = gr.File(
-        label="Mask: white on black, one file for each object, or a label map",
+        label="Mask files",
         file_count="multiple",
         file_types=["image"],
         height=130,
@@ -191,7 +209,8 @@ def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
     with gr.Column(visible=False) as boxing:
         gr.HTML(
             '<p class="hint">The mask is searched inside the box around what you painted, or inside these numbers, in '
-            "pixels of the photo.</p>"
+            "pixels of the photo.</p>",
+            padding=False,
         )
         with gr.Row():
             left, top, right, bottom = (
@@ -199,12 +218,8 @@ def inputs(models: Sequence[str], steps: int) -> tuple[Inputs, dict[str, Any]]:
                 for side in ("Left", "Top", "Right", "Bottom")
             )
     settings = _settings(models, steps)
-    groups = {
-        "masks": masks,
-        "painting": painting,
-        "boxing": boxing,
-    }
-    return Inputs(photo, way, masks, canvas, left, top, right, bottom, *settings), groups
+    given = Inputs(photo, way, masks, canvas, left, top, right, bottom, *settings)
+    return given, [masks, painting, boxing], gallery
 
 
 _Settings: TypeAlias = tuple[gr.Slider, gr.Number, gr.Slider, gr.Number, gr.Checkbox, gr.Dropdown]
@@ -241,8 +256,19 @@ def _settings(models: Sequence[str], steps: int) -> _Settings:
     return quality, max_shift, strength, seed, soft, model
 
 
-def outputs() -> tuple[Outputs, gr.HTML, gr.Column, gr.Radio, gr.Radio]:
-    """The components of the right side: those of a result, what stands there before, their column, look and part."""
+@dataclass
+class Stage:
+    """Where what comes out is shown, and how it is looked at."""
+
+    empty: gr.HTML
+    results: gr.Column
+    look: gr.Radio
+    part: gr.Radio
+    divider: gr.Slider
+
+
+def outputs() -> tuple[Outputs, Stage]:
+    """The components of the right side."""
     empty = gr.HTML(_EMPTY, elem_id="status")
     with gr.Column(visible=False, elem_id="results") as results:
         chosen = gr.Dropdown([], label="Object", visible=False, interactive=True, elem_id="object")
@@ -250,32 +276,35 @@ def outputs() -> tuple[Outputs, gr.HTML, gr.Column, gr.Radio, gr.Radio]:
             label="Before and after", show_label=False, interactive=False, buttons=["fullscreen"], max_height=620,
             elem_id="slider", format="webp",
         )  # fmt: skip
-        gr.HTML(LEGEND)
+        divider = gr.Slider(0, 100, value=50, step=5, label="Divider, by arrow keys", elem_id="divider")
+        gr.HTML(LEGEND, padding=False)
         with gr.Row():
-            look = gr.Radio(LOOKS, value=LOOKS[0], label="Show the mask", min_width=250, elem_id="look")
-            part = gr.Radio(PARTS, value=PARTS[0], label="Show", min_width=250, elem_id="part")
+            look = gr.Radio(LOOKS, value=LOOKS[0], label="Show the mask", min_width=280, elem_id="look")
+            part = gr.Radio(PARTS, value=PARTS[0], label="Look at", min_width=280, elem_id="part")
         with gr.Row(elem_id="downloads"):
             downloads = [
-                gr.DownloadButton(label, size="sm", min_width=130, variant="secondary", elem_id=name)
+                gr.DownloadButton(label, size="sm", min_width=120, interactive=False, elem_id=name)
                 for label, name in (
-                    ("Mask (PNG)", "mask_file"),
-                    ("Soft mask (16 bit)", "soft_file"),
-                    ("Cut-out (PNG)", "cutout_file"),
-                    ("COCO (JSON)", "coco_file"),
+                    ("Mask, PNG", "mask_file"),
+                    ("Soft mask, 16 bit", "soft_file"),
+                    ("Cut-out, PNG", "cutout_file"),
+                    ("COCO, JSON", "coco_file"),
                 )
             ]
         with gr.Tabs():
-            with gr.Tab("What changed"):
-                figures = gr.HTML(elem_id="numbers")
+            with gr.Tab("Numbers"):
+                figures = gr.HTML(elem_id="numbers", padding=False)
             with gr.Tab("Contours"):
                 closeup = _picture("Rough and refined contour", "closeup")
-            with gr.Tab("Unsure places"):
+            with gr.Tab("Unsure"):
                 unsure = _picture("Where the network is unsure", "unsure")
-                gr.HTML(_UNSURE)
-            with gr.Tab("Its way"):
+                gr.HTML(_UNSURE, padding=False)
+            with gr.Tab("The way"):
                 way = _picture("From rough to fine", "animation")
-                gr.HTML(_WAY)
-    return Outputs(chosen, slider, figures, closeup, unsure, way, *downloads), empty, results, look, part
+                gr.HTML(_WAY, padding=False)
+    return Outputs(chosen, slider, figures, closeup, unsure, way, *downloads), Stage(
+        empty, results, look, part, divider
+    )
 
 
 def _picture(label: str, name: str) -> gr.Image:

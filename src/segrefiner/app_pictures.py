@@ -20,8 +20,8 @@ Mask = NDArray[np.bool_]
 SIDE = 1280
 """Of pictures that are shown, at most."""
 
-LOOKS = ("On the photo", "Cut out", "Mask alone")
-PARTS = ("Whole photo", "Object", "Where most changed")
+LOOKS = ("On the photo", "Cut out", "Alone")
+PARTS = ("Photo", "Object", "Largest change")
 
 _DIM = 0.4
 _UNSURE_COLOUR = np.array((255, 176, 0), np.float32)
@@ -146,7 +146,8 @@ def numbers(report: Report) -> list[tuple[str, str]]:
     if report.note:
         rows.insert(0, ("Note", report.note))
     steps = f"{report.steps} step{'s' if report.steps > 1 else ''}"
-    return [*rows, ("Time", f"{report.seconds:.1f} s ({report.model}, {steps}, seed {report.seed})")]
+    made = f"{report.model}, {steps}, seed {report.seed}"
+    return [*rows, ("Time", f"{report.seconds:.1f} s"), ("Made with", made)]
 
 
 def coco_document(name: str, masks: Mapping[str, Mask]) -> dict[str, Any]:
