@@ -15,15 +15,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-from fastapi import FastAPI
-from starlette.routing import Mount
+from .errors import MissingExtraError
+
+try:
+    import cv2 as _cv2  # noqa: F401
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.routing import Mount
+except ModuleNotFoundError as error:
+    raise MissingExtraError.needed_by("the web page", package=error.name or "gradio", extra="app") from error
 
 from .app_door import Door
 from .app_events import Events, Run
 from .app_layout import (
     CSS,
     FROM_FILE,
+    SCROLL,
     WAYS,
     Inputs,
     inputs,
@@ -165,7 +172,9 @@ def _compose(events: Events, models: list[str], steps: int, sample_files: list[t
     picked = gallery.select(sample, outputs=[given.photo, given.way, given.masks, *groups], **quiet)
     begun = [start.click(**refining), picked.success(**refining)]
     for event in begun:
-        event.success(events.describe, outputs=all_of_it, **view).success(events.write, **files)
+        drawn = event.success(events.describe, outputs=all_of_it, **view)
+        drawn.success(None, js=SCROLL, api_visibility="private")
+        drawn.success(events.write, **files)
     out.chosen.input(events.describe, outputs=all_of_it, **view).success(events.write, **files)
     for choice in (stage.look, stage.part):
         choice.change(events.compare, outputs=out.slider, **view)

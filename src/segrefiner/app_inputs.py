@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .errors import InputError, MaskError, MissingExtraError, reason
+from .errors import InputError, MaskError, reason
 from .io import check_same_size, read_image, read_mask
 from .label_files import read_labels
 
@@ -122,12 +123,7 @@ def mask_in_box(photo: Photo, box: Box) -> Mask:
 
     Raises:
         MaskError: The box is too small, or covers the photo, or nothing stands out in it.
-        MissingExtraError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.needed_by("a mask from a box", package="opencv-python-headless", extra="app") from error
     height, width = photo.shape[:2]
     x0, y0, x1, y1 = box
     if x1 - x0 < 8 or y1 - y0 < 8:

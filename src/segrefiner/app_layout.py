@@ -7,13 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .errors import MissingExtraError
-
-try:
-    import gradio as gr
-    from gradio.data_classes import ImageData
-except ModuleNotFoundError as error:
-    raise MissingExtraError.needed_by("the web page", package=error.name or "gradio", extra="app") from error
+import gradio as gr
+from gradio.data_classes import ImageData
 
 from .app_pictures import LOOKS, PARTS
 from .diffusion import NUM_TIMESTEPS
@@ -39,8 +34,8 @@ CSS = """
 @media (max-width: 640px) { .empty { min-height: 200px; } }
 .hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0; }
 .key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin: 0 0.3em 0 0.1em; }
-#samples { height: auto !important; padding: 0; }
-#samples .grid-wrap, #samples .grid-container { height: auto !important; max-height: none; padding: 0; overflow: visible; }
+#samples .grid-wrap { height: auto !important; min-height: 0 !important; padding: 0; }
+#samples .thumbnail-item { aspect-ratio: 4 / 3; }
 #samples img { object-position: 50% 22%; }
 .numbers, .numbers tr, .numbers th, .numbers td { border: 0 !important; }
 .numbers { width: 100%; border-collapse: collapse; font-size: 0.95rem; }
@@ -48,10 +43,17 @@ CSS = """
 .numbers tr + tr { border-top: 1px solid var(--border-color-primary) !important; }
 .numbers th { text-align: left; font-weight: 400 !important; color: var(--body-text-color-subdued); }
 .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
-#divider:not(:focus-within) { position: absolute; width: 1px; height: 1px; min-width: 0; overflow: hidden;
-  clip-path: inset(50%); }
+.form:has(> #divider):not(:focus-within) { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  border: 0; clip-path: inset(50%); }
+.html-container:has(.hint, .numbers) { padding: 0 !important; }
+#look label, #part label { padding: 0.35rem 0.6rem; }
+@media (max-width: 640px) { #results .tab-container button { padding: 0 0.5rem; } }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
+
+SCROLL = """() => { if (matchMedia("(max-width: 640px)").matches)
+  document.querySelector("#status, #results").scrollIntoView({ block: "start" }); }"""
+"""On a phone, where it comes out below what is given."""
 
 _LEAD = """# segrefiner
 Give a photo and a rough mask of an object; get the mask that follows its contour. Nothing that you give is kept."""
