@@ -9,24 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrefiner.diffusion import silent
-from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
-from segrefiner.rle import decode_rle
-from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
-
-for package in ("gradio", "fastapi", "cv2"):
-    pytest.importorskip(package)
-
-from segrefiner.app_door import Door
-from segrefiner.app_inputs import (
-    OBJECTS,
-    box_around,
-    mask_in_box,
-    painted_mask,
-    read_objects,
-    read_photo,
-    typed_box,
-)
 from segrefiner.app_pictures import (
     LOOKS,
     PARTS,
@@ -39,7 +21,14 @@ from segrefiner.app_pictures import (
     way_frames,
 )
 from segrefiner.app_work import Meter, Options, refine_watched
-from segrefiner.server_errors import ProblemError
+from segrefiner.diffusion import silent
+from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
+from segrefiner.rle import decode_rle
+from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
+
+inputs = pytest.importorskip("segrefiner.app_inputs")
+door = pytest.importorskip("segrefiner.app_door")
+ProblemError = pytest.importorskip("segrefiner.server_errors").ProblemError
 
 PIXELS = 1_000_000
 PROBABILITY = np.where(OTHER, np.float32(0.9), np.float32(0.1))
@@ -53,14 +42,14 @@ def file(folder: Path, name: str, content: bytes) -> str:
 
 def test_files_are_objects_of_their_own_names(tmp_path: Path) -> None:
     paths = [file(tmp_path, "dog.png", encoded(MASK)), file(tmp_path, "cat.png", encoded(OTHER))]
-    names, masks = read_objects(paths, PHOTO, PIXELS)
+    names, masks = inputs.read_objects(paths, PHOTO, PIXELS)
     assert names == ["dog", "cat"] and (masks[0] == MASK).all() and (masks[1] == OTHER).all()
 
 
 def test_a_label_map_is_all_of_its_objects(tmp_path: Path) -> None:
     labels = np.where(MASK, 3, 0).astype(np.uint8)
     labels[40:46, 50:60] = 7
-    names, masks = read_objects([file(tmp_path, "map.png", encoded(labels))], PHOTO, PIXELS)
+    names, masks = inputs.read_objects([file(tmp_path, "map.png", encoded(labels))], PHOTO, PIXELS)
     assert names == ["label 3", "label 7"]
     assert all((mask == (labels == value)).all() for mask, value in zip(masks, (3, 7), strict=True))
 
@@ -70,44 +59,44 @@ def test_a_soft_mask_is_one_object_cut_in_its_middle(tmp_path: Path) -> None:
         Image.fromarray(MASK.astype(np.uint8) * 255).resize((2 * WIDTH, 2 * HEIGHT)).resize((WIDTH, HEIGHT))
     )
     assert len(np.unique(soft)) > 2
-    names, masks = read_objects([file(tmp_path, "soft.png", encoded(soft))], PHOTO, PIXELS)
+    names, masks = inputs.read_objects([file(tmp_path, "soft.png", encoded(soft))], PHOTO, PIXELS)
     assert names == ["soft"] and (masks[0] == (soft >= 128)).all()
 
 
 def test_what_cannot_be_read_is_told_by_the_visitors_names(tmp_path: Path) -> None:
     broken = file(tmp_path, "holiday.jpg", b"no photo")
-    for read in (lambda: read_photo(broken, PIXELS), lambda: read_objects([broken], PHOTO, PIXELS)):
+    for read in (lambda: inputs.read_photo(broken, PIXELS), lambda: inputs.read_objects([broken], PHOTO, PIXELS)):
         with pytest.raises(InputError) as caught:
             read()
         assert "holiday.jpg" in str(caught.value) and str(tmp_path) not in str(caught.value)
     with pytest.raises(ImageError, match="pixels"):
-        read_photo(file(tmp_path, "large.png", header_only(5000, 5000)), PIXELS)
+        inputs.read_photo(file(tmp_path, "large.png", header_only(5000, 5000)), PIXELS)
     with pytest.raises(MaskError, match="pixels"):
-        read_objects([file(tmp_path, "large_mask.png", header_only(5000, 5000))], PHOTO, PIXELS)
+        inputs.read_objects([file(tmp_path, "large_mask.png", header_only(5000, 5000))], PHOTO, PIXELS)
     with pytest.raises(SizeMismatchError):
-        read_objects([file(tmp_path, "small.png", encoded(MASK[1:]))], PHOTO, PIXELS)
+        inputs.read_objects([file(tmp_path, "small.png", encoded(MASK[1:]))], PHOTO, PIXELS)
     with pytest.raises(InputError, match="too many"):
-        read_objects([broken] * (OBJECTS + 1), PHOTO, PIXELS)
+        inputs.read_objects([broken] * (inputs.OBJECTS + 1), PHOTO, PIXELS)
 
 
 def test_painting_is_scaled_to_the_photo() -> None:
     layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     layer[MASK, 3] = 200
-    assert (painted_mask([layer], HEIGHT, WIDTH) == MASK).all()
-    large = painted_mask([layer], 4 * HEIGHT, 4 * WIDTH)
+    assert (inputs.painted_mask([layer], HEIGHT, WIDTH) == MASK).all()
+    large = inputs.painted_mask([layer], 4 * HEIGHT, 4 * WIDTH)
     assert abs(large.mean() - MASK.mean()) < 0.01
-    assert not painted_mask([], HEIGHT, WIDTH).any()
+    assert not inputs.painted_mask([], HEIGHT, WIDTH).any()
 
 
 def test_boxes_are_typed_whole_or_not_at_all() -> None:
-    assert box_around(MASK) == (15, 10, 45, 30)
-    assert typed_box((1, 2, 30, 40), HEIGHT, WIDTH) == (1, 2, 30, 40)
-    assert typed_box((None,) * 4, HEIGHT, WIDTH) is None
+    assert inputs.box_around(MASK) == (15, 10, 45, 30)
+    assert inputs.typed_box((1, 2, 30, 40), HEIGHT, WIDTH) == (1, 2, 30, 40)
+    assert inputs.typed_box((None,) * 4, HEIGHT, WIDTH) is None
     for numbers_ in ((1, 2, 3, None), (5, 5, 5, 9), (0, 0, WIDTH + 1, 9), (-1, 0, 9, 9)):
         with pytest.raises(InputError):
-            typed_box(numbers_, HEIGHT, WIDTH)
+            inputs.typed_box(numbers_, HEIGHT, WIDTH)
     with pytest.raises(MaskError, match="painted"):
-        box_around(np.zeros((9, 9), bool))
+        inputs.box_around(np.zeros((9, 9), bool))
 
 
 @pytest.mark.parametrize("scale", [1, 16])
@@ -116,9 +105,9 @@ def test_what_stands_out_in_a_box_is_found_and_nothing_outside_it(scale: int) ->
     photo = (np.where(MASK[..., None], (200, 60, 60), (40, 90, 40)) + noise).astype(np.uint8)
     photo, mask = (array.repeat(scale, 0).repeat(scale, 1) for array in (photo, MASK))
     box = tuple(scale * side for side in (10, 5, 50, 36))
-    found = mask_in_box(photo, box)  # type: ignore[arg-type]
+    found = inputs.mask_in_box(photo, box)  # type: ignore[arg-type]
     assert (found & mask).sum() / (found | mask).sum() > 0.9
-    assert (found == mask_in_box(photo, box)).all()  # type: ignore[arg-type]
+    assert (found == inputs.mask_in_box(photo, box)).all()  # type: ignore[arg-type]
     outside = np.ones_like(mask)
     outside[box[1] : box[3], box[0] : box[2]] = False
     assert not found[outside].any()
@@ -127,7 +116,7 @@ def test_what_stands_out_in_a_box_is_found_and_nothing_outside_it(scale: int) ->
 def test_boxes_that_tell_nothing_are_refused() -> None:
     for box in ((0, 0, WIDTH, HEIGHT), (3, 3, 6, 30)):
         with pytest.raises(MaskError):
-            mask_in_box(PHOTO, box)
+            inputs.mask_in_box(PHOTO, box)
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -202,13 +191,13 @@ def test_the_coco_document_holds_the_masks() -> None:
     assert document["images"][0]["width"] == WIDTH
 
 
-def asked(door: Door, path: str, method: str = "GET") -> list[Any]:
+def asked(app: Any, path: str, method: str = "GET") -> list[Any]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(door({"type": "http", "method": method, "path": path, "root_path": ""}, None, send))  # type: ignore[arg-type]
+    asyncio.run(app({"type": "http", "method": method, "path": path, "root_path": ""}, None, send))  # type: ignore[arg-type]
     return sent
 
 
@@ -222,10 +211,10 @@ def test_the_door_lets_nothing_through_that_the_page_does_not_need(tmp_path: Pat
     (own / "a.png").write_bytes(b"")
     secret.write_text("")
     (own / "link").symlink_to(secret)
-    door = Door(answers, own, lambda: False)
+    app = door.Door(answers, own, lambda: False)
     for path in ("/", "/assets/x.js", f"/gradio_api/file={own}/a.png", "/gradio_api/queue/data"):
-        assert asked(door, path)[0]["status"] == 200
-    assert asked(door, "/gradio_api/queue/join", "POST")
+        assert asked(app, path)[0]["status"] == 200
+    assert asked(app, "/gradio_api/queue/join", "POST")
     for path in (
         f"/gradio_api/file={secret}",
         f"/gradio_api/file={own}/../secret.txt",
@@ -240,9 +229,9 @@ def test_the_door_lets_nothing_through_that_the_page_does_not_need(tmp_path: Pat
         "/monitoring",
     ):
         with pytest.raises(ProblemError):
-            asked(door, path)
+            asked(app, path)
     with pytest.raises(ProblemError):
-        asked(door, "/gradio_api/queue/join")
+        asked(app, "/gradio_api/queue/join")
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -252,5 +241,5 @@ def test_long_connections_end_when_the_server_stops(begun: bool) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(60)
 
-    sent = asked(Door(never_ends, Path(), lambda: True), "/gradio_api/heartbeat/x")
+    sent = asked(door.Door(never_ends, Path(), lambda: True), "/gradio_api/heartbeat/x")
     assert sent[0]["status"] == (200 if begun else 503) and sent[-1] == {"type": "http.response.body"}

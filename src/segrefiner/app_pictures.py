@@ -20,8 +20,8 @@ Mask = NDArray[np.bool_]
 SIDE = 1280
 """Of pictures that are shown, at most."""
 
-LOOKS = ("On the photo", "Cut out", "Mask")
-PARTS = ("Photo", "Object", "Change")
+LOOKS = ("Contour", "Cut out", "Mask")
+PARTS = ("All", "Object", "Largest change")
 
 _DIM = 0.4
 _UNSURE_COLOUR = np.array((255, 176, 0), np.float32)
