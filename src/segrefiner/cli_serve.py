@@ -1,5 +1,6 @@
 """The command `serve`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -61,10 +62,25 @@ def serve(
         refiners[name].name = name
     limits = Limits(upload_bytes=round(max_upload_mb * 1e6), pixels=round(max_megapixels * 1e6), queue=queue)
 
+    page, absent = (None, "") if no_page else _page()
+
     def tell(url: str) -> None:
         click.echo(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
+        if absent:
+            click.echo(f"the HTTP API alone: {absent}", err=True)
 
-    run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, on_ready=tell)
+    run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, page=page, on_ready=tell)
+
+
+def _page() -> tuple[Callable[..., object] | None, str]:
+    """What mounts the page; where its packages are not installed, nothing and the sentence that says so."""
+    from .errors import MissingExtraError
+
+    try:
+        from .app import mount
+    except MissingExtraError as error:
+        return None, str(error)
+    return mount, ""
 
 
 def _read_key(path: Path) -> str:

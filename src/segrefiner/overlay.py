@@ -26,11 +26,11 @@ def overlay(image: Photo, coarse: Mask, refined: Mask) -> Photo:
     Returns:
         `(h, w, 3)` uint8 RGB: photo, coarse mask's contour and tint, refined mask's.
     """
-    whole = _object_window(coarse | refined)
+    whole = object_window(coarse | refined)
     rows = [_row(image, coarse, refined, whole, captions=("photo", "coarse mask", "refined mask"))]
     changed = coarse != refined
     if changed.any():
-        detail = _detail_window(changed, whole)
+        detail = detail_window(changed, whole)
         names = ("where most changed", "coarse mask", "refined mask")
         rows.append(_row(image, coarse, refined, detail, captions=names))
     width = max(row.shape[1] for row in rows)
@@ -38,7 +38,7 @@ def overlay(image: Photo, coarse: Mask, refined: Mask) -> Photo:
     return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in rows])
 
 
-def _object_window(mask: Mask) -> Window:
+def object_window(mask: Mask) -> Window:
     """`y0, x0, y1, x1` of the mask with a margin; of the whole photo for an empty mask."""
     height, width = mask.shape
     if not mask.any():
@@ -53,7 +53,7 @@ def _object_window(mask: Mask) -> Window:
     )
 
 
-def _detail_window(changed: Mask, whole: Window) -> Window:
+def detail_window(changed: Mask, whole: Window) -> Window:
     """The window of a third of the object's size that holds the most changed pixels."""
     y0, x0, y1, x1 = whole
     height, width = max(12, (y1 - y0) // 3), max(12, (x1 - x0) // 3)

@@ -95,6 +95,11 @@ class Service:
             form = await read_form(request, self.limits)
             return await _within(until - time.monotonic(), request, computed(form))
 
+    async def compute(self, task: Task) -> Any:
+        """What a task gives that is no request's, at a place inside as requests have. Raises `ProblemError`."""
+        with self._place():
+            return await self._computed(task)
+
     def check_ready(self) -> None:
         """Raises `ProblemError` if a new request would not be computed."""
         if self.stopping or self._worker is None or not self._worker.alive:

@@ -1,0 +1,208 @@
+"""What a visitor of the page gives, to a photo and masks of its objects."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from .errors import InputError, MaskError, reason
+from .io import check_same_size, read_image, read_mask
+from .label_files import read_labels
+
+Photo = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+
+OBJECTS = 24
+"""That are refined at once, at most: each takes its time, and others wait."""
+
+_GRABCUT_SIDE = 640
+"""In which boxes are searched: the mask is a coarse one anyway, and the time goes with the pixels."""
+
+_ROUNDS = 5
+_PAINTED = 128
+
+T = TypeVar("T")
+
+
+def read_photo(path: str, max_pixels: int) -> Photo:
+    """The photo in a visitor's file. Raises `InputError`, which names the file as the visitor does."""
+    return _named(path, lambda: read_image(path, max_pixels=max_pixels))
+
+
+def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
+    """The objects in mask files: one of each file, or of a single file that is a label map all of its labels.
+
+    Args:
+        paths: Of masks, or of one label map.
+        photo: `(H, W, 3)`, of the same size.
+        max_pixels: Files with more pixels are refused before they are decoded.
+
+    Returns:
+        Names and masks `(H, W)` bool.
+
+    Raises:
+        InputError: A file is no mask, does not fit the photo, or there are too many objects.
+    """
+    labels = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
+    if labels is not None:
+        values = [value for value in np.unique(labels).tolist() if value]
+        _check_count(len(values))
+        names, masks = [f"label {value}" for value in values], [labels == value for value in values]
+    else:
+        _check_count(len(paths))
+        names = _apart([Path(path).stem for path in paths])
+        masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
+    for name, mask in zip(names, masks, strict=True):
+        check_same_size(photo, mask, mask_source=name)
+    return names, masks
+
+
+def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -> Mask:
+    """What was painted on the photo, at the photo's size.
+
+    Args:
+        layers: `(h, w, 4)` uint8, RGBA, of one size with the photo's proportions.
+        height: Of the photo.
+        width: Of the photo.
+
+    Returns:
+        `(height, width)` bool; empty where nothing was painted.
+    """
+    mask = np.zeros((height, width), np.bool_)
+    for layer in layers:
+        alpha = Image.fromarray(np.ascontiguousarray(layer[..., 3])).resize((width, height), Image.Resampling.BILINEAR)
+        mask |= np.asarray(alpha) >= _PAINTED
+    return mask
+
+
+def box_around(mask: Mask) -> Box:
+    """`x0, y0, x1, y1` of the pixels that are set. Raises `MaskError` where there are none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise MaskError("nothing is painted and no box is given: paint roughly over the object, or type four numbers")
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def typed_box(numbers: Sequence[float | None], height: int, width: int) -> Box | None:
+    """The box that four numbers make within a photo; none where nothing was typed.
+
+    Raises:
+        InputError: Some are missing, or they make no box inside the photo.
+    """
+    given = [number for number in numbers if number is not None]
+    if not given:
+        return None
+    if len(given) < len(numbers):
+        raise InputError("the box lacks a side: type all four numbers, or none to take what is painted")
+    x0, y0, x1, y1 = (round(number) for number in given)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise InputError(
+            f"the box from {x0}, {y0} to {x1}, {y1} is none inside the photo: expected left less than right up to "
+            f"{width}, and top less than bottom up to {height}"
+        )
+    return x0, y0, x1, y1
+
+
+def mask_in_box(photo: Photo, box: Box) -> Mask:
+    """A coarse mask of what stands out in a box, by GrabCut (Rother et al., 2004).
+
+    Args:
+        photo: `(H, W, 3)` uint8, RGB.
+        box: `x0, y0, x1, y1` in pixels, around the object with some background on at least one side.
+
+    Returns:
+        `(H, W)` bool, nothing outside the box.
+
+    Raises:
+        MaskError: The box is too small, or covers the photo, or nothing stands out in it.
+    """
+    height, width = photo.shape[:2]
+    x0, y0, x1, y1 = box
+    if x1 - x0 < 8 or y1 - y0 < 8:
+        raise MaskError(f"the box is {x1 - x0}x{y1 - y0} pixels: expected 8 on each side or more, draw a larger one")
+    if x1 - x0 == width and y1 - y0 == height:
+        raise MaskError("the box covers all of the photo, so that nothing is background: draw a smaller one")
+    scale = min(1.0, _GRABCUT_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.ascontiguousarray(Image.fromarray(photo).resize(size, Image.Resampling.BOX))[..., ::-1].copy()
+    states = np.full(size[::-1], cv2.GC_BGD, np.uint8)
+    inside = (
+        slice(round(y0 * scale), max(round(y0 * scale) + 1, round(y1 * scale))),
+        slice(round(x0 * scale), max(round(x0 * scale) + 1, round(x1 * scale))),
+    )
+    states[inside] = cv2.GC_PR_FGD
+    background, foreground = np.zeros((2, 1, 65))
+    try:
+        cv2.setRNGSeed(0)
+        cv2.grabCut(small, states, (0, 0, 1, 1), background, foreground, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    except cv2.error as error:
+        raise MaskError(f"no object can be told from the background in this box ({reason(error)[:80]})") from error
+    found = Image.fromarray((states == cv2.GC_PR_FGD).astype(np.uint8) * 255)
+    whole = np.asarray(found.resize((width, height), Image.Resampling.BILINEAR)) >= _PAINTED
+    mask = np.zeros((height, width), np.bool_)
+    mask[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
+    if not mask.any():
+        raise MaskError("nothing stands out in this box: draw it more tightly around the object, or paint the mask")
+    return mask
+
+
+def _named(path: str, read: Callable[[], T]) -> T:
+    """What a reader gives; its error names the file without the server's folder."""
+    try:
+        return read()
+    except InputError as error:
+        raise type(error)(str(error).replace(os.path.dirname(path) + os.sep, "")) from error
+
+
+def _mask(path: str, max_pixels: int) -> Mask:
+    """A mask of two values, or a soft one cut in its middle."""
+    try:
+        return read_mask(path, max_pixels=max_pixels)
+    except MaskError:
+        return read_mask(path, threshold=_middle(path, max_pixels), max_pixels=max_pixels)
+
+
+def _middle(path: str, max_pixels: int) -> float:
+    """Half of the scale on which a file stores its values; whatever it is for pictures that cannot be opened."""
+    values = _values(path, max_pixels)
+    return 32768.0 if values is not None and values.dtype == np.uint16 else 128.0
+
+
+def _values(path: str, max_pixels: int) -> NDArray[Any] | None:
+    try:
+        read_mask(path, threshold=1, max_pixels=max_pixels)  # The size is checked before all is decoded.
+        return read_labels(path).labels
+    except MaskError:
+        return None
+
+
+def _label_map(path: str, max_pixels: int) -> NDArray[Any] | None:
+    """The labels of a file that is a label map; of a soft mask, whose values between are thin edges, none."""
+    labels = _values(path, max_pixels)
+    if labels is None:
+        return None
+    values = np.unique(labels).tolist()
+    if not 3 <= len(values) <= 256:
+        return None
+    inner = ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3)
+    return labels if 2 * len(np.unique(labels[inner])) > len(values) else None
+
+
+def _check_count(count: int) -> None:
+    if count > OBJECTS:
+        raise InputError(f"{count} objects are too many for the page, which takes {OBJECTS}: use the command line")
+
+
+def _apart(names: list[str]) -> list[str]:
+    """Names that differ: those that come again are numbered."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
+    ]

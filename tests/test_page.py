@@ -1,0 +1,245 @@
+"""The page in a browser, from a sample to downloads; it must not send a request to any other host."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segrefiner
+from segrefiner.rle import decode_rle
+
+for package in ("segrefiner.app", "segrefiner.server", "pymatting"):
+    pytest.importorskip(package)
+playwright = pytest.importorskip("playwright.sync_api")
+BROWSER = Path("/usr/bin/chromium-headless-shell")
+SAMPLES = Path(segrefiner.__file__).parent / "samples"
+PATIENCE = 30_000
+
+pytestmark = [
+    pytest.mark.skipif(not BROWSER.exists(), reason="no browser"),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    temporary = tmp_path_factory.mktemp("server")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from segrefiner.cli import main; main()",
+            "serve",
+            "--port",
+            "0",
+            "--max-megapixels",
+            "4",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
+    )
+    assert process.stderr is not None
+    yield process.stderr.readline().partition(": ")[0]
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "" and process.returncode == 0
+    assert not list(temporary.glob("segrefiner-page-*")), "something of the visitors is left"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=str(BROWSER),
+            args=["--no-sandbox", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"],
+        )
+        yield opened
+        opened.close()
+
+
+def visit(browser: Any, server: str, width: int) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page, foreign, failed = context.new_page(), [], []
+    page.on("request", lambda request: foreign.append(request.url))
+    page.on("response", lambda response: failed.append(response.url) if response.status >= 400 else None)
+    page.set_default_timeout(PATIENCE)
+    page.goto(server)
+    page.wait_for_selector("#samples button")
+    yield page
+    assert not [url for url in foreign if not url.startswith((server, "data:", "blob:"))]
+    assert not failed
+    context.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: str) -> Iterator[Any]:
+    yield from visit(browser, server, 1200)
+
+
+@pytest.fixture
+def phone(browser: Any, server: str) -> Iterator[Any]:
+    yield from visit(browser, server, 375)
+
+
+def give(page: Any, name: str, *paths: Path) -> None:
+    page.locator(f"#{name} input[type=file]").set_input_files([str(path) for path in paths])
+
+
+def refined(page: Any) -> None:
+    """Waits until the result and its files are there."""
+    page.wait_for_selector("#slider img >> nth=1")
+    page.wait_for_selector("#coco_file:not([disabled])")
+
+
+def download(page: Any, name: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.click(f"#{name}")
+    target = folder / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    return target
+
+
+def divided(page: Any) -> float:
+    """Where the slider's divider stands, in percent."""
+    style = page.locator("#slider img").nth(1).get_attribute("style")
+    return float(re.search(r"inset\(0px 0px 0px ([\d.]+)%", style)[1])
+
+
+def test_a_sample_is_refined_compared_and_downloaded(page: Any, tmp_path: Path) -> None:
+    page.locator("#samples img").nth(1).click()
+    refined(page)
+    assert divided(page) == 50
+    handle = page.locator("#slider [data-testid=slider]").bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 80, y, steps=4)
+    page.mouse.up()
+    assert divided(page) > 55
+    with Image.open(SAMPLES / "man.jpg") as photo:
+        size = photo.size
+    mask = Image.open(download(page, "mask_file", tmp_path))
+    assert mask.size == size and set(np.unique(np.asarray(mask))) == {0, 255}
+    soft = np.asarray(Image.open(download(page, "soft_file", tmp_path)))
+    assert soft.dtype == np.uint16 and ((soft >= 32768) == (np.asarray(mask) > 0)).all()
+    assert Image.open(download(page, "cutout_file", tmp_path)).mode == "RGBA"
+    (annotation,) = json.loads(download(page, "coco_file", tmp_path).read_text())["annotations"]
+    assert (decode_rle(annotation["segmentation"], size[::-1]) == (np.asarray(mask) > 0)).all()
+    assert "Pixels changed" in page.locator("#numbers").inner_text()
+    for tab, picture in (("Contours", "closeup"), ("Unsure", "unsure"), ("The way", "animation")):
+        page.get_by_role("tab", name=tab).click()
+        shown = page.locator(f"#{picture} img")
+        shown.wait_for()
+        page.wait_for_function("image => image.naturalWidth > 100", arg=shown.element_handle())
+
+
+def test_own_files_are_objects_to_choose_from(page: Any, tmp_path: Path) -> None:
+    for name, columns in (("left", slice(0, 90)), ("right", slice(120, 200))):
+        mask = np.zeros((150, 220), np.uint8)
+        mask[20:120, columns] = 255
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 220, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mine.png")
+    give(page, "photo", tmp_path / "mine.png")
+    give(page, "masks", tmp_path / "left.png", tmp_path / "right.png")
+    page.get_by_text("right.png").wait_for()
+    page.click("#refine")
+    refined(page)
+    path = download(page, "coco_file", tmp_path)
+    assert path.name == "mine_coco.json" and len(json.loads(path.read_text())["annotations"]) == 2
+    before = page.locator("#slider img").nth(1).get_attribute("src")
+    page.locator("#object input").click()
+    page.get_by_role("option", name="right").click()
+    page.wait_for_function("was => document.querySelectorAll('#slider img')[1].src !== was", arg=before)
+    page.wait_for_selector("#mask_file:not([disabled])")
+    assert download(page, "mask_file", tmp_path).name == "mine_right_mask.png"
+
+
+@pytest.mark.parametrize("way", ["I paint it", "A box"])
+def test_what_is_painted_is_refined_or_searched_around(page: Any, way: str, tmp_path: Path) -> None:
+    give(page, "photo", SAMPLES / "car.jpg")
+    page.get_by_label(way).check()
+    canvas = page.locator("#canvas canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)
+    place = canvas.bounding_box()
+    middle = place["y"] + place["height"] / 2
+    page.mouse.move(place["x"] + 0.25 * place["width"], middle)
+    page.mouse.down()
+    for share in (0.75, 0.25):
+        page.mouse.move(place["x"] + share * place["width"], middle, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    if way == "A box":
+        for side, value in (("left", 30), ("top", 180), ("right", 1040), ("bottom", 640)):
+            page.locator(f"#{side} input").fill(str(value))
+    page.click("#refine")
+    refined(page)
+    mask = np.asarray(Image.open(download(page, "mask_file", tmp_path)))
+    assert mask.shape == (800, 1061) and 0.01 < (mask > 0).mean() < 0.6
+
+
+def told(page: Any) -> str:
+    toast = page.locator(".toast-body").first
+    toast.wait_for()
+    return toast.inner_text()
+
+
+def test_what_is_wrong_is_told_in_a_sentence(page: Any, tmp_path: Path) -> None:
+    page.click("#refine")
+    assert "there is no photo" in told(page)
+    page.locator(".toast-close").first.click()
+    (tmp_path / "holiday.jpg").write_bytes(b"no photo at all")
+    give(page, "photo", tmp_path / "holiday.jpg")
+    page.wait_for_timeout(500)
+    page.click("#refine")
+    message = told(page)
+    assert "holiday.jpg" in message and "Traceback" not in message and "/gradio" not in message
+    assert "segrefiner-page" not in message
+
+
+def test_a_phone_shows_all_of_it(phone: Any) -> None:
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not phone.evaluate(wide)
+    phone.locator("#samples img").first.click()
+    refined(phone)
+    assert not phone.evaluate(wide)
+    for way in ("I paint it", "A box"):
+        phone.get_by_label(way).check()
+        phone.wait_for_timeout(1000)
+        assert not phone.evaluate(wide)
+    phone.get_by_text("Settings").click()
+    assert not phone.evaluate(wide)
+
+
+def test_hands_on_the_keyboard_are_enough(page: Any) -> None:
+    page.locator("#samples button").nth(0).focus()
+    page.keyboard.press("Enter")
+    refined(page)
+    divider = page.locator("#divider input[type=range]")
+    divider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelectorAll('#slider img')[1].style.clipPath.includes('55%')")
+    page.locator("#look input").first.focus()
+    before = page.locator("#slider img").nth(1).get_attribute("src")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("was => document.querySelectorAll('#slider img')[1].src !== was", arg=before)
+
+
+def test_nobody_reads_the_servers_files_or_calls_its_handlers(server: str) -> None:
+    for path in ("file=/etc/hostname", "file=http://127.0.0.1:1/", "info", "call/refine", "runs", "../pyproject.toml"):
+        with pytest.raises(HTTPError) as caught:
+            urlopen(f"{server}/gradio_api/{path}", timeout=10)
+        assert caught.value.code in (404, 405)
+        caught.value.close()
