@@ -66,22 +66,23 @@ def serve(
             f"{host} can be reached from other machines: give a key by --api-key-file, or --insecure to let anyone in"
         )
     hosts = LOOPBACK | {f"[{host}]" if ":" in host else host} if local else None
-    app = create_app(refiners, limits=limits, api_key=api_key, hosts=hosts, page=page)
-    config = uvicorn.Config(
-        app,
-        http=_Connection,
-        ws="none",
-        lifespan="on",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
-        # Nobody's claim to be somebody else is believed.
-        proxy_headers=False,
-    )
-    # What clients send wrong is told to them: they shall not fill the log with it.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # First, since an address that is taken should be told before anything is built.
     with _listening(host, port) as listener:
+        app = create_app(refiners, limits=limits, api_key=api_key, hosts=hosts, page=page)
+        config = uvicorn.Config(
+            app,
+            http=_Connection,
+            ws="none",
+            lifespan="on",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_CLOSING_SECONDS,
+            # Nobody's claim to be somebody else is believed.
+            proxy_headers=False,
+        )
+        # What clients send wrong is told to them: they shall not fill the log with it.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
         _Server(config, app.state.service).run(sockets=[listener])
