@@ -3,6 +3,7 @@
 The mask is unpacked into a file of a byte for each pixel, in which its objects are found row by row. Of the photo only
 an object's area is read, all that any of its views covers. Refined labels go into that file, which at last is written
 as a picture. Memory grows with the largest object and with the photo's width, not with its area.
+Parts of a mask that are not far apart for the mask's extent are one object: all of what is between them is read.
 """
 
 import math
