@@ -24,7 +24,7 @@ for package in ("segrefiner.app", "segrefiner.server", "pymatting"):
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = Path("/usr/bin/chromium-headless-shell")
 SAMPLES = Path(segrefiner.__file__).parent / "samples"
-PATIENCE = 30_000
+PATIENCE = 20_000
 
 pytestmark = [
     pytest.mark.skipif(not BROWSER.exists(), reason="no browser"),
@@ -110,6 +110,11 @@ def download(page: Any, name: str, folder: Path) -> Path:
     return target
 
 
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
 def divided(page: Any) -> float:
     """Where the slider's divider stands, in percent."""
     style = page.locator("#slider img").nth(1).get_attribute("style")
@@ -130,17 +135,16 @@ def test_a_sample_is_refined_compared_and_downloaded(page: Any, tmp_path: Path) 
     assert divided(page) > 55
     with Image.open(SAMPLES / "man.jpg") as photo:
         size = photo.size
-    mask = Image.open(download(page, "mask_file", tmp_path))
-    assert mask.size == size and set(np.unique(np.asarray(mask))) == {0, 255}
-    soft = np.asarray(Image.open(download(page, "soft_file", tmp_path)))
-    assert soft.dtype == np.uint16 and ((soft >= 32768) == (np.asarray(mask) > 0)).all()
-    assert Image.open(download(page, "cutout_file", tmp_path)).mode == "RGBA"
+    mask, soft, cutout = (picture(download(page, f"{name}_file", tmp_path)) for name in ("mask", "soft", "cutout"))
+    assert mask.shape == size[::-1] and set(np.unique(mask)) == {0, 255}
+    assert soft.dtype == np.uint16 and ((soft >= 32768) == (mask > 0)).all()
+    assert cutout.shape == (*mask.shape, 4) and not cutout[soft == 0].any()
     (annotation,) = json.loads(download(page, "coco_file", tmp_path).read_text())["annotations"]
-    assert (decode_rle(annotation["segmentation"], size[::-1]) == (np.asarray(mask) > 0)).all()
+    assert (decode_rle(annotation["segmentation"], size[::-1]) == (mask > 0)).all()
     assert "Pixels changed" in page.locator("#numbers").inner_text()
-    for tab, picture in (("Contours", "closeup"), ("Unsure", "unsure"), ("The way", "animation")):
+    for tab, name in (("Contours", "closeup"), ("Unsure", "unsure"), ("The way", "animation")):
         page.get_by_role("tab", name=tab).click()
-        shown = page.locator(f"#{picture} img")
+        shown = page.locator(f"#{name} img")
         shown.wait_for()
         page.wait_for_function("image => image.naturalWidth > 100", arg=shown.element_handle())
 
@@ -153,8 +157,9 @@ def test_own_files_are_objects_to_choose_from(page: Any, tmp_path: Path) -> None
     pixels = np.random.default_rng(0).integers(0, 256, (150, 220, 3))
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mine.png")
     give(page, "photo", tmp_path / "mine.png")
+    page.wait_for_selector("#photo img")
     give(page, "masks", tmp_path / "left.png", tmp_path / "right.png")
-    page.get_by_text("right.png").wait_for()
+    page.wait_for_function("document.querySelector('#masks').innerText.includes('right')")
     page.click("#refine")
     refined(page)
     path = download(page, "coco_file", tmp_path)
@@ -170,6 +175,7 @@ def test_own_files_are_objects_to_choose_from(page: Any, tmp_path: Path) -> None
 @pytest.mark.parametrize("way", ["I paint it", "A box"])
 def test_what_is_painted_is_refined_or_searched_around(page: Any, way: str, tmp_path: Path) -> None:
     give(page, "photo", SAMPLES / "car.jpg")
+    page.wait_for_selector("#photo img")
     page.get_by_label(way).check()
     canvas = page.locator("#canvas canvas").first
     canvas.wait_for()
@@ -188,7 +194,7 @@ def test_what_is_painted_is_refined_or_searched_around(page: Any, way: str, tmp_
             page.locator(f"#{side} input").fill(str(value))
     page.click("#refine")
     refined(page)
-    mask = np.asarray(Image.open(download(page, "mask_file", tmp_path)))
+    mask = picture(download(page, "mask_file", tmp_path))
     assert mask.shape == (800, 1061) and 0.01 < (mask > 0).mean() < 0.6
 
 
@@ -234,9 +240,9 @@ def test_hands_on_the_keyboard_are_enough(page: Any) -> None:
     page.keyboard.press("ArrowRight")
     page.wait_for_function("!document.querySelectorAll('#slider img')[1].style.clipPath.includes(' 50%')")
     assert divided(page) > 50
-    page.locator("#look input").first.focus()
+    page.locator("#look input").nth(1).focus()
     before = page.locator("#slider img").nth(1).get_attribute("src")
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
     page.wait_for_function("was => document.querySelectorAll('#slider img')[1].src !== was", arg=before)
 
 
