@@ -21,7 +21,7 @@ SIDE = 1280
 """Of pictures that are shown, at most."""
 
 LOOKS = ("Contour", "Cut out", "Mask")
-PARTS = ("All", "Object", "Largest change")
+PARTS = ("All", "Object", "Change")
 
 _DIM = 0.4
 _UNSURE_COLOUR = np.array((255, 176, 0), np.float32)
