@@ -24,7 +24,8 @@ KEY = "0123456789abcdef"
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["serve", *map(str, arguments)])
+    # Gradio leaves an event loop open where a page is made and the server does not start.
+    return CliRunner().invoke(main, ["serve", "--no-page", *map(str, arguments)])
 
 
 def key_file(folder: Path, content: bytes = KEY.encode() + b"\n") -> Path:
