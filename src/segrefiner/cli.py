@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -83,16 +83,15 @@ def refine(
     windowed: bool,
 ) -> None:
     """Refine the coarse MASK of the photo IMAGE."""
+    loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "backend": backend}
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "max_shift": max_shift, "strength": strength}
     if windowed:
         if soft or cutout_path is not None or overlay_path is not None or pipeline != "default":
             raise InputError(
                 "--windowed writes the refined mask alone, by the default pipeline: "
                 "leave out --soft, --cutout, --overlay and --pipeline"
             )
-        _refine_windowed(
-            image, mask, output, model, device, dtype, backend,
-            seed=seed, steps=steps, threshold=threshold, max_shift=max_shift, strength=strength,
-        )  # fmt: skip
+        _refine_windowed(image, mask, output, loading, {**settings, "threshold": threshold})
         return
     from .io import check_same_size, read_image, read_mask
     from .output import check_output, write_png
@@ -108,11 +107,9 @@ def refine(
     from .refiner import Refiner
 
     run = getattr(pipelines, f"{pipeline}_pipeline")
-    refiner = Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend, pipeline=run)
+    refiner = Refiner.from_pretrained(**loading, pipeline=run)
     with _view_bar() as follow:
-        result = refiner(
-            photo, coarse, seed=seed, steps=steps, max_shift=max_shift, strength=strength, on_progress=follow
-        )
+        result = refiner(photo, coarse, **settings, on_progress=follow)
     write_png(output, result.probability if soft else result.mask, bits=int(bits))
     if cutout_path is not None:
         from .cutout import cutout
@@ -125,33 +122,16 @@ def refine(
     click.echo(f"{output}: {result.report}")
 
 
-def _refine_windowed(
-    image: Path,
-    mask: Path,
-    output: Path,
-    model: str | None,
-    device: str,
-    dtype: str,
-    backend: str,
-    *,
-    seed: int,
-    steps: int | None,
-    threshold: float | None,
-    max_shift: float | None,
-    strength: float,
-) -> None:
+def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
     from .windows import check_target
 
     check_target(output)
     from .large import refine_large
     from .refiner import Refiner
 
-    refiner = Refiner.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    refiner = Refiner.from_pretrained(**loading)
     with _view_bar() as follow:
-        reports = refine_large(
-            refiner, image, mask, output,
-            seed=seed, steps=steps, threshold=threshold, max_shift=max_shift, strength=strength, on_progress=follow,
-        )  # fmt: skip
+        reports = refine_large(refiner, image, mask, output, **settings, on_progress=follow)
     if not reports:
         click.echo(f"{output}: the mask is empty or covers the whole photo: returned as it is")
     elif len(reports) == 1:
@@ -161,7 +141,7 @@ def _refine_windowed(
         click.echo(
             f"{output}: {len(reports)} objects, {changed:.2f} % of pixels changed, "
             f"largest shift {max(report.largest_shift for report in reports):.0f} px "
-            f"({reports[0].model}, {reports[0].steps} steps, seed {seed})"
+            f"({reports[0].model}, {reports[0].steps} steps, seed {settings['seed']})"
         )
 
 

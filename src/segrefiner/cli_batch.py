@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .terminal import errors_in_one_line, say
+from .terminal import FAILED, errors_in_one_line, say
 
 if TYPE_CHECKING:
     from .batch import Job, Summary
     from .folders import Options
-
-FAILED = 3
-"""Exit status when some items failed."""
 
 _folder = click.Path(path_type=Path)
 

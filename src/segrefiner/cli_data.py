@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .terminal import errors_in_one_line, item_bar
+from .terminal import FAILED, errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
     from .sources import Source
-
-FAILED = 3
-"""Exit status when some photos could not be read."""
 
 _SHOWN = 20
 
@@ -114,10 +111,11 @@ def check(source: str, everything: bool, coarse: Path | None) -> None:
     import numpy as np
 
     from .errors import InputError
+    from .sources import evenly
 
     opened = _open(source, coarse)
     count = len(opened)
-    chosen = range(count) if everything else np.unique(np.linspace(0, count - 1, min(100, count)).astype(int)).tolist()
+    chosen = evenly(count, count if everything else 100)
     failures, sides, shares, with_coarse = [], [], [], 0
     for index in item_bar("reading")(chosen):
         try:

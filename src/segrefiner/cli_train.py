@@ -149,7 +149,7 @@ def _feed(
 def _pack(source: "Source", pack: Path, size: int) -> None:
     """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
     from .packs import pack_source
-    from .train import FAILURES_NAME
+    from .run_files import FAILURES_NAME
 
     pack.parent.mkdir(parents=True, exist_ok=True)
     _, failures = pack_source(source, pack, size=size, progress=item_bar("packing"))
@@ -193,6 +193,7 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
     from . import train as training
+    from .run_files import CHECKPOINT_NAME
     from .training_report import write_training_report
     from .weights import STEPS_KEY, checksum, save
 
@@ -221,8 +222,8 @@ def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, option
                 watch=watch,
             )
         except TrainingError:
-            if first and (output / training.CHECKPOINT_NAME).exists():
-                trainer.load(output / training.CHECKPOINT_NAME)
+            if first and (output / CHECKPOINT_NAME).exists():
+                trainer.load(output / CHECKPOINT_NAME)
                 keep(trainer.result(), weights, trainer.step)
             raise
     if not first:

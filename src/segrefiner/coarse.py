@@ -183,3 +183,9 @@ def coarse_masks(
     too_bad = intersection < config.min_iou * union
     mask = torch.where(too_bad, (truth_distance + 0.3 * noise > 0).float(), mask)
     return torch.where(chance(batch, config.perfect, generator), truth, mask)
+
+
+def coarse_mask(truth_distance: Tensor, generator: Generator, config: CoarseConfig) -> Tensor:
+    """`coarse_masks` for a single crop `(1, 1, S, S)` without a real coarse mask."""
+    none = torch.zeros(1, dtype=torch.bool, device=truth_distance.device)
+    return coarse_masks(truth_distance, truth_distance, none, generator, config)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Generator
 
-from .coarse import CoarseConfig, coarse_masks, low_resolution
+from .coarse import CoarseConfig, coarse_mask, low_resolution
 from .coarse_published import published_coarse
 from .distances import signed_distance
 from .errors import InputError, OutputError
 from .output import atomic_write, write_png
-from .sources import Sample, Source
+from .sources import Sample, Source, evenly
 
 Mask = NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ def make_coarse(mask: Mask, kind: str, seed: int) -> Mask:
     distance = torch.from_numpy(padded)[None, None]
     generator = Generator().manual_seed(seed)
     if kind == "ours":
-        made = coarse_masks(distance, distance, torch.zeros(1, dtype=torch.bool), generator, _OURS)
+        made = coarse_mask(distance, generator, _OURS)
     else:
         factor = side // int(torch.randint(8, 33, (1,), generator=generator))
         even = -(-side // factor) * factor - side if factor else 0
@@ -152,7 +152,7 @@ def coarse_sheet(source: Source, folder: Path) -> NDArray[np.uint8]:
     Returns:
         `(H, W, 3)` uint8.
     """
-    indices = np.unique(np.linspace(0, len(source) - 1, min(SHEET_PHOTOS, len(source))).round().astype(int)).tolist()
+    indices = evenly(len(source), SHEET_PHOTOS)
     rows = -(-len(indices) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _CELL, rows * _CELL), "white")
     for place, index in enumerate(indices):

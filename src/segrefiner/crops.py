@@ -110,9 +110,9 @@ def resized(crop: Crop, size: int, *, antialias: bool) -> Crop:
     if crop.mask.shape == (size, size):
         return crop
     image = _interpolated(crop.image, size, antialias).round().clamp(0, 255)
-    masks = [None if mask is None else _mask(mask, size, antialias=antialias) for mask in (crop.mask, crop.coarse)]
-    assert masks[0] is not None
-    return Crop(np.ascontiguousarray(image.permute(1, 2, 0).numpy().astype(np.uint8)), masks[0], masks[1])
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy().astype(np.uint8))
+    coarse = None if crop.coarse is None else _mask(crop.coarse, size, antialias=antialias)
+    return Crop(pixels, _mask(crop.mask, size, antialias=antialias), coarse)
 
 
 def _interpolated(array: NDArray[np.uint8], size: int, antialias: bool) -> Tensor:

@@ -60,23 +60,18 @@ def measure(trainer: Trainer, feed: Feed) -> Iterator[Measured]:
             continue
         crops = len(trainer.portion(first))
         portion = replace(trainer.portion(first), groups=_first(trainer.portion(first).groups, min(crops, _MEASURED)))
-        batch = next(iter(feed([portion])))
+        example = trainer.prepared(next(iter(feed([portion]))), portion)
         peaks, seconds = [], 0.0
-        for count in range(1, len(batch.fine) + 1):
-            part = replace(portion, groups=_first(portion.groups, count))
-            example = trainer.prepared(replace(batch, **{k: getattr(batch, k)[:count] for k in _PLANES}), part)
+        for count in range(1, len(example) + 1):
             _forget_peak(trainer.device)
             started = time.monotonic()
-            trainer.learn(example)
+            trainer.learn(example.part(slice(0, count)))
             if trainer.device.type == "cuda":
                 torch.cuda.synchronize()
             seconds = (time.monotonic() - started) / count
             peaks.append(_peak(trainer.device))
         per_crop = peaks[-1] - peaks[-2] if len(peaks) > 1 else 0
         yield Measured(portion.size, steps, crops, seconds * crops, peaks[0], max(0, per_crop))
-
-
-_PLANES = ("image", "fine", "coarse", "distance")
 
 
 def _first(groups: tuple[range, ...], count: int) -> tuple[range, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .coarse import coarse_masks
+from .coarse import coarse_mask
 from .coarse_published import published_coarse
 from .crops import Crop, PublishedViews, mirrored, object_view, patch, resized
 from .data import Batch, PackedPhotos, ViewConfig, shuffled
@@ -163,10 +163,7 @@ class StreamedCrops(Dataset[_Arrays]):
             return published_coarse(crop.mask, random)
         distance = torch.from_numpy(signed_distance(crop.mask))[None, None]
         generator = generator_of(self.recipe, number, torch.device("cpu"))
-        none = torch.zeros(1, dtype=torch.bool)
-        mask: NDArray[np.bool_] = (
-            coarse_masks(distance, distance, none, generator, replace(config, published=0.0))[0, 0].numpy() > 0
-        )
+        mask: NDArray[np.bool_] = coarse_mask(distance, generator, config)[0, 0].numpy() > 0
         return mask
 
 

@@ -10,19 +10,18 @@ import json
 import os
 import tarfile
 import tempfile
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from .downloads import cache_folder
 from .errors import InputError, MissingExtraError, OutputError, reason
 from .io import read_image, read_mask
 from .output import atomic_write
-from .sources import Sample, Source, checked
+from .sources import Sample, Source, checked, located
 
 INDEX_NAME = "shards.json"
 _KIND = "wids-shard-index-v1"
@@ -56,9 +55,7 @@ class Shards:
 
     def read(self, index: int) -> Sample:
         """One photo."""
-        ends = list(accumulate(self.counts))
-        which = bisect_right(ends, index)
-        place = index - (ends[which - 1] if which else 0)
+        which, place = located(self.counts, index)
         path = self._local(which)
         if which not in self._members:
             self._members[which] = _members(path)
@@ -163,7 +160,7 @@ def open_shards(index: str, cache: Path | None = None) -> Shards:
         raise InputError(f"{index} lists shards that are missing: {', '.join(missing[:5])}")
     if not sum(count for _, count in entries):
         raise InputError(f"{index} lists no photos")
-    place = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "segrefiner" / "shards"
+    place = cache or cache_folder() / "shards"
     return Shards(index, urls, tuple(count for _, count in entries), place)
 
 

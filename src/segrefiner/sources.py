@@ -195,16 +195,10 @@ def _paired(
 
 
 @dataclass(frozen=True)
-class WithCoarse:
-    """A source whose coarse masks are PNG files that were made beforehand, named like its samples.
-
-    Attributes:
-        source: Where photos and truths come from.
-        folder: Of the coarse masks; samples without one keep what they have.
-    """
+class _Wrapped:
+    """A source that shows another one."""
 
     source: Source
-    folder: Path
 
     @property
     def name(self) -> str:
@@ -221,11 +215,42 @@ class WithCoarse:
 
     def read(self, index: int) -> Sample:
         """One photo."""
+        return self.source.read(index)
+
+
+@dataclass(frozen=True)
+class WithCoarse(_Wrapped):
+    """A source whose coarse masks are PNG files that were made beforehand, named like its samples.
+
+    Attributes:
+        source: Where photos and truths come from.
+        folder: Of the coarse masks; samples without one keep what they have.
+    """
+
+    folder: Path
+
+    def read(self, index: int) -> Sample:
+        """One photo."""
         sample = self.source.read(index)
         path = self.folder / f"{sample.name}.png"
         if not path.is_file():
             return sample
         return checked(replace(sample, coarse=read_mask(path)), self.source.name, str(path))
+
+
+@dataclass(frozen=True)
+class First(_Wrapped):
+    """The first photos of a source.
+
+    Attributes:
+        source: Of which.
+        count: How many, at most.
+    """
+
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
 
 
 @dataclass(frozen=True)
@@ -253,40 +278,21 @@ class Several:
 
     def read(self, index: int) -> Sample:
         """One photo; its name begins with the number of its source, since names may recur."""
-        ends = list(accumulate(map(len, self.sources)))
-        which = bisect_right(ends, index)
-        sample = self.sources[which].read(index - (ends[which - 1] if which else 0))
+        which, place = located(map(len, self.sources), index)
+        sample = self.sources[which].read(place)
         return replace(sample, name=f"{which}_{sample.name}")
 
 
-@dataclass(frozen=True)
-class First:
-    """The first photos of a source.
+def located(counts: Iterable[int], index: int) -> tuple[int, int]:
+    """In which of several parts with so many items an item lies, and where in there."""
+    ends = list(accumulate(counts))
+    which = bisect_right(ends, index)
+    return which, index - (ends[which - 1] if which else 0)
 
-    Attributes:
-        source: Of which.
-        count: How many, at most.
-    """
 
-    source: Source
-    count: int
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return self.source.name
-
-    @property
-    def objects(self) -> bool:
-        """See `Source`."""
-        return self.source.objects
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.source))
-
-    def read(self, index: int) -> Sample:
-        """One photo."""
-        return self.source.read(index)
+def evenly(count: int, most: int) -> list[int]:
+    """Numbers of some of `count` items, spread over all of them; `most` at most."""
+    return sorted(set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()))
 
 
 def concatenate(sources: Sequence[Source]) -> Source:

@@ -11,6 +11,9 @@ from .errors import SegRefinerError
 
 T = TypeVar("T")
 
+FAILED = 3
+"""Exit status when some items failed."""
+
 
 def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command tell its user what is wrong in one line, and exit with 1."""

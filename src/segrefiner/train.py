@@ -22,15 +22,9 @@ from numpy.typing import NDArray
 from .errors import TrainingError
 from .grids import example_grid
 from .output import atomic_write, write_png
+from .run_files import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
 from .unet import DenoisingUNet
-
-CHECKPOINT_NAME = "checkpoint.pt"
-LOG_NAME = "log.jsonl"
-VALIDATION_NAME = "validation.jsonl"
-FAILURES_NAME = "failures.jsonl"
-RECIPE_NAME = "recipe.json"
-PICTURES_NAME = "pictures"
 
 DEGENERATE = 0.95
 """Share of empty or full predictions from which on a network is taken for collapsed."""
@@ -250,27 +244,37 @@ class _Run:
         return f"The last good weights are in {self.checkpoint}"
 
     def _validate(self) -> None:
-        trainer, began = self.trainer, time.monotonic()
-        done = {row["step"] for row in _rows(self.folder / VALIDATION_NAME)}
+        began = time.monotonic()
+        # Only the first process reads what it alone writes.
         if self.first:
-            example = trainer.example()
-            b = example.batch
-            shown = [t[:_GRID_ROWS].cpu() for t in (b.image, b.coarse, example.mixed)]
-            answer = [t[:_GRID_ROWS].cpu() for t in (trainer.probability(example), b.fine, example.timesteps)]
-            picture = example_grid(*shown, *answer)
-            (self.folder / PICTURES_NAME).mkdir(exist_ok=True)
-            write_png(self.folder / PICTURES_NAME / f"{trainer.step}.png", picture)
-            self.watch.picture(trainer.step, picture)
-        if self.first and self.validate is not None and trainer.step not in done:
-            rows = [{"step": trainer.step, **row} for row in self.validate(trainer.result())]
-            best = max(_scores(self.folder / VALIDATION_NAME), default=-math.inf)
-            for row in rows:
-                self._append(VALIDATION_NAME, row)
-                self.watch.validation(row)
-            if rows and _score(rows[0]) > best:
-                self.keep_best(trainer.result(), trainer.step)
-        trainer.processes.wait()
+            self._show()
+            self._judge()
+        self.trainer.processes.wait()
         self.logged += time.monotonic() - began  # the rate of samples is that of training alone
+
+    def _show(self) -> None:
+        """Draws what the network sees and answers at this step."""
+        trainer = self.trainer
+        example = trainer.example()
+        b = example.batch
+        shown = [t[:_GRID_ROWS].cpu() for t in (b.image, b.coarse, example.mixed)]
+        answer = [t[:_GRID_ROWS].cpu() for t in (trainer.probability(example), b.fine, example.timesteps)]
+        picture = example_grid(*shown, *answer)
+        (self.folder / PICTURES_NAME).mkdir(exist_ok=True)
+        write_png(self.folder / PICTURES_NAME / f"{trainer.step}.png", picture)
+        self.watch.picture(trainer.step, picture)
+
+    def _judge(self) -> None:
+        """Validates the moving average, unless that was done at this step, and keeps it if it is the best so far."""
+        step, before = self.trainer.step, _rows(self.folder / VALIDATION_NAME)
+        if self.validate is None or any(row["step"] == step for row in before):
+            return
+        rows = [{"step": step, **row} for row in self.validate(self.trainer.result())]
+        for row in rows:
+            self._append(VALIDATION_NAME, row)
+            self.watch.validation(row)
+        if rows and _score(rows[0]) > max(_scores(before), default=-math.inf):
+            self.keep_best(self.trainer.result(), step)
 
 
 def _score(row: Mapping[str, Any]) -> float:
@@ -278,9 +282,9 @@ def _score(row: Mapping[str, Any]) -> float:
     return float(row["iou_after"] + row["mba_after"]) / 2
 
 
-def _scores(path: Path) -> list[float]:
-    """The scores so far, of the first pipeline that each step was validated with."""
-    first = {row["step"]: row for row in reversed(_rows(path))}
+def _scores(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The scores of the first pipeline that each step was validated with."""
+    first = {row["step"]: row for row in reversed(rows)}
     return [_score(row) for row in first.values()]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .batches import ran_out_of_memory
 from .data import Batch
 from .diffusion import NUM_TIMESTEPS, forward_sample
 from .errors import TrainingError
@@ -147,12 +148,8 @@ class Trainer:
         self.tally.failures += batch.failures
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(self.step)
-        try:
-            self.learn(self.prepared(batch, portion))
-        except RuntimeError as error:
-            if not _is_memory(error):
-                raise
-            raise TrainingError(self._fitting(batch, portion)) from error
+        if not self._fits(batch, portion):
+            raise TrainingError(self._fitting(batch, portion))
         self._update_average()
         self.step += 1
 
@@ -234,6 +231,16 @@ class Trainer:
         average, current = list(self.ema.parameters()), list(self.net.parameters())
         torch._foreach_lerp_(average, current, 1 - decay)
 
+    def _fits(self, batch: Batch, portion: Portion) -> bool:
+        """Learns from a batch, or tells that memory ran out: outside of a handler, whose error holds on to tensors."""
+        try:
+            self.learn(self.prepared(batch, portion))
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            return False
+        return True
+
     def _fitting(self, batch: Batch, portion: Portion) -> str:
         """What to say when memory ran out: the largest part of a batch that fits, tried."""
         size = min(self.micro_batch or len(portion), len(portion)) // 2
@@ -241,15 +248,10 @@ class Trainer:
             return f"memory ran out at step {self.step}: try --micro-batch {max(1, size)}, which gives the same result"
         while size:
             self.micro_batch = size
-            try:
-                torch.cuda.empty_cache()
-                self.learn(self.prepared(batch, portion))
-            except RuntimeError as error:
-                if not _is_memory(error):
-                    raise
-                size //= 2
-            else:
+            torch.cuda.empty_cache()
+            if self._fits(batch, portion):
                 return f"memory ran out at step {self.step}: --micro-batch {size} fits and gives the same result"
+            size //= 2
         return f"memory ran out at step {self.step}, even for one crop of {portion.size} pixels: take a smaller model"
 
     def save(self, path: Path) -> None:
@@ -346,8 +348,3 @@ class Tally:
         """Begins anew."""
         self._sums.zero_()
         self.failures = ()
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Whether memory ran out; on a CPU the allocator says so in words alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -21,10 +21,9 @@ from .io import read_image
 from .output import atomic_write, check_output
 from .report_page import html_page, html_table
 from .report_pictures import data_uri
+from .run_files import FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .svg import CURVE_COLOURS, Curve, curves
 
-RECIPE, LOG, VALIDATION, FAILURES = "recipe.json", "log.jsonl", "validation.jsonl", "failures.jsonl"
-PICTURES = "pictures"
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)
 _MOST_POINTS = 800
@@ -83,16 +82,18 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: There is no such folder, or neither recipe nor log in it.
     """
-    if not any((folder / name).is_file() for name in (RECIPE, LOG)):
-        what = f"has neither {RECIPE} nor {LOG}" if folder.is_dir() else "is no folder"
+    if not any((folder / name).is_file() for name in (RECIPE_NAME, LOG_NAME)):
+        what = f"has neither {RECIPE_NAME} nor {LOG_NAME}" if folder.is_dir() else "is no folder"
         raise InputError(f"{str(folder)!r} {what}; give the folder that `segrefiner train … -o FOLDER` wrote")
     unreadable: list[str] = []
-    log, validation, failures = (_rows(folder / name, unreadable) for name in (LOG, VALIDATION, FAILURES))
-    grids = [path for path in (folder / PICTURES).glob("*.png") if path.stem.isdecimal()]
+    log, validation, failures = (
+        _rows(folder / name, unreadable) for name in (LOG_NAME, VALIDATION_NAME, FAILURES_NAME)
+    )
+    grids = [path for path in (folder / PICTURES_NAME).glob("*.png") if path.stem.isdecimal()]
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
     return Run(
         name=folder.resolve().name,
-        recipe=_recipe(folder / RECIPE, unreadable),
+        recipe=_recipe(folder / RECIPE_NAME, unreadable),
         log=_in_order(log),
         validation=_in_order(validation),
         failures=failures,
@@ -104,7 +105,7 @@ def read_run(folder: Path) -> Run:
 
 def validation_until(folder: Path, step: int) -> list[Json]:
     """The last row of each pipeline's validation up to a step, from a run's folder; none where there is none."""
-    rows = _in_order(_rows(folder / VALIDATION, []))
+    rows = _in_order(_rows(folder / VALIDATION_NAME, []))
     return list({_pipeline(row): row for row in rows if row["step"] <= step}.values())
 
 

@@ -16,7 +16,7 @@ from .metrics import iou, mba
 from .pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from .published import PATCH
 from .refiner import Refiner
-from .sources import Sample, Source
+from .sources import Sample, Source, evenly
 from .unet import DenoisingUNet
 
 HARM = 0.5
@@ -35,7 +35,7 @@ def validation_set(source: Source, photos: int, seed: int = 0) -> list[Sample]:
         InputError: None of them can be read.
     """
     chosen, reasons = [], []
-    for index in np.unique(np.linspace(0, len(source) - 1, min(photos, len(source))).round().astype(int)).tolist():
+    for index in evenly(len(source), photos):
         try:
             sample = source.read(index)
         except InputError as error:
