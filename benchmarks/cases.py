@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from coarse_kinds import REAL, Mask, Photo, make
 
 from segrefiner.io import read_image, read_mask
-from segrefiner.sources import PhotoFiles
+from segrefiner.sources import PhotoFiles, evenly
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ def chosen(photos: Sequence[PhotoFiles], count: int) -> list[PhotoFiles]:
     """`count` photos evenly spread over the sorted names, or all of them for 0."""
     if not 0 < count < len(photos):
         return list(photos)
-    return [photos[i] for i in np.linspace(0, len(photos) - 1, count).round().astype(int)]
+    return [photos[i] for i in evenly(len(photos), count)]
 
 
 def coarse_mask(photo: PhotoFiles, kind: str, image: Photo, truth: Mask, seed: int) -> Mask | None:

@@ -22,6 +22,7 @@ from segrefiner.data import PackedPhotos
 from segrefiner.feed import packed_feed, streamed_feed
 from segrefiner.packs import pack_source
 from segrefiner.recipes import RECIPES, Recipe
+from segrefiner.run_files import LOG_NAME
 from segrefiner.sources import First, open_source
 from segrefiner.trainer import Trainer
 from segrefiner.weights import load, resolve
@@ -66,7 +67,7 @@ def together(pack: Path, steps: int, processes: int, threads: int) -> float:
         command += ["--samples", str(16 * 2 * steps), "--log-every", str(steps), "--device", "cpu"]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        rows = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (Path(folder) / LOG_NAME).read_text().splitlines()]
     return rows[-1]["samples_per_second"]
 
 
