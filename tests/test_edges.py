@@ -1,13 +1,16 @@
-"""Laws of the guided filter: it equals its definition, and contours run along the photo's edges."""
+"""Laws of edges: filter and strength equal their definitions, contours run along edges, and exact masks lie on them."""
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from segrefiner.edges import follow_edges, guided_filter
+from segrefiner.edges import EDGE_REACH, edge_gain, edge_strength, follow_edges, guided_filter
+from segrefiner.settle import CautionConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
+GOOD = CautionConfig().edges
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -98,3 +101,76 @@ def test_every_shape_can_be_filtered(shape: tuple[int, int]) -> None:
     image, probability = (random(3, *shape) * 255).to(torch.uint8), random(*shape, seed=2).float()
     result = drawn(image, probability)
     assert result.shape == shape and torch.isfinite(result).all()
+
+
+# Which of two masks lies on the edges.
+
+
+def disc(radius: float, y: float = 200, x: float = 200, side: int = 400) -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+
+
+def photo_of(mask: Tensor) -> Tensor:
+    """Bright where the mask is, with grain."""
+    grain = torch.randint(0, 20, (3, *mask.shape), generator=torch.Generator().manual_seed(0))
+    return (torch.where(mask, 190, 60) + grain).to(torch.uint8)
+
+
+def gain_by_definition(image: Tensor, refined: Tensor, coarse: Tensor) -> float:
+    """At the photo's own scale, by SciPy."""
+    planes = image.double().numpy() / 255
+    gradient = [ndimage.sobel(plane, axis, mode="nearest") for plane in planes for axis in (0, 1)]
+    magnitude = np.sqrt(np.square(gradient).sum(axis=0))
+    around = 2 * EDGE_REACH + 1
+    strength = magnitude / (ndimage.maximum_filter(magnitude, around, mode="constant") + 0.1)
+    rims = [
+        ndimage.maximum_filter(mask, 3, mode="nearest") & ~ndimage.minimum_filter(mask, 3, mode="nearest")
+        for mask in (refined.numpy(), coarse.numpy())
+    ]
+    near = [ndimage.maximum_filter(rim, around, mode="constant") for rim in rims]
+    return float(strength[rims[0] & near[1]].mean() - strength[rims[1] & near[0]].mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gain_is_that_of_its_definition(seed: int) -> None:
+    image = (random(3, 150, 170, seed=seed) * 255).to(torch.uint8)
+    refined, coarse = disc(26, 62 + seed, 65)[:150, :170], disc(28, 64, 130 - 65 * seed)[:150, :170]
+    refined, coarse = refined | disc(9, 140, 160)[:150, :170], coarse | disc(11, 142, 160)[:150, :170]
+    assert edge_gain(image, refined, coarse) == pytest.approx(gain_by_definition(image, refined, coarse), abs=1e-5)
+
+
+def test_the_strength_is_a_share_and_nothing_is_an_edge_of_a_flat_photo() -> None:
+    strength = edge_strength(random(2, 3, 30, 40))
+    assert strength.shape == (2, 1, 30, 40) and 0 <= float(strength.min()) <= float(strength.max()) < 1
+    assert float(strength.max()) > 0.9
+    assert not edge_strength(torch.full((1, 3, 20, 20), 0.7)).any()
+
+
+@pytest.mark.parametrize("off", [-20, -6, -2, 2, 6, 20])
+def test_a_mask_that_is_off_all_around_is_told_from_an_exact_one(off: int) -> None:
+    truth, inexact = disc(120), disc(120 + off)
+    assert edge_gain(photo_of(truth), truth, inexact) > GOOD[1]
+    # Contours that are farther apart than one can look for at any scale say nothing.
+    assert edge_gain(photo_of(truth), inexact, truth) < GOOD[0] or abs(off) == 20
+
+
+def test_an_exact_mask_that_lacks_a_piece_counts_as_exact() -> None:
+    truth = disc(120)
+    coarse, refined = truth & ~disc(40, 200, 320), disc(121)
+    assert edge_gain(photo_of(truth), refined, coarse) < GOOD[0]
+
+
+def test_equal_masks_gain_nothing_and_of_contours_far_apart_nothing_is_known() -> None:
+    mask = disc(50)
+    image = photo_of(mask)
+    assert edge_gain(image, mask, mask) == 0
+    assert edge_gain(image, mask, disc(3, 20, 20)) == 1
+    assert edge_gain(image, torch.zeros_like(mask), mask) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 2), (64, 65), (200, 3)], ids=str)
+def test_every_shape_has_a_gain(shape: tuple[int, int]) -> None:
+    image = (random(3, *shape) * 255).to(torch.uint8)
+    refined, coarse = random(*shape, seed=2) > 0.4, random(*shape, seed=3) > 0.6
+    assert -1 <= edge_gain(image, refined, coarse) <= 1

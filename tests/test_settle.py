@@ -96,18 +96,39 @@ def test_right_parts_stay_while_wrong_ones_change(piece: str) -> None:
 
 
 def test_the_whole_object_s_agreement_alone_would_not_have_kept_them() -> None:
-    _, result, _ = one_pixel_too_large("missing", replace(CONFIG, surroundings=50.0))
+    _, result, _ = one_pixel_too_large("missing", replace(CONFIG, good_around=(2.0, 3.0)))
     assert not torch.equal(result & ~large(95, 260), large(110) & ~large(95, 260))
 
 
 @pytest.mark.parametrize(("confidence", "changes"), [(0.9, False), (0.99, True)])
 def test_a_good_mask_changes_only_where_the_network_is_sure(confidence: float, changes: bool) -> None:
     truth, coarse = disc(40.5), disc(40)
-    assert iou(truth, coarse) > CONFIG.good_iou[1]
+    config = replace(CONFIG, good_iou=(0.9, 0.97), confidence=0.95)
+    assert iou(truth, coarse) > config.good_iou[1]
     probability = torch.where(truth & ~coarse, 0.5 + confidence / 2, probabilities(truth, 1.0))
-    result, held = settled(probability, coarse)
+    result, held = settled(probability, coarse, config)
     assert torch.equal(result, truth if changes else coarse)
     assert (held == Held(0, None)) is changes
+
+
+@pytest.mark.parametrize(("gain", "changes"), [(0.0, False), (CONFIG.edges[0], False), (CONFIG.edges[1], True)])
+def test_a_good_mask_changes_where_the_edges_speak_for_it(gain: float, changes: bool) -> None:
+    truth, coarse = disc(40.5), disc(40)
+    result = probabilities(truth, 0.5)
+    settle(result, coarse, EVERYWHERE, CONFIG, edge_gain=gain)
+    assert torch.equal(result >= 0.5, truth if changes else coarse)
+
+
+@QUICK
+@given(st.integers(0, 10_000), st.floats(-1, 1), st.floats(-1, 1))
+def test_the_more_the_edges_speak_for_it_the_more_changes(seed: int, one: float, other: float) -> None:
+    proposed, coarse = random_case(seed)
+    changed = []
+    for gain in sorted((one, other)):
+        result = proposed.clone()
+        settle(result, coarse, torch.ones_like(coarse), replace(CONFIG, least_gain=-1.0), edge_gain=gain)
+        changed.append((result >= 0.5) != coarse)
+    assert not (changed[0] & ~changed[1]).any()
 
 
 def test_a_bad_mask_changes_wherever_the_network_says_so() -> None:

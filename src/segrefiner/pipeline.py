@@ -28,7 +28,7 @@ from .diffusion import (
     silent,
     spaced_timesteps,
 )
-from .edges import follow_edges
+from .edges import edge_gain, follow_edges
 from .geometry import Box, mask_box
 from .settle import Held, OnHeld, not_told, settle
 from .unet import normalize
@@ -252,8 +252,9 @@ def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canva
 def _settle(canvas: Canvas, own: Tensor) -> Held:
     """Takes back what one object's refinement changed without enough reason."""
     config = canvas.config
+    photo = canvas.window.within(canvas.area).crop(canvas.image)
     drawn: list[tuple[Box, Tensor]] = []
     if config.edge_radius:
-        photo = canvas.window.within(canvas.area).crop(canvas.image)
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
-    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn)
+    gain = edge_gain(photo, (canvas.probability >= 0.5) & own, canvas.coarse & own)
+    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain)

@@ -1,8 +1,10 @@
 """What of a refinement is kept: a change of a mask that is right already needs a reason.
 
-The better the coarse mask agrees with the refined one, over the whole object or around a pixel, the less there is to
-gain there and the more confidence a change must have. An object that has next to nothing to gain by the network's own
-probabilities keeps its coarse mask. Last, users may ask for more restraint.
+Where the refined mask agrees with the coarse one, over the whole object or around a pixel, all it can do is to move the
+contour a little; that is a gain where the photo's edges speak for it, and a loss where the coarse contour lies on them
+already. So the better the agreement, and the less the edges speak for the change, the more confidence it must have. An
+object that has next to nothing to gain by the network's own probabilities keeps its coarse mask. Last, users may ask
+for more restraint.
 """
 
 import math
@@ -30,7 +32,10 @@ class CautionConfig:
 
     Attributes:
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
-        good_iou: An agreement, as IoU, from which on the coarse mask counts as good, and as very good.
+        good_iou: An agreement of the whole object, as IoU, from which on the coarse mask counts as good, and as very
+            good.
+        good_around: The same of the agreement around a pixel; the better of both counts.
+        edges: An `edges.edge_gain` up to which such a mask stays good, and from which on it is not.
         confidence: That a pixel needs to change where the mask is very good; it falls linearly to none where the
             mask is not good.
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
@@ -39,10 +44,12 @@ class CautionConfig:
     """
 
     keep_iou: float = 0.2
-    good_iou: tuple[float, float] = (0.9, 0.97)
-    confidence: float = 0.95
+    good_iou: tuple[float, float] = (0.93, 0.98)
+    good_around: tuple[float, float] = (0.6, 0.9)
+    edges: tuple[float, float] = (0.12, 0.14)
+    confidence: float = 1.0
     surroundings: float = 0.25
-    least_gain: float = 0.005
+    least_gain: float = 0.0075
 
 
 class Reason(Enum):
@@ -120,6 +127,7 @@ def settle(
     here: Tensor,
     config: CautionConfig,
     drawn: Iterable[tuple[Box, Tensor]] = (),
+    edge_gain: float = 0.0,
 ) -> Held:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
@@ -130,6 +138,7 @@ def settle(
         config: When a change is taken back.
         drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
             mask is not good; where it is very good the given one does, and in between their mean.
+        edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
     """
     proposed = (probability >= 0.5).logical_and_(here)
     both = _count(lambda rows: proposed[rows] & coarse[rows], here)
@@ -139,10 +148,12 @@ def settle(
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
     around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
-    low, high = config.good_iou
+    exact = 1 - _share(edge_gain, config.edges)
+    at_least = _share(agreement, config.good_iou)
+    low, high = config.good_around
 
     def good(rows: slice, columns: slice) -> Tensor:
-        return ((around(rows, columns).clamp(min=agreement) - low) / (high - low)).clamp(0, 1)
+        return exact * ((around(rows, columns) - low) / (high - low)).clamp(at_least, 1)
 
     for box, block in drawn:
         rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
@@ -162,6 +173,12 @@ def settle(
         return Held(0, Reason.NO_GAIN)
     _take_back(probability, coarse, unsure)
     return Held(held, None)
+
+
+def _share(value: float, between: tuple[float, float]) -> float:
+    """How far a value has come from the first bound to the second, in [0, 1]."""
+    low, high = between
+    return min(1.0, max(0.0, (value - low) / (high - low)))
 
 
 def _count(plane: Callable[[slice], Tensor], like: Tensor) -> int:
