@@ -29,7 +29,7 @@ from segrefiner.pipeline import PipelineConfig, refine_masks
 from segrefiner.settle import CautionConfig, contour_distance
 from segrefiner.sources import find_photos
 
-UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=0.0, least_gain=-1.0))
+UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
 NEAR = 10
 """Pixels this near to the coarse or the refined contour count; farther away nearly all are certain and right."""
 PROBABILITIES = np.linspace(0, 1, 11)

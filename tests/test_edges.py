@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from segrefiner.edges import EDGE_REACH, edge_gain, edge_strength, follow_edges, guided_filter
+from segrefiner.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
 from segrefiner.settle import CautionConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
@@ -52,7 +52,7 @@ def by_definition(image: np.ndarray, values: np.ndarray, radius: int, smoothness
 @pytest.mark.parametrize("radius", [1, 2])
 def test_the_filter_is_least_squares_in_every_window(radius: int) -> None:
     image, values = random(2, 3, 9, 11), random(2, 1, 9, 11, seed=1)
-    filtered = guided_filter(image, values, radius, 0.01)
+    filtered = GuidedFilter(image, radius, 0.01)(values)
     for i in range(2):
         expected = by_definition(image[i].permute(1, 2, 0).numpy(), values[i, 0].numpy(), radius, 0.01)
         np.testing.assert_allclose(filtered[i, 0].numpy(), expected, atol=1e-9)
@@ -61,11 +61,11 @@ def test_the_filter_is_least_squares_in_every_window(radius: int) -> None:
 def test_what_is_the_same_everywhere_stays_so() -> None:
     image = random(1, 3, 20, 20)
     torch.testing.assert_close(
-        guided_filter(image, torch.full((1, 1, 20, 20), 0.3).double(), 2, 1e-4).mean(), image.new_tensor(0.3)
+        GuidedFilter(image, 2, 1e-4)(torch.full((1, 1, 20, 20), 0.3).double()).mean(), image.new_tensor(0.3)
     )
     flat = torch.full((1, 3, 20, 20), 0.5).double()
     values = (torch.arange(20) >= 10).double().expand(1, 1, 20, 20)
-    assert torch.equal(guided_filter(flat, values, 2, 1e-4) >= 0.5, values >= 0.5)
+    assert torch.equal(GuidedFilter(flat, 2, 1e-4)(values) >= 0.5, values >= 0.5)
 
 
 def scene(edge: int, height: int = 150, width: int = 170) -> Tensor:
@@ -84,6 +84,17 @@ def test_a_contour_beside_an_edge_is_drawn_to_it(off: int) -> None:
     assert wrong <= (0, 0.1, 1)[abs(off)] * abs(off) * 150
 
 
+def test_a_contour_is_drawn_farther_than_by_filtering_once() -> None:
+    image, columns = scene(80), torch.arange(170).expand(150, 170)
+    for off in (-3, -2, 2, 3):
+        probability = torch.sigmoid((columns - 79.5 + off).float())[None, None]
+        filtered = GuidedFilter(image[None] / 255, RADIUS, SMOOTHNESS)
+        wrong = [
+            int(((p >= 0.5) != (columns >= 80)).sum()) for p in (filtered(probability), filtered.contour(probability))
+        ]
+        assert wrong[1] < wrong[0]
+
+
 def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_contour() -> None:
     image = (random(3, 150, 170) * 255).to(torch.uint8)
     rows, columns = torch.meshgrid(torch.arange(150.0), torch.arange(170.0), indexing="ij")
@@ -91,7 +102,7 @@ def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_con
     given = probability.clone()
     result = drawn(image, probability)
     assert torch.equal(probability, given) and float(result.min()) >= 0 and float(result.max()) <= 1
-    whole = guided_filter(image[None] / 255, probability[None, None], RADIUS, SMOOTHNESS)[0, 0].clamp(0, 1)
+    whole = GuidedFilter(image[None] / 255, RADIUS, SMOOTHNESS).contour(probability[None, None])[0, 0]
     torch.testing.assert_close(result, whole, atol=2e-3, rtol=0)
     assert torch.equal(result[130:], given[130:]) and torch.equal(result[:, 130:], given[:, 130:])
 

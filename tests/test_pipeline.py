@@ -267,7 +267,7 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(
     def network(x: Tensor, timesteps: Tensor) -> Tensor:
         return torch.where(brightness(x) > 0, logit, keeps(x, timesteps))
 
-    config = replace(CONFIG, caution=replace(CONFIG.caution, confidence=caution, least_gain=0.0))
+    config = replace(CONFIG, caution=replace(CONFIG.caution, confidence=(caution, caution), least_gain=0.0))
     result = refine_mask(network, white_on_black(missing), mask, config=config) >= 0.5
     assert iou(result, whole if filled else mask) > 0.999
 

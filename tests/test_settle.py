@@ -87,23 +87,24 @@ def one_pixel_too_large(piece: str, config: CautionConfig) -> tuple[Tensor, Tens
 
 @pytest.mark.parametrize("piece", ["missing", "false"])
 def test_right_parts_stay_while_wrong_ones_change(piece: str) -> None:
-    coarse, result, held = one_pixel_too_large(piece, CONFIG)
+    config = replace(CONFIG, good_iou=(0.93, 0.98))
+    coarse, result, held = one_pixel_too_large(piece, config)
     truth, away = large(110), ~large(95, 260)
-    assert iou(coarse, truth) < CONFIG.good_iou[0] + 0.03
+    assert iou(coarse, truth) < config.good_iou[0]
     assert torch.equal(result & away, truth & away)
     assert torch.equal((result ^ truth) & large(25, 260), (large(111) ^ truth) & large(25, 260))
     assert held.whole is None and held.pixels > 0
 
 
 def test_the_whole_object_s_agreement_alone_would_not_have_kept_them() -> None:
-    _, result, _ = one_pixel_too_large("missing", replace(CONFIG, good_around=(2.0, 3.0)))
+    _, result, _ = one_pixel_too_large("missing", replace(CONFIG, good_iou=(0.93, 0.98), good_around=(2.0, 3.0)))
     assert not torch.equal(result & ~large(95, 260), large(110) & ~large(95, 260))
 
 
 @pytest.mark.parametrize(("confidence", "changes"), [(0.9, False), (0.99, True)])
 def test_a_good_mask_changes_only_where_the_network_is_sure(confidence: float, changes: bool) -> None:
     truth, coarse = disc(40.5), disc(40)
-    config = replace(CONFIG, good_iou=(0.9, 0.97), confidence=0.95)
+    config = replace(CONFIG, good_iou=(0.9, 0.97), confidence=(0.95, 0.95))
     assert iou(truth, coarse) > config.good_iou[1]
     probability = torch.where(truth & ~coarse, 0.5 + confidence / 2, probabilities(truth, 1.0))
     result, held = settled(probability, coarse, config)

@@ -29,66 +29,88 @@ _LEAST_EXTENT = 64
 _NO_EDGE = 0.1
 """Gradient, of colours in [0, 1] and by Sobel kernels that sum to 4 on either side, that counts as none."""
 
+_ROUNDS = 3
+_SHARPENING = 2
 
-def guided_filter(image: Tensor, values: Tensor, radius: int, smoothness: float) -> Tensor:
-    """The colour guided filter (He, Sun and Tang, TPAMI 2013, equations 14 to 16).
+
+class GuidedFilter:
+    """The colour guided filter (He, Sun and Tang, TPAMI 2013, equations 14 to 16) of one image.
 
     Args:
         image: `(B, 3, H, W)` float, in [0, 1].
-        values: `(B, 1, H, W)` float.
         radius: Of the windows, which are `2 * radius + 1` pixels wide, in pixels; outside, the border is repeated.
         smoothness: Variance of colours, in squares of the image's unit, below which a window counts as flat (the
             paper's epsilon).
-
-    Returns:
-        `(B, 1, H, W)` float.
     """
-    r, g, b = image.split(1, dim=1)
-    products = torch.cat([r * r, r * g, r * b, g * g, g * b, b * b], dim=1)
-    means = box_mean(torch.cat([image, values, products, image * values], dim=1), radius)
-    colour, value, products, shared = means.split([3, 1, 6, 3], dim=1)
-    r, g, b = colour.split(1, dim=1)
-    rr, rg, rb, gg, gb, bb = products.split(1, dim=1)
-    rr, gg, bb = rr - r * r + smoothness, gg - g * g + smoothness, bb - b * b + smoothness
-    rg, rb, gb = rg - r * g, rb - r * b, gb - g * b
-    # The inverse of the symmetric covariance by its cofactors.
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-    determinant = rr * c_rr + rg * c_rg + rb * c_rb
-    s_r, s_g, s_b = (shared - colour * value).split(1, dim=1)
-    slope = torch.cat(
-        [
-            c_rr * s_r + c_rg * s_g + c_rb * s_b,
-            c_rg * s_r + c_gg * s_g + c_gb * s_b,
-            c_rb * s_r + c_gb * s_g + c_bb * s_b,
-        ],
-        dim=1,
-    )
-    slope = slope / determinant
-    offset = value - (slope * colour).sum(dim=1, keepdim=True)
-    smooth = box_mean(torch.cat([slope, offset], dim=1), radius)
-    return (smooth[:, :3] * image).sum(dim=1, keepdim=True) + smooth[:, 3:]
+
+    def __init__(self, image: Tensor, radius: int, smoothness: float) -> None:
+        self._image, self._radius = image, radius
+        r, g, b = image.split(1, dim=1)
+        products = torch.cat([r * r, r * g, r * b, g * g, g * b, b * b], dim=1)
+        self._colour, products = box_mean(torch.cat([image, products], dim=1), radius).split([3, 6], dim=1)
+        r, g, b = self._colour.split(1, dim=1)
+        rr, rg, rb, gg, gb, bb = products.split(1, dim=1)
+        rr, gg, bb = rr - r * r + smoothness, gg - g * g + smoothness, bb - b * b + smoothness
+        rg, rb, gb = rg - r * g, rb - r * b, gb - g * b
+        # The inverse of the symmetric covariance by its cofactors.
+        c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+        c_gg, c_gb, c_bb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+        determinant = rr * c_rr + rg * c_rg + rb * c_rb
+        rows = (c_rr, c_rg, c_rb), (c_rg, c_gg, c_gb), (c_rb, c_gb, c_bb)
+        self._inverse = [torch.cat(row, dim=1) / determinant for row in rows]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The filtered values `(B, 1, H, W)` float of as many given."""
+        means = box_mean(torch.cat([values, self._image * values], dim=1), self._radius)
+        value, shared = means.split([1, 3], dim=1)
+        shared = shared - self._colour * value
+        slope = torch.cat([(row * shared).sum(dim=1, keepdim=True) for row in self._inverse], dim=1)
+        offset = value - (slope * self._colour).sum(dim=1, keepdim=True)
+        smooth = box_mean(torch.cat([slope, offset], dim=1), self._radius)
+        return (smooth[:, :3] * self._image).sum(dim=1, keepdim=True) + smooth[:, 3:]
+
+    def contour(self, values: Tensor) -> Tensor:
+        """The filtered probability, its contour where it ends up when values are filtered and sharpened in turns.
+
+        Filtered once, a contour that is off by a pixel or two goes a part of the way to the edge; sharpened in
+        between, it goes on. Where that changes a pixel's state, its probability is the other state's.
+
+        Args:
+            values: `(B, 1, H, W)` float, in [0, 1].
+
+        Returns:
+            `(B, 1, H, W)` float, in [0, 1].
+        """
+        once = self(values).clamp_(0, 1)
+        moved = once
+        for _ in range(_ROUNDS - 1):
+            moved = self(_sharper(moved))
+        return torch.where((moved >= 0.5) == (once >= 0.5), once, 1 - once)
+
+
+def _sharper(values: Tensor) -> Tensor:
+    return (_SHARPENING * (values - 0.5) + 0.5).clamp_(0, 1)
 
 
 def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> list[tuple[Box, Tensor]]:
-    """The filtered probability, where the contour is.
+    """The probability with its contour drawn to edges, where the contour is.
 
     Args:
         image: `(3, H, W)` uint8, RGB.
         probability: `(H, W)` float.
-        radius: As for `guided_filter`.
-        smoothness: As for `guided_filter`, for colours in [0, 1].
+        radius: As for `GuidedFilter`.
+        smoothness: As for `GuidedFilter`, for colours in [0, 1].
 
     Returns:
         The blocks of at most 64 pixels that the contour passes through, so that the cost grows with its length, and
         the probability `(height, width)` float in [0, 1] in each.
     """
-    margin = 2 * radius
+    margin = 2 * radius * _ROUNDS
     corners = _touched(contour(probability >= 0.5), _BLOCK, margin)
     blocks = []
     for cores, inner, photos, values in _crops(corners, margin, image, probability[None]):
-        filtered = guided_filter(photos / 255, values, radius, smoothness).clamp_(0, 1)
-        for core, part, block in zip(cores, inner, filtered, strict=True):
+        drawn = GuidedFilter(photos / 255, radius, smoothness).contour(values)
+        for core, part, block in zip(cores, inner, drawn, strict=True):
             blocks.append((core, part.crop(block)[0]))
     return blocks
 

@@ -34,20 +34,20 @@ class CautionConfig:
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
         good_iou: An agreement of the whole object, as IoU, from which on the coarse mask counts as good, and as very
             good.
-        good_around: The same of the agreement around a pixel; the better of both counts.
-        edges: An `edges.edge_gain` up to which such a mask stays good, and from which on it is not.
-        confidence: That a pixel needs to change where the mask is very good; it falls linearly to none where the
-            mask is not good.
+        good_around: The same of the agreement around a pixel.
+        confidence: That a pixel needs to change where the whole mask is very good, and where what is around the pixel
+            is; each falls linearly to none where it is not good, and the larger counts.
+        edges: An `edges.edge_gain` up to which so much is asked, and from which on nothing is.
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
             extent (the square root of its area).
         least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask.
     """
 
     keep_iou: float = 0.2
-    good_iou: tuple[float, float] = (0.93, 0.98)
+    good_iou: tuple[float, float] = (0.88, 0.93)
     good_around: tuple[float, float] = (0.6, 0.9)
+    confidence: tuple[float, float] = (0.95, 1.0)
     edges: tuple[float, float] = (0.12, 0.14)
-    confidence: float = 1.0
     surroundings: float = 0.25
     least_gain: float = 0.0075
 
@@ -149,11 +149,12 @@ def settle(
         return Held(0, Reason.DISAGREEMENT)
     around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
     exact = 1 - _share(edge_gain, config.edges)
-    at_least = _share(agreement, config.good_iou)
+    whole = _share(agreement, config.good_iou)
     low, high = config.good_around
 
-    def good(rows: slice, columns: slice) -> Tensor:
-        return exact * ((around(rows, columns) - low) / (high - low)).clamp(at_least, 1)
+    def good(rows: slice, columns: slice, confidence: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+        here_too = ((around(rows, columns) - low) / (high - low)).clamp(0, 1)
+        return exact * (confidence[1] * here_too).clamp(min=confidence[0] * whole)
 
     for box, block in drawn:
         rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
@@ -162,7 +163,7 @@ def settle(
         proposed[rows, columns] = (part >= 0.5) & own
     unsure = torch.empty_like(proposed)
     for rows in bands(*probability.shape):
-        asked = config.confidence * good(rows, slice(0, probability.shape[1]))
+        asked = good(rows, slice(0, probability.shape[1]), config.confidence)
         unsure[rows] = here[rows] & (confidence(probability[rows]) < asked)
     held = _count(lambda rows: unsure[rows] & (proposed[rows] != coarse[rows]), here)
     # From here on, what is kept of it.
