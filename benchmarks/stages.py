@@ -84,7 +84,8 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
         (Canvas, "shown", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
         (Canvas, "add", "blend"), (Canvas, "begin", "blend"),
         (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (pipeline, "follow_edges", "edges"),
-        (pipeline, "settle", "settle"), (refiner, "describe", "report"), (pipeline._Run, "level", "sampling"),
+        (pipeline, "edge_gain", "edges"), (pipeline, "settle", "settle"), (refiner, "describe", "report"),
+        (pipeline._Run, "level", "sampling"),
     ]  # fmt: skip
     patches = [patch.object(owner, name, watch.of(label, getattr(owner, name))) for owner, name, label in places]
     backend = subject.backend
