@@ -11,6 +11,7 @@ from scipy import ndimage
 
 import miniature
 from segrefiner.cli import main
+from segrefiner.coarse_grabcut import grabcut_coarse
 from segrefiner.coarse_offline import KINDS, coarse_sheet, make_coarse, write_coarse
 from segrefiner.coarse_published import _dilated, _structure, published_coarse
 from segrefiner.errors import InputError
@@ -30,6 +31,15 @@ def shape(seed: int, size: int = 160) -> np.ndarray:
     radius = size * (0.3 + 0.05 * np.sin(random.integers(2, 7) * angle + random.random()))
     distance = np.hypot(rows, columns)
     return (distance < radius) & (distance > size * 0.08)
+
+
+def photo(truth: np.ndarray) -> np.ndarray:
+    """The object's colours vary, and some of them are the ground's, too."""
+    random = np.random.default_rng(1)
+    cells = np.add(*np.mgrid[: truth.shape[0], : truth.shape[1]]) // 24 % 3
+    colours = np.array([[200, 80, 60], [180, 110, 40], [90, 120, 150]])[cells]
+    image = np.where(truth[..., None], colours, [80, 120, 160]) + random.normal(0, 12, (*truth.shape, 3))
+    return image.clip(0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -80,10 +90,35 @@ def test_dilation_is_scipy_s(size: int, kind: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_coarse_and_follows_its_seed(kind: str) -> None:
     for truth in (shape(3), shape(4, 1300)[:, :900]):
-        coarse = make_coarse(truth, kind, 5)
+        image = photo(truth)
+        coarse = make_coarse(image, truth, kind, 5)
         assert coarse.shape == truth.shape and 0.3 < iou(coarse, truth) < 0.995
-        assert np.array_equal(coarse, make_coarse(truth, kind, 5))
-        assert not np.array_equal(coarse, make_coarse(truth, kind, 6))
+        assert np.array_equal(coarse, make_coarse(image, truth, kind, 5))
+        assert any(not np.array_equal(coarse, make_coarse(image, truth, kind, seed)) for seed in (6, 7, 8))
+
+
+def test_grabcut_follows_the_photo_s_colours() -> None:
+    truth = shape(3)
+    image = photo(truth)
+    # Ground of the object's own colour beside it is taken for a part of it; ground of another colour never is.
+    rows, columns = np.nonzero(truth)
+    beside = np.zeros_like(truth)
+    beside[80 : rows.max() + 1, 80 : columns.max() + 1] = True
+    beside &= ~truth & (np.hypot(*(np.mgrid[:160, :160] - 80)) > 20)
+    shadowed = image.copy()
+    shadowed[beside] = (200, 80, 60)
+    plain, taken = ([grabcut_coarse(p, truth, seed)[beside].mean() for seed in range(8)] for p in (image, shadowed))
+    assert max(plain) < 0.2 < 0.5 < max(taken)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 40), (400, 700)])
+def test_grabcut_leaves_no_mask_empty(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+    for truth in (np.ones(size, bool), random.random(size) < 0.5):
+        truth[0, 0] = True
+        for seed in range(4):
+            assert make_coarse(image, truth, "grabcut", seed).any()
 
 
 def test_masks_of_a_data_set_are_made_once_whatever_the_workers(tmp_path: Path) -> None:

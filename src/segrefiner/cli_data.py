@@ -78,7 +78,10 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
 @click.argument("source", metavar="DATA")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for NAME.png.")
 @click.option(
-    "--kind", type=click.Choice(["published", "ours", "low-resolution"]), default="published", show_default=True
+    "--kind",
+    type=click.Choice(["published", "ours", "low-resolution", "grabcut"]),
+    default="published",
+    show_default=True,
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")

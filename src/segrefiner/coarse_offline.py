@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Generator
 
 from .coarse import CoarseConfig, coarse_mask, low_resolution
+from .coarse_grabcut import grabcut_coarse
 from .coarse_published import published_coarse
 from .distances import signed_distance
 from .errors import InputError, OutputError
@@ -25,7 +26,7 @@ from .sources import Sample, Source, evenly
 Mask = NDArray[np.bool_]
 
 SETTINGS_NAME = "coarse.json"
-KINDS = ("published", "ours", "low-resolution")
+KINDS = ("published", "ours", "low-resolution", "grabcut")
 LONGEST = 1024
 """Larger masks are made at this long side and enlarged: what dilation by ten pixels spoils depends on the size."""
 
@@ -35,20 +36,31 @@ _OURS = CoarseConfig(perfect=0.0, real=0.0, slight=0.0, blobs=0.15)
 _AHEAD = 4
 
 
-def make_coarse(mask: Mask, kind: str, seed: int) -> Mask:
+def make_coarse(image: NDArray[np.uint8], mask: Mask, kind: str, seed: int) -> Mask:
     """A coarse mask `(H, W)` bool of a truth `(H, W)` bool, not empty.
 
     Args:
+        image: `(H, W, 3)` uint8, RGB, the photo, which "grabcut" alone looks at.
         mask: The truth.
-        kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on) or
-            "low-resolution" (a network's mask of 1/8 to 1/32 of the size).
+        kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on),
+            "low-resolution" (a network's mask of 1/8 to 1/32 of the size) or "grabcut" (an interactive tool's).
         seed: Of every draw.
+
+    Raises:
+        MissingExtraError: "grabcut" needs OpenCV, which is not installed.
     """
+    if kind == "grabcut":
+        made = grabcut_coarse(image, mask, seed)
+        return made if made.any() else mask.copy()
+    return _from_truth(mask, kind, seed)
+
+
+def _from_truth(mask: Mask, kind: str, seed: int) -> Mask:
     height, width = mask.shape
     shrink = LONGEST / max(height, width)
     if shrink < 1:
         small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        coarse = make_coarse(np.asarray(Image.fromarray(mask).convert("L").resize(small)) >= 128, kind, seed)
+        coarse = _from_truth(np.asarray(Image.fromarray(mask).convert("L").resize(small)) >= 128, kind, seed)
         enlarged: Mask = np.asarray(Image.fromarray(coarse).convert("L").resize((width, height))) >= 128
         return enlarged if enlarged.any() else mask.copy()
     if kind == "published":
@@ -127,7 +139,7 @@ def _write_one(source: Source, folder: Path, kind: str, seed: int, index: int) -
     path = folder / f"{sample.name}.png"
     if path.is_file():
         return index, False
-    write_png(path, make_coarse(sample.mask, kind, seed + index))
+    write_png(path, make_coarse(sample.image, sample.mask, kind, seed + index))
     return index, True
 
 

@@ -44,7 +44,7 @@ def validation_set(source: Source, photos: int, seed: int = 0) -> list[Sample]:
         chosen.append(
             sample
             if sample.coarse is not None
-            else replace(sample, coarse=make_coarse(sample.mask, "ours", seed + index))
+            else replace(sample, coarse=make_coarse(sample.image, sample.mask, "ours", seed + index))
         )
     if not chosen:
         raise InputError(f"{source.name} has no photo to validate on: {reasons[0] if reasons else 'it is empty'}")
