@@ -3,22 +3,25 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
 from segrefiner.changes import describe
 from segrefiner.settle import (
+    OFFSET_REACH,
     CautionConfig,
     Held,
     Reason,
     agreement_around,
     contour_distance,
+    contour_offset,
     largest_distance,
     predicted_gain,
     restrain,
@@ -112,24 +115,54 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(confidence: float, c
     assert (held == Held(0, None)) is changes
 
 
-@pytest.mark.parametrize(("gain", "changes"), [(0.0, False), (CONFIG.edges[0], False), (CONFIG.edges[1], True)])
-def test_a_good_mask_changes_where_the_edges_speak_for_it(gain: float, changes: bool) -> None:
+@pytest.mark.parametrize("gain", [0.0, CONFIG.edges[0], CONFIG.edges[1]])
+@pytest.mark.parametrize("offset", [0.5, CONFIG.offset[0], CONFIG.offset[1]])
+def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, offset: float) -> None:
     truth, coarse = disc(40.5), disc(40)
     result = probabilities(truth, 0.5)
-    settle(result, coarse, EVERYWHERE, CONFIG, edge_gain=gain)
-    assert torch.equal(result >= 0.5, truth if changes else coarse)
+    settle(result, coarse, EVERYWHERE, CONFIG, edge_gain=gain, offset=offset)
+    both = gain >= CONFIG.edges[1] and offset >= CONFIG.offset[1]
+    assert torch.equal(result >= 0.5, truth if both else coarse)
 
 
 @QUICK
-@given(st.integers(0, 10_000), st.floats(-1, 1), st.floats(-1, 1))
-def test_the_more_the_edges_speak_for_it_the_more_changes(seed: int, one: float, other: float) -> None:
+@given(st.integers(0, 10_000), *[st.tuples(st.floats(-1, 1), st.floats(0, 2))] * 2)
+def test_the_more_edges_and_offset_speak_for_it_the_more_changes(
+    seed: int, one: tuple[float, float], other: tuple[float, float]
+) -> None:
     proposed, coarse = random_case(seed)
     changed = []
-    for gain in sorted((one, other)):
+    for gain, offset in zip(*map(sorted, zip(one, other, strict=True)), strict=True):
         result = proposed.clone()
-        settle(result, coarse, torch.ones_like(coarse), replace(CONFIG, least_gain=-1.0), edge_gain=gain)
+        config = replace(CONFIG, least_gain=-1.0)
+        settle(result, coarse, torch.ones_like(coarse), config, edge_gain=gain, offset=offset)
         changed.append((result >= 0.5) != coarse)
     assert not (changed[0] & ~changed[1]).any()
+
+
+def offset_by_definition(refined: Tensor, coarse: Tensor) -> float:
+    """By SciPy's distance transform."""
+    inner, given = refined.numpy(), coarse.numpy()
+    rim = given & ~binary_erosion(given, border_value=1)
+    both = [distance_transform_edt(state) for state in (inner, ~inner)]
+    distances = np.where(inner, *both)[rim] - 0.5
+    near = distances[distances <= OFFSET_REACH]
+    return float(near.mean()) if len(near) else math.inf
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_offset_is_that_of_its_definition(seed: int) -> None:
+    refined, coarse = random_case(seed)
+    assert contour_offset(refined >= 0.5, coarse) == pytest.approx(offset_by_definition(refined >= 0.5, coarse))
+
+
+def test_the_offset_grows_with_the_distance_and_forgets_what_is_missing() -> None:
+    truth = disc(60)
+    offsets = [contour_offset(truth, disc(60 - off)) for off in range(5)]
+    assert offsets[0] == 0.5 and all(b - a > 0.7 for a, b in pairwise(offsets))
+    assert contour_offset(truth, truth & ~disc(20, 60)) == pytest.approx(0.5, abs=0.15)
+    for other in (torch.zeros_like(truth), ~torch.zeros_like(truth), disc(30)):
+        assert contour_offset(other, truth) == math.inf
 
 
 def test_a_bad_mask_changes_wherever_the_network_says_so() -> None:

@@ -30,7 +30,7 @@ from .diffusion import (
 )
 from .edges import edge_gain, follow_edges
 from .geometry import Box, mask_box
-from .settle import Held, OnHeld, not_told, settle
+from .settle import Held, OnHeld, contour_offset, not_told, settle
 from .unet import normalize
 from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
 
@@ -256,5 +256,6 @@ def _settle(canvas: Canvas, own: Tensor) -> Held:
     drawn: list[tuple[Box, Tensor]] = []
     if config.edge_radius:
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
-    gain = edge_gain(photo, (canvas.probability >= 0.5) & own, canvas.coarse & own)
-    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain)
+    refined, coarse = (canvas.probability >= 0.5) & own, canvas.coarse & own
+    gain, offset = edge_gain(photo, refined, coarse), contour_offset(refined, coarse)
+    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain, offset)

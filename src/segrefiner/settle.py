@@ -22,6 +22,9 @@ from torch.nn import functional as F
 from .diffusion import confidence
 from .geometry import BAND_PIXELS, Box, bands, contour
 
+OFFSET_REACH = 4.5
+"""How far from one mask's contour the other's is compared with it, in pixels."""
+
 _CELL = 8
 """Side in pixels of the squares of which `largest_distance` first looks at one pixel each."""
 
@@ -37,7 +40,8 @@ class CautionConfig:
         good_around: The same of the agreement around a pixel.
         confidence: That a pixel needs to change where the whole mask is very good, and where what is around the pixel
             is; each falls linearly to none where it is not good, and the larger counts.
-        edges: An `edges.edge_gain` up to which so much is asked, and from which on nothing is.
+        edges: An `edges.edge_gain` up to which so much is asked, and from which on nothing is where the offset agrees.
+        offset: A `contour_offset` up to which so much is asked, and from which on nothing is where the edges agree.
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
             extent (the square root of its area).
         least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask.
@@ -47,7 +51,8 @@ class CautionConfig:
     good_iou: tuple[float, float] = (0.88, 0.93)
     good_around: tuple[float, float] = (0.6, 0.9)
     confidence: tuple[float, float] = (0.95, 1.0)
-    edges: tuple[float, float] = (0.12, 0.14)
+    edges: tuple[float, float] = (0.05, 0.07)
+    offset: tuple[float, float] = (1.0, 1.1)
     surroundings: float = 0.25
     least_gain: float = 0.0075
 
@@ -128,6 +133,7 @@ def settle(
     config: CautionConfig,
     drawn: Iterable[tuple[Box, Tensor]] = (),
     edge_gain: float = 0.0,
+    offset: float = 0.0,
 ) -> Held:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
@@ -139,6 +145,7 @@ def settle(
         drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
             mask is not good; where it is very good the given one does, and in between their mean.
         edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
+        offset: Of the coarse contour from the refined one (`contour_offset`), in pixels.
     """
     proposed = (probability >= 0.5).logical_and_(here)
     both = _count(lambda rows: proposed[rows] & coarse[rows], here)
@@ -148,7 +155,7 @@ def settle(
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
     around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
-    exact = 1 - _share(edge_gain, config.edges)
+    exact = 1 - _share(edge_gain, config.edges) * _share(offset, config.offset)
     whole = _share(agreement, config.good_iou)
     low, high = config.good_around
 
@@ -274,6 +281,40 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
         distance, _ = nearest.query(asked)
         result[tuple(asked.T)] = torch.from_numpy(distance).to(result)
     return result
+
+
+def contour_offset(refined: Tensor, coarse: Tensor) -> float:
+    """How far a coarse contour is from the refined one where the two are near, in pixels.
+
+    It is the mean distance from the refined contour of the centres of the coarse mask's outermost pixels, of those that
+    are within `OFFSET_REACH` of it: one half for equal masks, and less than one as long as the difference is what the
+    network's own imprecision makes of an exact mask.
+
+    Args:
+        refined: `(H, W)` bool.
+        coarse: `(H, W)` bool.
+
+    Returns:
+        In [0, `OFFSET_REACH`]; infinity where no part of the contours is near the other.
+    """
+    rim, total, count = contour(coarse).logical_and_(coarse), 0.0, 0
+    for asked, nearest in _states(refined, rim):
+        # Distances are to the nearest pixel in the other state, whose own centre is half a pixel beyond the contour.
+        distances = np.asarray(
+            nearest.query(asked[_outermost(coarse, asked)], distance_upper_bound=OFFSET_REACH + 0.51)[0]
+        )
+        near = distances[np.isfinite(distances)]
+        total, count = total + float((near - 0.5).sum()), count + len(near)
+    return total / count if count else math.inf
+
+
+def _outermost(coarse: Tensor, pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these pixels of a mask have a neighbour beside, above or below them that is not in it."""
+    rows, columns = torch.from_numpy(pixels).to(coarse.device).T
+    height, width = coarse.shape
+    inside = coarse[(rows - 1).clamp(min=0), columns] & coarse[(rows + 1).clamp(max=height - 1), columns]
+    inside &= coarse[rows, (columns - 1).clamp(min=0)] & coarse[rows, (columns + 1).clamp(max=width - 1)]
+    return (~inside).cpu().numpy()
 
 
 def largest_distance(coarse: Tensor, where: Tensor) -> float:
