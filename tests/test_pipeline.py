@@ -378,7 +378,7 @@ def test_views_of_many_masks_fill_batches() -> None:
 
 
 def test_small_objects_are_shown_in_small_patches_which_are_as_fine_as_the_finest_tiles() -> None:
-    for radius, expected in ((3, 128), (20, 128), (30, 192), (42, 256), (100, 256)):
+    for radius, expected in ((3, 128), (20, 128), (25, 160), (30, 192), (35, 224), (42, 256), (100, 256)):
         mask = discs(500, 600, (250, 300, radius))
         (box,) = find_objects(mask, CONFIG)
         view = object_view(box, 500, 600, CONFIG)

@@ -51,7 +51,7 @@ class PipelineConfig:
     """
 
     patch: int = 256
-    small_patches: tuple[int, ...] = (128, 192)
+    small_patches: tuple[int, ...] = (128, 160, 192, 224)
     sampler: Sampler = Sampler.MONOTONE
     context: float = 1.5
     min_side: int = 64
