@@ -10,6 +10,7 @@ some minutes; needs 10 GB.
 
 import copy
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,20 +24,27 @@ from segrefiner.io import read_mask
 from segrefiner.metrics import iou
 from segrefiner.pipelines import semantic_pipeline
 from segrefiner.refiner import Result
-from segrefiner.unet import BASE, DenoisingUNet
+from segrefiner.unet import BASE, DenoisingUNet, Upsample
 from segrefiner.weights import load
 
 
 class AsPublished(TorchBackend):
-    """The network in the layout and with the attention of the published code."""
+    """The network in the layout and with the attention and the enlargements of the published code."""
 
     def __init__(self, network: DenoisingUNet) -> None:
         super().__init__(copy.deepcopy(network).to(memory_format=torch.contiguous_format), torch.float32)
+        for module in self.network.modules():
+            if isinstance(module, Upsample):
+                module.forward = partial(_enlarged, module)  # type: ignore[method-assign]
 
     def __call__(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """As the backend."""
         with sdpa_kernel(SDPBackend.MATH):
             return self.network(x.contiguous(), timesteps)
+
+
+def _enlarged(module: Upsample, x: torch.Tensor) -> torch.Tensor:
+    return module.conv(torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def timed(refiner: Refiner, image: Path, mask: Path) -> tuple[Result, float]:

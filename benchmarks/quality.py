@@ -48,6 +48,7 @@ _SOURCES = (
     "diffusion",
     "edges",
     "geometry",
+    "image_encoder",
     "io",
     "metrics",
     "pictures",

@@ -135,6 +135,24 @@ def test_the_average_follows_the_weights(photos: PackedPhotos) -> None:
     assert sum(between) > 0
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_the_image_encoder_learns_at_its_share_of_the_rate(photos: PackedPhotos, share: float) -> None:
+    config = replace(RECIPE, model=replace(TINY, image_stages=2), image_lr=share)
+    run = trainer(photos, config)
+    before = {name: p.detach().clone() for name, p in run.net.named_parameters()}
+    run.train_step()
+    run.train_step()  # until the features are heard, the encoder has no gradient
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in run.net.named_parameters()}
+    encoder = [value for name, value in moved.items() if name.startswith("image_encoder.")]
+    others = [value for name, value in moved.items() if not name.startswith("image_encoder.")]
+    assert min(others) > 0
+    if share:
+        # AdamW's first steps are as long as the rate.
+        assert 0 < max(encoder) < 2 * share * max(others)
+    else:
+        assert max(encoder) == 0
+
+
 def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     config = Recipe(samples=16_000, large_share=0.0, small_batch=16, lr=2.0, warmup_steps=100, decay=LinearDecay(0.4))
     rates = [config.lr_at(step) for step in range(config.steps + 1)]

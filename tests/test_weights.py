@@ -153,6 +153,20 @@ def test_metadata_come_back(tmp_path: Path) -> None:
     assert found == {"recipe": '{"lr": 1e-3}', "figures": "IoU 0.9 für alle"}
 
 
+def test_files_of_before_there_were_image_encoders_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    weights.save(make_network(), path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    config = json.loads(header["__metadata__"]["config"])
+    assert config.pop("image_stages") == 0
+    header["__metadata__"]["config"] = json.dumps(config)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    assert weights.load(path).config == TINY
+
+
 def test_checksum_is_that_of_the_standard_tools(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert weights.checksum(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .export import INPUTS, needed, onnx_metadata
-from .unet import DenoisingUNet, UNetConfig, normalize
+from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
 _LARGEST_DIFFERENCE = 0.05
 
@@ -37,6 +37,7 @@ class TorchBackend:
     def __init__(self, network: DenoisingUNet, dtype: torch.dtype) -> None:
         self.config, self.dtype = network.config, dtype
         self.device = next(network.parameters()).device
+        network = fused(network)
         if dtype != torch.float32:
             network = copy.deepcopy(network).to(dtype)
             if self.device.type == "cpu":

@@ -42,7 +42,7 @@ def load_published(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], UNe
         CheckpointError: The file is missing, damaged or hostile, or not such a checkpoint.
     """
     path = Path(path)
-    state = _read_pickle(path)
+    state = read_pickle(path)
     prefix = _PUBLISHED_PREFIX
     prefixed = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     values = prefixed or {key: value for key, value in state.items() if not key.startswith(_AVERAGE_PREFIX)}
@@ -83,7 +83,7 @@ def convert(
     return config
 
 
-def _read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path) -> dict[str, Any]:
     """Read the state dict of a checkpoint; its values are whatever the file holds."""
     head = check_file(path)
     if head[8:9] == b"{":

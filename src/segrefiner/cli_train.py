@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from .trainer import Trainer
     from .unet import DenoisingUNet
 
-_NAMES = ("compact", "compact-second", "compact-third", "finetune", "lr", "hr")
+_NAMES = ("compact", "compact-second", "compact-third", "compact-fourth", "finetune", "lr", "hr")
 _DRY_PHOTOS = 16
 _STARTS = {
     "hr": "those of a run of lr",
     "compact-second": "those of compact",
     "compact-third": "those of compact-second",
+    "compact-fourth": "those of compact-third",
 }
 
 
@@ -90,6 +91,11 @@ def train(
     shortcuts = {"samples": samples, "lr": lr, "seed": seed}
     recipe = replace(RECIPES[name], **{k: v for k, v in shortcuts.items() if v is not None})  # type: ignore[arg-type]
     start = None if weights is None else load(weights)
+    stages = recipe.model.image_stages
+    if start is not None and stages and not start.config.image_stages:
+        from .pretrained import with_image_encoder
+
+        start = with_image_encoder(start, stages)
     if start is not None:
         recipe = replace(recipe, model=start.config)
     recipe = with_values(recipe, dict(_pair(value) for value in values))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, MissingExtraError, reason
 from .output import atomic_write, check_output
-from .unet import DenoisingUNet, UNetConfig
+from .unet import DenoisingUNet, UNetConfig, fused
 from .weights_checks import bad_file, check_config, check_file, short
 
 INPUTS, OUTPUT = ("x", "timesteps"), "logits"
@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 def _copy(network: DenoisingUNet, dtype: torch.dtype) -> DenoisingUNet:
     copied = DenoisingUNet(network.config)
     copied.load_state_dict(network.state_dict())
-    return copied.to(dtype).requires_grad_(False)
+    return fused(copied).to(dtype).requires_grad_(False)
 
 
 def _strip(graph: Any) -> None:

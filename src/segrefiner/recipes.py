@@ -107,6 +107,7 @@ class Recipe:
             1 is the linear rule of plain gradient descent.
         group: Crops whose draws are made together. A batch is divided among processes by whole groups.
         lr: Peak learning rate of AdamW, before `batch_factor`.
+        image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a third less time.
         warmup_steps: Steps over which the learning rate rises from zero.
         decay: How it falls.
         weight_decay: Of AdamW.
@@ -144,6 +145,7 @@ class Recipe:
     lr_power: float = 0.5
     group: int = 4
     lr: float = 1e-3
+    image_lr: float = 0.0
     warmup_steps: int = 300
     decay: Decay = LinearDecay()
     weight_decay: float = 0.01
@@ -274,6 +276,31 @@ COMPACT_THIRD = Recipe(
 )
 """The third run, for the exact place of contours: crops at the scales of tiles, coarse masks that are exact in part."""
 
+COMPACT_FOURTH = Recipe(
+    model=replace(COMPACT, image_stages=6),
+    samples=32_000,
+    large_share=1.0,
+    lr=6e-4,
+    decay=LinearDecay(0.7),
+    coarse_timestep_share=0.8,
+    large_perfect=0.06,
+    large_self_mixed=0.0,
+    contour_width=3.0,
+    seed=6,
+    pack_size=832,
+    views=ViewConfig(object_share=0.4, zoom=(0.4, 2.0), tile_share=0.5, degraded=0.15, pasted=0.1, thin=0.03),
+    coarse=CoarseConfig(
+        real=0.45,
+        slight=0.3,
+        shifted=0.15,
+        low_resolution=0.25,
+        blobs=0.2,
+        exact_low_resolution=0.05,
+        exact_blobs=0.05,
+    ),
+)
+"""The fourth run: an encoder that knows photos is added, and coarse masks by GrabCut."""
+
 FINETUNE = replace(
     COMPACT_THIRD,
     samples=16_000,
@@ -322,6 +349,7 @@ RECIPES = {
     "compact": Recipe(),
     "compact-second": COMPACT_SECOND,
     "compact-third": COMPACT_THIRD,
+    "compact-fourth": COMPACT_FOURTH,
     "finetune": FINETUNE,
     "lr": LR,
     "hr": HR,

@@ -102,15 +102,26 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             net = DenoisingUNet(recipe.model)
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.model.image_stages:
+            self.net.image_encoder.requires_grad_(recipe.image_lr > 0)
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self._model = processes.shared(self.net)
         self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+            self._parameter_groups(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.step = 0
         self.tally = Tally(device)
         self._start: DenoisingUNet | None = None
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters that learn, each group with its share of the learning rate."""
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.net.named_parameters():
+            if parameter.requires_grad:
+                share = self.recipe.image_lr if name.startswith("image_encoder.") else 1.0
+                groups.setdefault(share, []).append(parameter)
+        return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
     def start_from(self, net: DenoisingUNet) -> None:
         """Starts from the weights of a trained network. Raises `TrainingError` where its shape is another one."""
@@ -147,7 +158,7 @@ class Trainer:
         batch = next(self._batches)
         self.tally.failures += batch.failures
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step)
+            group["lr"] = group["share"] * self.recipe.lr_at(self.step)
         if not self._fits(batch, portion):
             raise TrainingError(self._fitting(batch, portion))
         self._update_average()

@@ -5,12 +5,16 @@ The UNet of improved diffusion (Nichol & Dhariwal 2021, arXiv 2102.09672) as Seg
 member of the same family that works on pixel-unshuffled input.
 """
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .image_encoder import ImageEncoder, largest_stride
+from .norm import GroupNorm
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
@@ -32,6 +36,8 @@ class UNetConfig:
         num_timesteps: Length T of the diffusion.
         stem_stride: 1, or the factor of the pixel-unshuffle before the stem and pixel-shuffle after the head.
         refine_channels: Width of the full-resolution convolutions after the pixel-shuffle; 0 for none.
+        image_stages: Stages of the image encoder, whose features of the photo are added to the levels of their strides
+            on the way down; 0 for none.
     """
 
     model_channels: int = 128
@@ -44,11 +50,12 @@ class UNetConfig:
     num_timesteps: int = 6
     stem_stride: int = 1
     refine_channels: int = 0
+    image_stages: int = 0
 
     @property
     def size_multiple(self) -> int:
         """Height and width of the network's input must be multiples of this."""
-        return self.stem_stride * 2 ** (len(self.channel_mult) - 1)
+        return max(self.stem_stride * 2 ** (len(self.channel_mult) - 1), largest_stride(self.image_stages))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -97,11 +104,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_channels, out_channels))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(groups, out_channels),
+            GroupNorm(groups, out_channels),
             nn.SiLU(),
             nn.Dropout(0.0),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
@@ -120,7 +127,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, heads: int, groups: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
@@ -148,14 +155,42 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the resolution by nearest neighbour and a convolution."""
+    """Doubles the resolution by nearest neighbour and a convolution.
+
+    Of the nine weights that meet an enlarged pixel's surroundings some always meet copies of one pixel. With these
+    added up, one transposed convolution does the same with four products instead of nine.
+    """
+
+    kernel: Tensor | None
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.register_buffer("kernel", None, persistent=False)
+
+    def fuse(self) -> None:
+        """Computes the kernel for good: from now on the weights must stay as they are."""
+        with torch.no_grad():
+            self.kernel = self._kernel().contiguous()
+
+    def _kernel(self) -> Tensor:
+        """`(in, out, 4, 4)`: even pixels meet the second and the last row and column, odd ones the others."""
+        w = self.conv.weight
+        w = torch.stack([w[:, :, 2], w[:, :, 1] + w[:, :, 2], w[:, :, 0] + w[:, :, 1], w[:, :, 0]], dim=2)
+        w = torch.stack([w[..., 2], w[..., 1] + w[..., 2], w[..., 0] + w[..., 1], w[..., 0]], dim=3)
+        return w.transpose(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        kernel = self._kernel() if self.kernel is None else self.kernel
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
+
+
+def _silent(conv: nn.Conv2d) -> nn.Conv2d:
+    """Gives zeros at first, so that a trained network can learn to use what it did not know before."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
 
 
 class DenoisingUNet(nn.Module):
@@ -197,6 +232,16 @@ class DenoisingUNet(nn.Module):
         self._skips = [i for i in range(len(outputs)) if i % per_level >= per_level - config.num_up_blocks]
         skips = [outputs[i] for i in self._skips]
 
+        self._image_strides: dict[str, int] = {}
+        if config.image_stages:
+            self.image_encoder = ImageEncoder(config.image_stages)
+            self.image_blocks = nn.ModuleDict()
+            for level, stride in enumerate(strides):
+                if found := self.image_encoder.channels.get(stride):
+                    entry = str(level * per_level)
+                    self._image_strides[entry] = stride
+                    self.image_blocks[entry] = _silent(nn.Conv2d(found, widths[max(0, level - 1)], 1))
+
         self.middle_block = _Steps(
             ResidualBlock(channels, channels, embedding, groups),
             AttentionBlock(channels, config.num_heads, groups),
@@ -213,7 +258,7 @@ class DenoisingUNet(nn.Module):
                 self.output_blocks.append(_Steps(*layers))
 
         head = (config.refine_channels or 1) * config.stem_stride**2
-        self.out = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, head, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, head, 3, padding=1))
         if config.refine_channels:
             # Sees the photo at full resolution: the pixel-unshuffled path alone places edges to two pixels.
             self.refine = nn.Sequential(
@@ -229,8 +274,11 @@ class DenoisingUNet(nn.Module):
         stride = self.config.stem_stride
         h = F.pixel_unshuffle(x, stride) if stride > 1 else x
         skips = []
+        seen = self._image_features(x)
         for index, step in enumerate(self.input_blocks):
             h = step(h, embedding)
+            if index in seen:
+                h = h + seen[index]
             if index in self._skips:
                 skips.append(h)
         h = self.middle_block(h, embedding)
@@ -242,3 +290,20 @@ class DenoisingUNet(nn.Module):
         if self.config.refine_channels:
             h = self.refine(torch.cat([h, x.to(h.dtype)], dim=1))
         return h
+
+    def _image_features(self, x: Tensor) -> dict[int, Tensor]:
+        """What is added after the blocks that enter a level."""
+        if not self.config.image_stages:
+            return {}
+        features = self.image_encoder(x[:, :3])
+        return {int(entry): block(features[self._image_strides[entry]]) for entry, block in self.image_blocks.items()}
+
+
+def fused(network: DenoisingUNet) -> DenoisingUNet:
+    """The same network, with the same parameters, which must not change any more, and less to compute."""
+    shared = {id(parameter): parameter for parameter in network.parameters()}
+    result = copy.deepcopy(network, shared)
+    for module in result.modules():
+        if isinstance(module, Upsample):
+            module.fuse()
+    return result

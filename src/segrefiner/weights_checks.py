@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError, reason
+from .image_encoder import STAGES
 from .unet import BASE, DenoisingUNet, UNetConfig
 
 FLOATS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
@@ -27,6 +28,7 @@ LIMITS = {
     "num_timesteps": (1, 1000),
     "stem_stride": (1, 16),
     "refine_channels": (0, 1024),
+    "image_stages": (0, STAGES),
 }
 
 
