@@ -125,6 +125,15 @@ def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, of
     assert torch.equal(result >= 0.5, truth if both else coarse)
 
 
+def test_an_offset_counts_as_less_in_a_larger_object() -> None:
+    everywhere = torch.ones(700, 700, dtype=torch.bool)
+    for radius, changes in ((100, True), (300, False)):
+        truth, coarse = (disc(r, 350, 350, 700) for r in (radius + 0.5, radius))
+        result = probabilities(truth, 0.5)
+        settle(result, coarse, everywhere, replace(CONFIG, least_gain=-1.0), edge_gain=1.0, offset=1.5)
+        assert torch.equal(result >= 0.5, truth if changes else coarse)
+
+
 @QUICK
 @given(st.integers(0, 10_000), *[st.tuples(st.floats(-1, 1), st.floats(0, 2))] * 2)
 def test_the_more_edges_and_offset_speak_for_it_the_more_changes(

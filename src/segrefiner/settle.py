@@ -41,7 +41,10 @@ class CautionConfig:
         confidence: That a pixel needs to change where the whole mask is very good, and where what is around the pixel
             is; each falls linearly to none where it is not good, and the larger counts.
         edges: An `edges.edge_gain` up to which so much is asked, and from which on nothing is where the offset agrees.
-        offset: A `contour_offset` up to which so much is asked, and from which on nothing is where the edges agree.
+        offset: A `contour_offset` up to which so much is asked, and from which on nothing is where the edges agree; in
+            multiples of `imprecision`.
+        imprecision: How far contours of exact masks are off in the network's eyes: a pixel, or this share of the
+            object's extent where that is more, for people draw large objects less exactly, too.
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
             extent (the square root of its area).
         least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask.
@@ -53,6 +56,7 @@ class CautionConfig:
     confidence: tuple[float, float] = (0.95, 1.0)
     edges: tuple[float, float] = (0.05, 0.07)
     offset: tuple[float, float] = (1.0, 1.1)
+    imprecision: float = 0.0035
     surroundings: float = 0.25
     least_gain: float = 0.0075
 
@@ -149,13 +153,15 @@ def settle(
     """
     proposed = (probability >= 0.5).logical_and_(here)
     both = _count(lambda rows: proposed[rows] & coarse[rows], here)
-    union = int(torch.count_nonzero(proposed)) + _count(lambda rows: coarse[rows] & here[rows], here) - both
+    given = _count(lambda rows: coarse[rows] & here[rows], here)
+    union = int(torch.count_nonzero(proposed)) + given - both
     agreement = both / max(1, union)
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
     around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
-    exact = 1 - _share(edge_gain, config.edges) * _share(offset, config.offset)
+    imprecision = max(1.0, config.imprecision * math.sqrt(given))
+    exact = 1 - _share(edge_gain, config.edges) * _share(offset / imprecision, config.offset)
     whole = _share(agreement, config.good_iou)
     low, high = config.good_around
 
