@@ -12,7 +12,8 @@ LEAVES = {
     "pictures",
     "output",
     "geometry",
-    "unet",
+    "image_encoder",
+    "norm",
     "losses",
     "metrics",
     "coarse",
@@ -41,6 +42,8 @@ def test_leaves_import_no_sibling_but_errors() -> None:
     for name in LEAVES:
         assert imports(SOURCE / f"{name}.py") <= SHARED, name
     assert imports(SOURCE / "io.py") <= SHARED | {"pictures"}
+    # The network is made of parts.
+    assert imports(SOURCE / "unet.py") <= SHARED | {"image_encoder", "norm"}
 
 
 def test_nothing_imports_the_tops() -> None:

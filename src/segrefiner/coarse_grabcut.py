@@ -72,7 +72,7 @@ def _drawn_states(truth: Mask, rng: np.random.Generator) -> NDArray[np.uint8]:
     states = np.where(outside > reach * rng.uniform(0.5, 2), 0, np.where(outside > 0, 2, 3)).astype(np.uint8)
     rows, columns = np.indices(truth.shape, sparse=True)
     for value, among in ((1, np.argwhere(truth)), (0, np.argwhere(~truth))):
-        for row, column in rng.choice(among, size=rng.integers(*_STROKES)) if len(among) else ():
+        for row, column in rng.choice(among, size=rng.integers(*_STROKES)) if len(among) else among:
             near = np.hypot(rows - row, columns - column) < reach * rng.uniform(0.2, 0.6)
             states[near & (truth == bool(value))] = value
     return states
