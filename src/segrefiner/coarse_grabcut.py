@@ -70,10 +70,10 @@ def _drawn_states(truth: Mask, rng: np.random.Generator) -> NDArray[np.uint8]:
     reach = 0.15 * math.sqrt(truth.sum())
     outside = ndimage.distance_transform_edt(~truth)
     states = np.where(outside > reach * rng.uniform(0.5, 2), 0, np.where(outside > 0, 2, 3)).astype(np.uint8)
-    rows, columns = np.indices(truth.shape, sparse=True)
+    rows, columns = np.ogrid[: truth.shape[0], : truth.shape[1]]
     for value, among in ((1, np.argwhere(truth)), (0, np.argwhere(~truth))):
-        for row, column in rng.choice(among, size=rng.integers(*_STROKES)) if len(among) else among:
-            near = np.hypot(rows - row, columns - column) < reach * rng.uniform(0.2, 0.6)
+        for place in rng.choice(among, size=int(rng.integers(*_STROKES))) if len(among) else among:
+            near = np.hypot(rows - place[0], columns - place[1]) < reach * rng.uniform(0.2, 0.6)
             states[near & (truth == bool(value))] = value
     return states
 
