@@ -126,12 +126,16 @@ def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, of
 
 
 def test_an_offset_counts_as_less_in_a_larger_object() -> None:
-    everywhere = torch.ones(700, 700, dtype=torch.bool)
-    for radius, changes in ((100, True), (300, False)):
-        truth, coarse = (disc(r, 350, 350, 700) for r in (radius + 0.5, radius))
-        result = probabilities(truth, 0.5)
-        settle(result, coarse, everywhere, replace(CONFIG, least_gain=-1.0), edge_gain=1.0, offset=1.5)
-        assert torch.equal(result >= 0.5, truth if changes else coarse)
+    offsets = []
+    for radius in (60, 200, 320):
+        refined, coarse = (disc(r, 350, 350, 700) for r in (radius + 3, radius))
+        offsets.append(contour_offset(refined, coarse, CONFIG.imprecision))
+    assert offsets[0] > offsets[1] > offsets[2] > CONFIG.offset[1]
+    # What is off by as large a share of either is as far off.
+    for radius in (160, 320):
+        refined, coarse = (disc(r, 350, 350, 700) for r in (1.02 * radius, radius))
+        offsets.append(contour_offset(refined, coarse, CONFIG.imprecision))
+    assert offsets[3] == pytest.approx(offsets[4], rel=0.15)
 
 
 @QUICK
@@ -162,16 +166,18 @@ def offset_by_definition(refined: Tensor, coarse: Tensor) -> float:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_offset_is_that_of_its_definition(seed: int) -> None:
     refined, coarse = random_case(seed)
-    assert contour_offset(refined >= 0.5, coarse) == pytest.approx(offset_by_definition(refined >= 0.5, coarse))
+    assert contour_offset(refined >= 0.5, coarse, CONFIG.imprecision) == pytest.approx(
+        offset_by_definition(refined >= 0.5, coarse)
+    )
 
 
 def test_the_offset_grows_with_the_distance_and_forgets_what_is_missing() -> None:
     truth = disc(60)
-    offsets = [contour_offset(truth, disc(60 - off)) for off in range(5)]
+    offsets = [contour_offset(truth, disc(60 - off), 0.0) for off in range(5)]
     assert offsets[0] == 0.5 and all(b - a > 0.7 for a, b in pairwise(offsets))
-    assert contour_offset(truth, truth & ~disc(20, 60)) == pytest.approx(0.5, abs=0.15)
+    assert contour_offset(truth, truth & ~disc(20, 60), 0.0) == pytest.approx(0.5, abs=0.15)
     for other in (torch.zeros_like(truth), ~torch.zeros_like(truth), disc(30)):
-        assert contour_offset(other, truth) == math.inf
+        assert contour_offset(other, truth, 0.0) == math.inf
 
 
 def test_a_bad_mask_changes_wherever_the_network_says_so() -> None:

@@ -257,5 +257,5 @@ def _settle(canvas: Canvas, own: Tensor) -> Held:
     if config.edge_radius:
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
     refined, coarse = (canvas.probability >= 0.5) & own, canvas.coarse & own
-    gain, offset = edge_gain(photo, refined, coarse), contour_offset(refined, coarse)
+    gain, offset = edge_gain(photo, refined, coarse), contour_offset(refined, coarse, config.caution.imprecision)
     return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain, offset)

@@ -23,7 +23,7 @@ from .diffusion import confidence
 from .geometry import BAND_PIXELS, Box, bands, contour
 
 OFFSET_REACH = 4.5
-"""How far from one mask's contour the other's is compared with it, in pixels."""
+"""How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
 
 _CELL = 8
 """Side in pixels of the squares of which `largest_distance` first looks at one pixel each."""
@@ -149,19 +149,17 @@ def settle(
         drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
             mask is not good; where it is very good the given one does, and in between their mean.
         edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
-        offset: Of the coarse contour from the refined one (`contour_offset`), in pixels.
+        offset: Of the coarse contour from the refined one (`contour_offset`), in multiples of the imprecision.
     """
     proposed = (probability >= 0.5).logical_and_(here)
     both = _count(lambda rows: proposed[rows] & coarse[rows], here)
-    given = _count(lambda rows: coarse[rows] & here[rows], here)
-    union = int(torch.count_nonzero(proposed)) + given - both
+    union = int(torch.count_nonzero(proposed)) + _count(lambda rows: coarse[rows] & here[rows], here) - both
     agreement = both / max(1, union)
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
     around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
-    imprecision = max(1.0, config.imprecision * math.sqrt(given))
-    exact = 1 - _share(edge_gain, config.edges) * _share(offset / imprecision, config.offset)
+    exact = 1 - _share(edge_gain, config.edges) * _share(offset, config.offset)
     whole = _share(agreement, config.good_iou)
     low, high = config.good_around
 
@@ -289,29 +287,31 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
     return result
 
 
-def contour_offset(refined: Tensor, coarse: Tensor) -> float:
-    """How far a coarse contour is from the refined one where the two are near, in pixels.
+def contour_offset(refined: Tensor, coarse: Tensor, share: float) -> float:
+    """How far a coarse contour is from the refined one where the two are near, in multiples of the imprecision.
 
-    It is the mean distance from the refined contour of the centres of the coarse mask's outermost pixels, of those that
-    are within `OFFSET_REACH` of it: one half for equal masks, and less than one as long as the difference is what the
-    network's own imprecision makes of an exact mask.
+    The imprecision is a pixel, or this share of the coarse mask's extent where that is more. The offset is the mean
+    distance from the refined contour of the centres of the coarse mask's outermost pixels, of those that are within
+    `OFFSET_REACH`: at a small object half a pixel for equal masks, and less than one as long as the difference is what
+    the network's own imprecision makes of an exact mask.
 
     Args:
         refined: `(H, W)` bool.
         coarse: `(H, W)` bool.
+        share: See above.
 
     Returns:
         In [0, `OFFSET_REACH`]; infinity where no part of the contours is near the other.
     """
+    imprecision = max(1.0, share * math.sqrt(int(torch.count_nonzero(coarse))))
+    reach = OFFSET_REACH * imprecision
     rim, total, count = contour(coarse).logical_and_(coarse), 0.0, 0
     for asked, nearest in _states(refined, rim):
         # Distances are to the nearest pixel in the other state, whose own centre is half a pixel beyond the contour.
-        distances = np.asarray(
-            nearest.query(asked[_outermost(coarse, asked)], distance_upper_bound=OFFSET_REACH + 0.51)[0]
-        )
+        distances = np.asarray(nearest.query(asked[_outermost(coarse, asked)], distance_upper_bound=reach + 0.51)[0])
         near = distances[np.isfinite(distances)]
         total, count = total + float((near - 0.5).sum()), count + len(near)
-    return total / count if count else math.inf
+    return total / count / imprecision if count else math.inf
 
 
 def _outermost(coarse: Tensor, pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
