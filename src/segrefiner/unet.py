@@ -187,9 +187,8 @@ class Upsample(nn.Module):
 
 def _silent(conv: nn.Conv2d) -> nn.Conv2d:
     """Gives zeros at first, so that a trained network can learn to use what it did not know before."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 
