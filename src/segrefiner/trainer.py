@@ -133,6 +133,11 @@ class Trainer:
         self.ema.load_state_dict(net.state_dict())
         self._start = copy.deepcopy(self.ema)
 
+    def start_encoder_from(self, weights: dict[str, Tensor]) -> None:
+        """Starts from these weights of the image encoder (`pretrained.image_encoder_weights`); the rest is random."""
+        for net in (self.net, self.ema):
+            net.image_encoder.load_state_dict(weights)
+
     def result(self) -> DenoisingUNet:
         """The weights that the run gives: the moving average, and in a finished run `start_share` of its start's."""
         if self._start is None or self.step < self.recipe.steps:
