@@ -228,10 +228,9 @@ def test_suppression_agrees_with_the_naive_one(count: int, seed: int, threshold:
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (12, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 7), (8, 15), (12, 7)], ids=str)
 def test_box_means_are_means_over_squares(radius: int, shape: tuple[int, int]) -> None:
     planes = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    padded = np.pad(planes.numpy(), [(0, 0), (0, 0), (radius, radius), (radius, radius)], mode="edge")
     side = 2 * radius + 1
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(planes.numpy(), (side, side), axis=(2, 3))
     np.testing.assert_allclose(box_mean(planes, radius).numpy(), windows.mean(axis=(-2, -1)), atol=1e-12)

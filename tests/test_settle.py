@@ -54,8 +54,8 @@ def settled(probability: Tensor, coarse: Tensor, config: CautionConfig = CONFIG)
     return result >= 0.5, held
 
 
-def everywhere(around: Callable[[slice, slice], Tensor], mask: Tensor) -> Tensor:
-    return around(slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+def everywhere(around: Callable[[Tensor, Tensor], Tensor], mask: Tensor) -> Tensor:
+    return around(torch.arange(mask.shape[0])[:, None], torch.arange(mask.shape[1]))
 
 
 def random_case(seed: int) -> tuple[Tensor, Tensor]:

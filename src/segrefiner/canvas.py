@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, bands, box_mean, contour, crop_resized, resize
+from .geometry import Box, bands, contour, crop_resized, resize
 from .unet import IMAGE_MEAN
 from .views import (
     PipelineConfig,
@@ -92,10 +92,10 @@ class Canvas:
         probability = self.probability[first : rows.stop + reach]
         uncertain = contour(probability >= 0.5)
         if scale <= 1:
-            sure = confidence(probability)
-            doubt = box_mean(1 - sure[None], reach)[0]
+            y, x = uncertain.nonzero(as_tuple=True)
             # Labels without any doubt are the coarse mask's own, which no view has decided.
-            uncertain &= (doubt > self.config.undecided) | (sure == 1)
+            sure = confidence(probability[y, x]) == 1
+            uncertain[y, x] = (1 - _around(confidence(probability), y, x, reach) > self.config.undecided) | sure
         return uncertain[rows.start - first :][: rows.stop - rows.start]
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class Canvas:
 
     def add(self, view: View, result: Tensor, shown: Tensor) -> None:
         """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`."""
-        changed = ((result >= 0.5).float() != shown).float()
+        changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
         inner = view.box.clip(*self.photo)
         for rows in bands(inner.height, inner.width):
             self._add(view, result, changed, Box(inner.x0, inner.y0 + rows.start, inner.x1, inner.y0 + rows.stop))
@@ -140,7 +140,7 @@ class Canvas:
         new = _enlarged(result, view.box, part)
         if view.scale > 1:
             # A view that shows the mask shrunk says nothing of details it cannot show: where it agrees, they stay.
-            new = torch.where(_enlarged(changed, view.box, part) > 0, new, before)
+            new = torch.where(_touched(changed, view.box, part), new, before)
         weights = self._window(view, part)
         others = [o for o in self._views if o is not view and o.box.overlaps(part)]
         if others:
@@ -199,12 +199,21 @@ class Canvas:
         return box.shift(-self.area.x0, -self.area.y0)
 
 
+def _around(plane: Tensor, y: Tensor, x: Tensor, reach: int) -> Tensor:
+    """Means over squares of `2 * reach + 1` pixels around the pixels `(n,)` of a plane, whose border is repeated."""
+    offsets = torch.arange(-reach, reach + 1, device=plane.device)
+    rows = (y[:, None] + offsets).clamp(0, plane.shape[0] - 1)
+    columns = (x[:, None] + offsets).clamp(0, plane.shape[1] - 1)
+    return plane[rows[:, :, None], columns[:, None, :]].mean(dim=(1, 2))
+
+
 @lru_cache(maxsize=64)
 def _falls(start: int, stop: int, limit: int, ramp: int) -> Tensor:
+    """Weights of the pixels from `start` to `stop` in one direction."""
     position = torch.arange(start, stop) + 0.5
     low = torch.full_like(position, math.inf) if start <= 0 else position - start
     high = torch.full_like(position, math.inf) if stop >= limit else stop - position
-    return (torch.minimum(low, high) / ramp).clamp(max=1)
+    return (torch.pi / 2 * (torch.minimum(low, high) / ramp).clamp(max=1)).sin().square()
 
 
 def window(box: Box, part: Box, height: int, width: int, ramp: int) -> Tensor:
@@ -215,7 +224,7 @@ def window(box: Box, part: Box, height: int, width: int, ramp: int) -> Tensor:
     both = Box(max(box.x0, part.x0), max(box.y0, part.y0), min(box.x1, part.x1), min(box.y1, part.y1))
     down = _falls(box.y0, box.y1, height, ramp)[both.y0 - box.y0 : both.y1 - box.y0]
     across = _falls(box.x0, box.x1, width, ramp)[both.x0 - box.x0 : both.x1 - box.x0]
-    weights = (torch.pi / 2 * torch.minimum(down[:, None], across[None, :])).sin().square()
+    weights = torch.minimum(down[:, None], across[None, :])
     if both == part:
         return weights
     margins = (both.x0 - part.x0, part.x1 - both.x1, both.y0 - part.y0, part.y1 - both.y1)
@@ -228,10 +237,24 @@ def _enlarged(result: Tensor, box: Box, part: Box) -> Tensor:
     if part.height * part.width == box.height * box.width or box.height <= size:
         return part.shift(-box.x0, -box.y0).crop(resize(result, box.height, box.width))[0]
     # Enlarging is a matter of two neighbours in each direction, so that a part can be computed by itself.
-    y = (torch.arange(part.y0 - box.y0, part.y1 - box.y0, device=result.device) + 0.5) * (size / box.height) - 0.5
-    x = (torch.arange(part.x0 - box.x0, part.x1 - box.x0, device=result.device) + 0.5) * (size / box.width) - 0.5
-    y, x = y.clamp(0, size - 1), x.clamp(0, size - 1)
-    top, left = y.floor().long(), x.floor().long()
-    below, right = (top + 1).clamp(max=size - 1), (left + 1).clamp(max=size - 1)
-    across = torch.lerp(result[0][:, left], result[0][:, right], x - left)
-    return torch.lerp(across[top], across[below], (y - top)[:, None])
+    (top, below, down), (left, right, along) = _neighbours(size, box, part, result.device)
+    across = torch.lerp(result[0][:, left], result[0][:, right], along)
+    return torch.lerp(across[top], across[below], down[:, None])
+
+
+def _touched(changed: Tensor, box: Box, part: Box) -> Tensor:
+    """Where that is computed from one of the pixels `(S, S)` bool."""
+    (top, below, _), (left, right, _) = _neighbours(changed.shape[-1], box, part, changed.device)
+    across = changed[:, left] | changed[:, right]
+    return across[top] | across[below]
+
+
+def _neighbours(size: int, box: Box, part: Box, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """For both directions the view's pixels before and after each of the part's, and how far it is between them."""
+    found = []
+    inside = part.shift(-box.x0, -box.y0)
+    for start, stop, side in ((inside.y0, inside.y1, box.height), (inside.x0, inside.x1, box.width)):
+        place = ((torch.arange(start, stop, device=device) + 0.5) * (size / side) - 0.5).clamp(0, size - 1)
+        before = place.floor().long()
+        found.append((before, (before + 1).clamp(max=size - 1), place - before))
+    return tuple(found)

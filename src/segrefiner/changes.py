@@ -80,21 +80,19 @@ def describe(
     """
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
-    changed = mask != coarse
+    changed = mask ^ coarse
     rim = contour(mask)
-    # Of intersection, union, changed pixels, and those whose confidence is told.
-    counts, sure = [0, 0, 0, 0], 0.0
+    both, union, told, sure = 0, 0, 0, 0.0
     for rows in bands(*mask.shape):
-        where = changed[rows] | rim[rows]
-        planes = (mask[rows] & coarse[rows], mask[rows] | coarse[rows], changed[rows], where)
-        counts = [count + int(torch.count_nonzero(plane)) for count, plane in zip(counts, planes, strict=True)]
-        sure += float(confidence(probability[rows][where]).sum(dtype=torch.float64))
-    both, union, different, told = counts
+        both += int(torch.count_nonzero(mask[rows] & coarse[rows]))
+        union += int(torch.count_nonzero(mask[rows] | coarse[rows]))
+        values = confidence(probability[rows][changed[rows] | rim[rows]])
+        told, sure = told + len(values), sure + float(values.sum(dtype=torch.float64))
     gain = predicted_gain(mask, coarse, probability)
     del mask, rim
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
-        changed=different / pixels,
+        changed=(union - both) / pixels,
         agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
         confidence=sure / told if told else 1.0,

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .geometry import Box, box_mean, contour, fit_interval
+from .geometry import Box, box_mean, contour
 
-_BLOCK = 64
-_BLOCKS_AT_ONCE = 16
+_BLOCK = 48
+_BLOCKS_AT_ONCE = 12
 
 EDGE_REACH = 4
 """How far from one mask's contour the other's is compared with it, and how far around a pixel the strongest edge is
@@ -36,9 +35,11 @@ _SHARPENING = 2
 class GuidedFilter:
     """The colour guided filter (He, Sun and Tang, TPAMI 2013, equations 14 to 16) of one image.
 
+    Windows are `2 * radius + 1` pixels wide and lie inside the image, so that results are smaller than what is given.
+
     Args:
         image: `(B, 3, H, W)` float, in [0, 1].
-        radius: Of the windows, which are `2 * radius + 1` pixels wide, in pixels; outside, the border is repeated.
+        radius: Of the windows, in pixels.
         smoothness: Variance of colours, in squares of the image's unit, below which a window counts as flat (the
             paper's epsilon).
     """
@@ -46,8 +47,8 @@ class GuidedFilter:
     def __init__(self, image: Tensor, radius: int, smoothness: float) -> None:
         self._image, self._radius = image, radius
         r, g, b = image.split(1, dim=1)
-        products = torch.cat([r * r, r * g, r * b, g * g, g * b, b * b], dim=1)
-        self._colour, products = box_mean(torch.cat([image, products], dim=1), radius).split([3, 6], dim=1)
+        products = torch.cat([image, r * r, r * g, r * b, g * g, g * b, b * b], dim=1)
+        self._colour, products = box_mean(products, radius).split([3, 6], dim=1)
         r, g, b = self._colour.split(1, dim=1)
         rr, rg, rb, gg, gb, bb = products.split(1, dim=1)
         rr, gg, bb = rr - r * r + smoothness, gg - g * g + smoothness, bb - b * b + smoothness
@@ -60,14 +61,27 @@ class GuidedFilter:
         self._inverse = [torch.cat(row, dim=1) / determinant for row in rows]
 
     def __call__(self, values: Tensor) -> Tensor:
-        """The filtered values `(B, 1, H, W)` float of as many given."""
-        means = box_mean(torch.cat([values, self._image * values], dim=1), self._radius)
-        value, shared = means.split([1, 3], dim=1)
-        shared = shared - self._colour * value
-        slope = torch.cat([(row * shared).sum(dim=1, keepdim=True) for row in self._inverse], dim=1)
-        offset = value - (slope * self._colour).sum(dim=1, keepdim=True)
-        smooth = box_mean(torch.cat([slope, offset], dim=1), self._radius)
-        return (smooth[:, :3] * self._image).sum(dim=1, keepdim=True) + smooth[:, 3:]
+        """Filters values.
+
+        Args:
+            values: `(B, 1, h, w)` float, of the middle of the image.
+
+        Returns:
+            `(B, 1, h - 4 * radius, w - 4 * radius)` float, of the middle of that.
+        """
+        height, width = values.shape[-2:]
+        products = torch.cat([values, _middle(self._image, height, width) * values], dim=1)
+        value, shared = box_mean(products, self._radius).split([1, 3], dim=1)
+        height, width = value.shape[-2:]
+        colour = _middle(self._colour, height, width)
+        shared = torch.addcmul(shared, colour, value, value=-1)
+        # The inverse is symmetric: its rows are its columns.
+        first, second, third = (_middle(column, height, width) for column in self._inverse)
+        slope = (first * shared[:, :1]).addcmul_(second, shared[:, 1:2]).addcmul_(third, shared[:, 2:])
+        line = torch.cat([slope, value], dim=1)
+        _add_products(line[:, 3:], slope, colour, -1)
+        smooth = box_mean(line, self._radius)
+        return _add_products(smooth[:, 3:], smooth[:, :3], _middle(self._image, *smooth.shape[-2:]), 1)
 
     def contour(self, values: Tensor) -> Tensor:
         """The filtered probability, its contour where it ends up when values are filtered and sharpened in turns.
@@ -79,13 +93,27 @@ class GuidedFilter:
             values: `(B, 1, H, W)` float, in [0, 1].
 
         Returns:
-            `(B, 1, H, W)` float, in [0, 1].
+            `(B, 1, H - 2 * m, W - 2 * m)` float, in [0, 1], of the middle; `m` is `2 * radius` for each round.
         """
         once = self(values).clamp_(0, 1)
         moved = once
         for _ in range(_ROUNDS - 1):
             moved = self(_sharper(moved))
-        return torch.where((moved >= 0.5) == (once >= 0.5), once, 1 - once)
+        once = _middle(once, *moved.shape[-2:])
+        return torch.where((moved >= 0.5) ^ (once >= 0.5), 1 - once, once)
+
+
+def _middle(planes: Tensor, height: int, width: int) -> Tensor:
+    """The middle `(…, height, width)` of planes."""
+    top, left = (planes.shape[-2] - height) // 2, (planes.shape[-1] - width) // 2
+    return planes[..., top : top + height, left : left + width]
+
+
+def _add_products(total: Tensor, one: Tensor, other: Tensor, sign: float) -> Tensor:
+    """Adds the product of two planes' channels, summed over the channels, to `(B, 1, H, W)` in place."""
+    for a, b in zip(one.split(1, dim=1), other.split(1, dim=1), strict=True):
+        total.addcmul_(a, b, value=sign)
+    return total
 
 
 def _sharper(values: Tensor) -> Tensor:
@@ -102,16 +130,15 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
         smoothness: As for `GuidedFilter`, for colours in [0, 1].
 
     Returns:
-        The blocks of at most 64 pixels that the contour passes through, so that the cost grows with its length, and
+        The blocks of at most 48 pixels that the contour passes through, so that the cost grows with its length, and
         the probability `(height, width)` float in [0, 1] in each.
     """
     margin = 2 * radius * _ROUNDS
     corners = _touched(contour(probability >= 0.5), _BLOCK, margin)
     blocks = []
-    for cores, inner, photos, values in _crops(corners, margin, image, probability[None]):
+    for cores, photos, values in _crops(corners, margin, image, probability[None]):
         drawn = GuidedFilter(photos / 255, radius, smoothness).contour(values)
-        for core, part, block in zip(cores, inner, drawn, strict=True):
-            blocks.append((core, part.crop(block)[0]))
+        blocks += [(core, block[0, : core.height, : core.width]) for core, block in zip(cores, drawn, strict=True)]
     return blocks
 
 
@@ -145,13 +172,14 @@ def _edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float | None:
     counts, strengths = torch.zeros(2, 2, dtype=torch.float64, device=image.device)
     corners = _touched(contour(refined), _BLOCK, EDGE_REACH)
     masks = torch.stack([refined, coarse])
-    for _, inner, photos, both in _crops(corners, EDGE_REACH + 1, image, masks):
-        counted = torch.zeros_like(both[:, :1], dtype=torch.uint8)
-        for part, plane in zip(inner, counted, strict=True):
-            part.crop(plane).fill_(1)
+    for cores, photos, both in _crops(corners, EDGE_REACH + 1, image, masks):
         states = both.to(torch.uint8)
-        rims = _largest_around(states, 1) & _largest_around(1 - states, 1)
-        weights = rims & _largest_around(rims.flip(1), EDGE_REACH) & counted
+        rims = _largest_within(states, 1) & _largest_within(1 - states, 1)
+        near = _largest_within(rims.flip(1), EDGE_REACH)
+        weights = near.bitwise_and_(_middle(rims, *near.shape[-2:]))
+        for core, weight in zip(cores, weights, strict=True):
+            weight[:, core.height :] = 0
+            weight[:, :, core.width :] = 0
         counts += weights.sum(dim=(0, 2, 3))
         strengths += (weights * edge_strength(photos / 255)).sum(dim=(0, 2, 3))
     if not bool((counts > 0).all()):
@@ -167,23 +195,23 @@ def edge_strength(image: Tensor) -> Tensor:
         image: `(B, 3, H, W)` float, in [0, 1].
 
     Returns:
-        `(B, 1, H, W)` float in [0, 1): the magnitude of the Sobel gradient of all colours; low everywhere where nothing
-        around exceeds what noise may be.
+        `(B, 1, H - 2 * m, W - 2 * m)` float in [0, 1), of the pixels that have `m = EDGE_REACH + 1` others around them:
+        the magnitude of the Sobel gradient of all colours; low everywhere where nothing around exceeds what noise may
+        be.
     """
-    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    down = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
-    along = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    down = image[..., :-2, :] + 2 * image[..., 1:-1, :] + image[..., 2:, :]
+    along = image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]
     gradient = (down[..., 2:] - down[..., :-2]).square_() + (along[..., 2:, :] - along[..., :-2, :]).square_()
     magnitude = gradient.sum(dim=1, keepdim=True).sqrt_()
-    return magnitude / (_largest_around(magnitude, EDGE_REACH) + _NO_EDGE)
+    largest = _largest_within(magnitude, EDGE_REACH)
+    return _middle(magnitude, *largest.shape[-2:]) / (largest + _NO_EDGE)
 
 
-def _largest_around(planes: Tensor, radius: int) -> Tensor:
-    """The largest value of `(…, H, W)`, none below 0, in the square of `2 * radius + 1` pixels around each pixel.
+def _largest_within(planes: Tensor, radius: int) -> Tensor:
+    """The largest value in the square of `2 * radius + 1` pixels around each of `(…, H, W)` whose square is inside.
 
     By maxima of shifted planes, which on a CPU take a tenth of the time of PyTorch's pooling.
     """
-    planes = F.pad(planes, (radius,) * 4)
     for dim in (-2, -1):
         reach, side = 1, 2 * radius + 1
         while reach < side:
@@ -199,22 +227,29 @@ def _crops(corners: list[tuple[int, int]], margin: int, *planes: Tensor) -> Iter
 
     Args:
         corners: Of the blocks, (y, x).
-        margin: How much around a block is cut with it, in pixels; at the border the cut is moved inside.
-        planes: `(C, H, W)` each.
+        margin: How much around a block is cut with it, in pixels.
+        planes: `(C, H, W)` each; beyond them their border is repeated.
 
     Yields:
-        The blocks' boxes, where they lie in what is cut, and the cut parts of each of the planes, `(B, C, h, w)`.
+        The blocks' boxes inside the planes, and of each of the planes the cut parts `(B, C, side, side)`, `side` being
+        that of a block and both margins.
     """
     height, width = planes[0].shape[-2:]
-    rows, columns = min(height, _BLOCK + 2 * margin), min(width, _BLOCK + 2 * margin)
     for start in range(0, len(corners), _BLOCKS_AT_ONCE):
-        cores, inner, around = [], [], []
-        for y, x in corners[start : start + _BLOCKS_AT_ONCE]:
-            top, left = fit_interval(y - margin, rows, height), fit_interval(x - margin, columns, width)
-            cores.append(Box(x, y, min(x + _BLOCK, width), min(y + _BLOCK, height)))
-            inner.append(cores[-1].shift(-left, -top))
-            around.append(Box(left, top, left + columns, top + rows))
-        yield cores, inner, *(torch.stack([box.crop(plane) for box in around]) for plane in planes)
+        blocks = [Box(x, y, x + _BLOCK, y + _BLOCK) for y, x in corners[start : start + _BLOCKS_AT_ONCE]]
+        around = [Box(b.x0 - margin, b.y0 - margin, b.x1 + margin, b.y1 + margin) for b in blocks]
+        cut = (torch.stack([_with_border(plane, box) for box in around]) for plane in planes)
+        yield [block.clip(height, width) for block in blocks], *cut
+
+
+def _with_border(plane: Tensor, box: Box) -> Tensor:
+    """The pixels `(C, height, width)` in a box; beyond the plane its border is repeated."""
+    height, width = plane.shape[-2:]
+    if box.clip(height, width) == box:
+        return box.crop(plane)
+    rows = torch.arange(box.y0, box.y1, device=plane.device).clamp(0, height - 1)
+    columns = torch.arange(box.x0, box.x1, device=plane.device).clamp(0, width - 1)
+    return plane[:, rows[:, None], columns]
 
 
 def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:

@@ -25,6 +25,8 @@ from .geometry import BAND_PIXELS, Box, bands, contour
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
 
+_BLOCKS_AT_ONCE = 64
+
 _CELL = 8
 """Side in pixels of the squares of which `largest_distance` first looks at one pixel each."""
 
@@ -88,33 +90,32 @@ def not_told(held: Held) -> None:
     """Listens to nothing."""
 
 
-def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -> Callable[[slice, slice], Tensor]:
+def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -> Callable[[Tensor, Tensor], Tensor]:
     """IoU of two masks `(H, W)` bool, of the pixels `here`, in a square around each pixel; 1 where neither has one.
 
     Computed on a grid of an eighth of the square's side and interpolated.
 
     Returns:
-        What gives these rows and columns, `(h, w)` float.
+        What gives it, float, at these rows and columns, integers that are broadcast.
     """
     cell = max(1, side // 8)
     counts = _cell_shares(refined, coarse, here, cell)
     both, either = F.avg_pool2d(counts, 9, stride=1, padding=4)
     ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[0]
 
-    def between(pixels: slice, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    def between(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
         # The centres of the cells before and after each pixel, and how far it is between them.
-        place = (torch.arange(pixels.start, pixels.stop, device=ratio.device) + 0.5) / cell - 0.5
-        place = place.clamp(0, cells - 1)
+        place = ((pixels + 0.5) / cell - 0.5).clamp(0, cells - 1)
         before = place.floor().long()
         return before, (before + 1).clamp(max=cells - 1), place - before
 
-    def part_of(rows: slice, columns: slice) -> Tensor:
+    def at(rows: Tensor, columns: Tensor) -> Tensor:
         top, below, down = between(rows, ratio.shape[0])
         left, right, along = between(columns, ratio.shape[1])
-        across = torch.lerp(ratio[:, left], ratio[:, right], along)
-        return torch.lerp(across[top], across[below], down[:, None])
+        above = torch.lerp(ratio[top, left], ratio[top, right], along)
+        return torch.lerp(above, torch.lerp(ratio[below, left], ratio[below, right], along), down)
 
-    return part_of
+    return at
 
 
 def _cell_shares(refined: Tensor, coarse: Tensor, here: Tensor, cell: int) -> Tensor:
@@ -163,28 +164,47 @@ def settle(
     whole = _share(agreement, config.good_iou)
     low, high = config.good_around
 
-    def good(rows: slice, columns: slice, confidence: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    def good(rows: Tensor, columns: Tensor, confidence: tuple[float, float] = (1.0, 1.0)) -> Tensor:
         here_too = ((around(rows, columns) - low) / (high - low)).clamp(0, 1)
         return exact * (confidence[1] * here_too).clamp(min=confidence[0] * whole)
 
-    for box, block in drawn:
-        rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
-        part, own = probability[rows, columns], here[rows, columns]
-        part.copy_(torch.where(own, torch.lerp(block, part, good(rows, columns)), part))
-        proposed[rows, columns] = (part >= 0.5) & own
-    unsure = torch.empty_like(proposed)
+    for boxes, blocks in _of_one_size(drawn):
+        corners = torch.tensor([(box.y0, box.x0) for box in boxes], device=here.device)
+        y, x = (corners[:, i, None] + torch.arange(blocks.shape[1 + i], device=here.device) for i in (0, 1))
+        for box, block, kept in zip(boxes, blocks, good(y[:, :, None], x[:, None]), strict=True):
+            rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
+            part, own = probability[rows, columns], here[rows, columns]
+            part.copy_(torch.where(own, torch.lerp(block, part, kept), part))
+            proposed[rows, columns] = (part >= 0.5) & own
+    # Only what would change is asked for its confidence.
+    unsure = []
     for rows in bands(*probability.shape):
-        asked = good(rows, slice(0, probability.shape[1]), config.confidence)
-        unsure[rows] = here[rows] & (confidence(probability[rows]) < asked)
-    held = _count(lambda rows: unsure[rows] & (proposed[rows] != coarse[rows]), here)
+        y, x = (proposed[rows] ^ (coarse[rows] & here[rows])).nonzero(as_tuple=True)
+        y += rows.start
+        too_little = confidence(probability[y, x]) < good(y, x, config.confidence)
+        unsure.append((y[too_little], x[too_little]))
     # From here on, what is kept of it.
-    for rows in bands(*probability.shape):
-        proposed[rows] = torch.where(unsure[rows], coarse[rows], proposed[rows])
+    for some in unsure:
+        proposed[some] = coarse[some]
     if predicted_gain(proposed, coarse, probability, here) < config.least_gain:
-        _take_back(probability, coarse, here)
+        for rows in bands(*probability.shape):
+            part = probability[rows]
+            part.copy_(torch.where(here[rows], on_side_of(coarse[rows], part), part))
         return Held(0, Reason.NO_GAIN)
-    _take_back(probability, coarse, unsure)
-    return Held(held, None)
+    for some in unsure:
+        probability[some] = on_side_of(coarse[some], probability[some])
+    return Held(sum(len(y) for y, _ in unsure), None)
+
+
+def _of_one_size(drawn: Iterable[tuple[Box, Tensor]]) -> Iterator[tuple[list[Box], Tensor]]:
+    """Blocks `(B, height, width)` of the same size and their boxes, some at once."""
+    sizes: dict[tuple[int, int], list[tuple[Box, Tensor]]] = {}
+    for box, block in drawn:
+        sizes.setdefault((box.height, box.width), []).append((box, block))
+    for same in sizes.values():
+        for start in range(0, len(same), _BLOCKS_AT_ONCE):
+            boxes, blocks = zip(*same[start : start + _BLOCKS_AT_ONCE], strict=True)
+            yield list(boxes), torch.stack(blocks)
 
 
 def _share(value: float, between: tuple[float, float]) -> float:
@@ -196,13 +216,6 @@ def _share(value: float, between: tuple[float, float]) -> float:
 def _count(plane: Callable[[slice], Tensor], like: Tensor) -> int:
     """How many pixels are set in a plane of this size that is computed band by band."""
     return sum(int(torch.count_nonzero(plane(rows))) for rows in bands(*like.shape))
-
-
-def _take_back(probability: Tensor, coarse: Tensor, where: Tensor) -> None:
-    """Leaves pixels as the coarse mask has them, in place."""
-    for rows in bands(*probability.shape):
-        part = probability[rows]
-        part.copy_(torch.where(where[rows], on_side_of(coarse[rows], part), part))
 
 
 def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tensor | None = None) -> float:
@@ -217,20 +230,25 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
         probability: `(H, W)` float, that a pixel of the truth is set.
         here: `(H, W)` bool, the pixels that count; by default all.
     """
-    whole, both, pixels = 0.0, [0.0, 0.0], [0, 0]
+    whole, shared, only, counts = 0.0, 0.0, [0.0, 0.0], [0, 0]
     for rows in bands(*mask.shape):
-        part = probability[rows] if here is None else probability[rows] * here[rows]
-        whole += float(part.sum(dtype=torch.float64))
-        for i, of in enumerate((mask[rows], other[rows])):
-            counted = of if here is None else of & here[rows]
-            pixels[i] += int(torch.count_nonzero(counted))
-            both[i] += float((part * counted).sum(dtype=torch.float64))
+        part, one, another = probability[rows], mask[rows], other[rows]
+        if here is not None:
+            part, one, another = part * here[rows], one & here[rows], another & here[rows]
+        whole += float(part.sum())
+        shared += float((part * (one & another)).sum())
+        # What the two have for themselves is little as a rule.
+        different = (one ^ another).nonzero(as_tuple=True)
+        values, of_one = part[different], one[different]
+        for i, (plane, own) in enumerate(((one, of_one), (another, ~of_one))):
+            only[i] += float(values[own].sum())
+            counts[i] += int(torch.count_nonzero(plane))
 
-    def expected_iou(shared: float, count: int) -> float:
-        either = whole - shared + count
-        return shared / either if either > 0 else 1.0
+    def expected_iou(both: float, count: int) -> float:
+        either = whole - both + count
+        return both / either if either > 0 else 1.0
 
-    return expected_iou(both[0], pixels[0]) - expected_iou(both[1], pixels[1])
+    return expected_iou(shared + only[0], counts[0]) - expected_iou(shared + only[1], counts[1])
 
 
 def on_side_of(coarse: Tensor, probability: Tensor) -> Tensor:
@@ -328,28 +346,27 @@ def largest_distance(coarse: Tensor, where: Tensor) -> float:
     largest = 0.0
     for asked, nearest in _states(coarse, where):
         # Distances of two pixels differ by no more than the pixels are apart, so that one of each cell says enough.
-        _, first, cell = np.unique(asked // _CELL, axis=0, return_index=True, return_inverse=True)
+        rows, columns = asked.T // _CELL
+        _, first, cell = np.unique(rows * coarse.shape[1] + columns, return_index=True, return_inverse=True)
         distance = np.asarray(nearest.query(asked[first])[0])
         far = distance + _CELL * math.sqrt(2) >= max(largest, distance.max())
-        distance = np.asarray(nearest.query(asked[far[cell.reshape(-1)]])[0])
+        distance = np.asarray(nearest.query(asked[far[cell]])[0])
         largest = max(largest, float(distance.max(initial=0)))
     return largest
 
 
 def _states(coarse: Tensor, where: Tensor) -> Iterator[tuple[NDArray[np.int64], KDTree]]:
     """For each state the pixels `(n, 2)` asked for that are in it, and a tree of the other state's contour."""
-    rim = contour(coarse)
+    asked, rim = ((places, coarse[tuple(places.T)]) for places in (_pixels(where), _pixels(contour(coarse))))
     for inside in (True, False):
-        asked = _pixels(lambda rows: where[rows] & (coarse[rows] == inside), where)  # noqa: B023 - used at once
-        if len(asked):
-            yield asked, KDTree(_pixels(lambda rows: rim[rows] & (coarse[rows] != inside), rim))  # noqa: B023
+        places, beyond = asked[0][asked[1] == inside], rim[0][rim[1] != inside]
+        if len(places):
+            yield places.cpu().numpy(), KDTree(beyond.cpu().numpy())
 
 
-def _pixels(plane: Callable[[slice], Tensor], like: Tensor) -> NDArray[np.int64]:
-    """Places `(n, 2)` of the pixels that are set in a plane of this size that is computed band by band."""
-    parts = []
-    for rows in bands(*like.shape):
-        found = plane(rows).nonzero().cpu().numpy()
-        found[:, 0] += rows.start
-        parts.append(found)
-    return np.concatenate(parts)
+def _pixels(plane: Tensor) -> Tensor:
+    """Places `(n, 2)` of the pixels that are set, found band by band."""
+    parts = [
+        plane[rows].nonzero() + plane.new_tensor([rows.start, 0], dtype=torch.int64) for rows in bands(*plane.shape)
+    ]
+    return torch.cat(parts)
