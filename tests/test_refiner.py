@@ -237,7 +237,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
 
 
 def test_more_masks_than_a_group_come_in_order(tiny: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.refiner._GROUP", 2)
+    monkeypatch.setattr("segrefiner.calls._GROUP", 2)
     masks = [square(40 + i, 50) for i in range(5)]
     results = list(tiny.many((noise(*mask.shape), mask) for mask in masks))
     assert [result.mask.shape for result in results] == [mask.shape for mask in masks]

@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 
-from .batch import InputState, Item, Outcome, Saved, Work, load, refine, save
+from .batch import Item, Outcome, Saved, Work, load, refine, save
 from .errors import InputError, reason
 from .export import needed
+from .manifest import InputState
 from .refiner import Refiner
 
 _BLOCKS = 1000

@@ -132,7 +132,8 @@ def panoptic(source: Path, maps: Path, images: Path, output: Path, **given: Any)
 
 
 def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
-    from .batch import pending, run, settings_hash
+    from .batch import pending, run
+    from .manifest import settings_hash
 
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
     opened = _open(settings)

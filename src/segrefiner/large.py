@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .calls import check_options
 from .canvas import Window
 from .changes import Report
 from .diffusion import OnProgress, silent
@@ -25,7 +26,6 @@ from .geometry import Box
 from .io import check_same_size
 from .pipeline import Job, Part
 from .pipelines import default_pipeline
-from .refiner import check_options
 from .views import DEFAULT, gather_parts, object_area, part_gap
 from .windows import MaskFile, Picture, check_target
 

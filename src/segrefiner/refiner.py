@@ -16,6 +16,7 @@ from torch import Tensor
 from . import weights
 from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
+from .calls import check_options, next_group, nothing_to_do, whole_box
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
@@ -28,10 +29,6 @@ from .settle import restrain
 from .sharing import MESSAGE, Original, place_in, push, save_network
 from .unet import DenoisingUNet
 from .views import DEFAULT
-
-_GROUP = 64
-_GROUP_PIXELS = 64_000_000
-"""Masks that are refined together, at most, and pixels of them."""
 
 
 @dataclass(frozen=True)
@@ -296,7 +293,7 @@ class Refiner:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
         """
         photo, given = read_image(image), list(masks)
-        places = [None] * len(given) if boxes is None else [_box(box, photo.shape[:2]) for box in boxes]
+        places = [None] * len(given) if boxes is None else [whole_box(box, photo.shape[:2]) for box in boxes]
         if len(places) != len(given):
             raise InputError(
                 f"{len(given)} masks but {len(places)} boxes: expected a box for each mask, or none at all"
@@ -376,9 +373,9 @@ class Refiner:
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        while group := _group(jobs):
+        while group := next_group(jobs):
             started = time.perf_counter()
-            notes = [_nothing_to_do(job.mask) for job in group]
+            notes = [nothing_to_do(job.mask) for job in group]
             results = []
             with torch.inference_mode():
                 work = [
@@ -412,50 +409,3 @@ class Refiner:
             seconds = (time.perf_counter() - started) / len(group)
             for result in results:
                 yield replace(result, report=replace(result.report, seconds=seconds))
-
-
-def check_options(seed: int, steps: int | None, max_shift: float | None, strength: float) -> None:
-    """Raises `InputError` for what no call takes."""
-    if steps is not None and (not isinstance(steps, int) or not 1 <= steps <= NUM_TIMESTEPS):
-        raise InputError(f"steps is {steps!r}: expected a whole number from 1 to {NUM_TIMESTEPS}")
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}: expected a whole number from 0 up")
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength is {strength!r}: expected a number from 0 to 1")
-    if max_shift is not None and not max_shift >= 0:
-        raise InputError(f"max_shift is {max_shift!r}: expected a number of pixels, 0 or more")
-
-
-def _box(values: Sequence[float], size: tuple[int, ...]) -> Box:
-    """The box of whole pixels around `x0, y0, x1, y1`, inside a photo of this `(height, width)`."""
-    try:
-        x0, y0, x1, y1 = (float(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"box is {values!r}: expected four numbers, x0, y0, x1, y1") from error
-    if not (math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1):
-        raise InputError(f"box is {x0:g}, {y0:g}, {x1:g}, {y1:g}: expected finite x0 < x1 and y0 < y1")
-    box = Box(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)).clip(size[0], size[1])
-    if not (box.width and box.height):
-        raise InputError(f"box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside of the photo of {size[1]}x{size[0]}")
-    return box
-
-
-def _group(jobs: Iterator[Job]) -> list[Job]:
-    """The next jobs that are refined together: enough to fill batches, few enough for their results to fit."""
-    group: list[Job] = []
-    pixels = 0
-    for job in jobs:
-        group.append(job)
-        pixels += job.mask.numel()
-        if len(group) == _GROUP or pixels >= _GROUP_PIXELS:
-            break
-    return group
-
-
-def _nothing_to_do(coarse: Tensor) -> str:
-    values = coarse.numpy()
-    if not values.any():
-        return "the mask is empty: returned as it is"
-    if values.all():
-        return "the mask covers the whole photo: returned as it is"
-    return ""
