@@ -201,6 +201,17 @@ def test_resizing_agrees_with_pillow(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(resize(torch.from_numpy(given_picture)[None], *size)[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(13, 9), (60, 70), (10, 80), (1, 1), (1, 5), (5, 1)])
+@pytest.mark.parametrize("last", [False, True], ids=["CHW", "HWC"])
+def test_resizing_bytes_is_resizing_their_values_but_for_rounding(last: bool, size: tuple[int, int]) -> None:
+    shape = (31, 37, 3) if last else (3, 31, 37)
+    given_picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    given_picture = given_picture.permute(2, 0, 1) if last else given_picture
+    result = resize(given_picture, *size)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result, resize(given_picture.float(), *size), atol=1.01)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = np.prod(np.clip(high - low, 0, None))

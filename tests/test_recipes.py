@@ -141,6 +141,7 @@ def test_every_value_has_a_name() -> None:
         ({"betas": "0.9"}, ["betas", "2 numbers"]),
         ({"precision": "int8"}, ["precision", "bf16"]),
         ({"lr.x": "1"}, ["lr.x"]),
+        ({"model.image_stages": "7"}, ["image_stages", "0 to 6"]),
         ({"views": "3"}, ["views", "packed", "published"]),
         ({"views.patches": "true"}, ["views.patches", "zoom"]),
         ({"views": "published", "views.patches": "yes"}, ["true or false"]),

@@ -23,6 +23,8 @@ from .views import (
     surroundings,
 )
 
+_PIXELS_AT_ONCE = 1 << 17
+
 
 @dataclass(frozen=True)
 class Window:
@@ -202,9 +204,13 @@ class Canvas:
 def _around(plane: Tensor, y: Tensor, x: Tensor, reach: int) -> Tensor:
     """Means over squares of `2 * reach + 1` pixels around the pixels `(n,)` of a plane, whose border is repeated."""
     offsets = torch.arange(-reach, reach + 1, device=plane.device)
-    rows = (y[:, None] + offsets).clamp(0, plane.shape[0] - 1)
-    columns = (x[:, None] + offsets).clamp(0, plane.shape[1] - 1)
-    return plane[rows[:, :, None], columns[:, None, :]].mean(dim=(1, 2))
+    parts = [plane.new_empty(0)]
+    for start in range(0, len(y), _PIXELS_AT_ONCE):
+        some = slice(start, start + _PIXELS_AT_ONCE)
+        rows = (y[some, None] + offsets).clamp(0, plane.shape[0] - 1)
+        columns = (x[some, None] + offsets).clamp(0, plane.shape[1] - 1)
+        parts.append(plane[rows[:, :, None], columns[:, None, :]].mean(dim=(1, 2)))
+    return torch.cat(parts)
 
 
 @lru_cache(maxsize=64)
@@ -256,5 +262,5 @@ def _neighbours(size: int, box: Box, part: Box, device: torch.device) -> tuple[t
     for start, stop, side in ((inside.y0, inside.y1, box.height), (inside.x0, inside.x1, box.width)):
         place = ((torch.arange(start, stop, device=device) + 0.5) * (size / side) - 0.5).clamp(0, size - 1)
         before = place.floor().long()
-        found.append((before, (before + 1).clamp(max=size - 1), place - before))
+        found.append((before, place.ceil().long(), place - before))
     return tuple(found)

@@ -257,7 +257,7 @@ def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:
     height, width = plane.shape
     rows, columns = plane.nonzero(as_tuple=True)
     blocks = torch.zeros(-(-height // side), -(-width // side), dtype=torch.bool, device=plane.device)
-    # No margin is as long as a block, so that a pixel is near those at the corners of the square around it alone.
-    for down, right in product((-margin, margin), repeat=2):
+    # No margin is longer than a block, so that a pixel is near its own and those that these places around it lie in.
+    for down, right in product((-margin, 0, margin), repeat=2):
         blocks[(rows + down).clamp(0, height - 1) // side, (columns + right).clamp(0, width - 1) // side] = True
     return [(y * side, x * side) for y, x in blocks.nonzero().tolist()]

@@ -182,7 +182,8 @@ def bands(height: int, width: int) -> list[slice]:
 def resize(picture: Tensor, height: int, width: int) -> Tensor:
     """Anti-aliased bilinear resize of `(C, H, W)`, float or uint8, to float `(C, height, width)`.
 
-    On a CPU, uint8 that is made smaller is rounded, which takes a third of the time.
+    On a CPU, uint8 that is made smaller is rounded, which takes a third of the time, unless it is so large that it
+    goes band by band.
     """
     return crop_resized(picture, Box(0, 0, picture.shape[-1], picture.shape[-2]), height, width)
 
@@ -203,7 +204,8 @@ def crop_resized(picture: Tensor, box: Box, height: int, width: int, fill: Seque
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:
     shrunk = height < picture.shape[-2] or width < picture.shape[-1]
-    if picture.dtype != torch.uint8 or picture.is_cuda or not shrunk:
+    # PyTorch 2.13 fails at a single pixel of uint8.
+    if picture.dtype != torch.uint8 or picture.is_cuda or not shrunk or height * width == 1:
         picture = picture.float()
     size = (height, width)
     # Enlarging needs no filter, and is faster without one.

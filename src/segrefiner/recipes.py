@@ -13,6 +13,7 @@ from .coarse import CoarseConfig
 from .crops import PublishedViews
 from .data import ViewConfig
 from .errors import InputError
+from .image_encoder import STAGES
 from .losses import TEXTURE_WEIGHT
 from .packs import PACK_SIZE
 from .unet import BASE, COMPACT, UNetConfig
@@ -178,6 +179,8 @@ class Recipe:
         for name in (*shares, "ema_decay", "start_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a number from 0 to 1")
+        if not 0 <= self.model.image_stages <= STAGES:
+            raise InputError(f"model.image_stages is {self.model.image_stages}, expected 0 to {STAGES}")
         if not self.lr >= 0:
             raise InputError(f"lr is {self.lr}, expected 0 or more")
 

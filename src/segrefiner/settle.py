@@ -357,11 +357,16 @@ def largest_distance(coarse: Tensor, where: Tensor) -> float:
 
 def _states(coarse: Tensor, where: Tensor) -> Iterator[tuple[NDArray[np.int64], KDTree]]:
     """For each state the pixels `(n, 2)` asked for that are in it, and a tree of the other state's contour."""
-    asked, rim = ((places, coarse[tuple(places.T)]) for places in (_pixels(where), _pixels(contour(coarse))))
-    for inside in (True, False):
-        places, beyond = asked[0][asked[1] == inside], rim[0][rim[1] != inside]
-        if len(places):
-            yield places.cpu().numpy(), KDTree(beyond.cpu().numpy())
+    rims = _by_state(_pixels(contour(coarse)), coarse)
+    for asked, beyond in zip(_by_state(_pixels(where), coarse), rims[::-1], strict=True):
+        if len(asked):
+            yield asked.cpu().numpy(), KDTree(beyond.cpu().numpy())
+
+
+def _by_state(places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the places `(n, 2)` that are in the mask, and the others."""
+    inside = mask[tuple(places.T)]
+    return places[inside], places[~inside]
 
 
 def _pixels(plane: Tensor) -> Tensor:
