@@ -204,8 +204,8 @@ def crop_resized(picture: Tensor, box: Box, height: int, width: int, fill: Seque
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:
     shrunk = height < picture.shape[-2] or width < picture.shape[-1]
-    # PyTorch 2.13 fails at a single pixel of uint8.
-    if picture.dtype != torch.uint8 or picture.is_cuda or not shrunk or height * width == 1:
+    # PyTorch 2.13 errs where uint8 shrinks to a single column.
+    if picture.dtype != torch.uint8 or picture.is_cuda or not shrunk or width == 1:
         picture = picture.float()
     size = (height, width)
     # Enlarging needs no filter, and is faster without one.
