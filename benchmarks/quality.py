@@ -45,18 +45,24 @@ OURS: dict[str, tuple[Pipeline, int]] = {
 METHODS = (*OURS, *PEERS)
 DEFAULT_METHODS = ("ours-6", "ours-1", "published-semantic", "published-instance", *PEERS)
 _SOURCES = (
+    "backends",
+    "batches",
+    "calls",
+    "canvas",
     "diffusion",
     "edges",
     "geometry",
     "image_encoder",
     "io",
     "metrics",
+    "norm",
     "pictures",
     "pipeline",
     "published",
     "refiner",
     "settle",
     "unet",
+    "views",
 )
 _LIBRARIES = ("segrefiner", "torch", "numpy", "scipy", "opencv-python-headless", "pymatting", "pydensecrf2")
 _SAVE_SECONDS = 30

@@ -85,6 +85,7 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
         (Canvas, "add", "blend"), (Canvas, "begin", "blend"),
         (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (pipeline, "follow_edges", "edges"),
         (pipeline, "edge_gain", "edges"), (pipeline, "settle", "settle"), (refiner, "describe", "report"),
+        (pipeline, "contour_offset", "settle"),
         (pipeline._Run, "level", "sampling"),
     ]  # fmt: skip
     patches = [patch.object(owner, name, watch.of(label, getattr(owner, name))) for owner, name, label in places]

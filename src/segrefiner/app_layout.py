@@ -56,7 +56,8 @@ SCROLL = """() => { if (matchMedia("(max-width: 640px)").matches)
 """On a phone, where it comes out below what is given."""
 
 _LEAD = """# segrefiner
-Give a photo and a rough mask of an object; get the mask that follows its contour. Nothing that you give is kept."""
+Give a photo and a rough mask of an object; get the mask that follows its contour.
+What you give is deleted half an hour after its last use."""
 
 _EMPTY = """<div class="empty"><p>The difference appears here.<br>Pick a sample to see one at once.</p></div>"""
 
