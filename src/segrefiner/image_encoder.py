@@ -43,8 +43,8 @@ class MobileBlock(nn.Module):
         self.residual = stride == 1 and channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - described by the class
-        h = x if isinstance(self.expand, nn.Identity) else F.relu6(self.expand(x))
-        h = self.project(F.relu6(_same(self.depthwise, h)))
+        h = x if isinstance(self.expand, nn.Identity) else _relu6(self.expand(x))
+        h = self.project(_relu6(_same(self.depthwise, h)))
         return x + h if self.residual else h
 
 
@@ -77,7 +77,7 @@ class ImageEncoder(nn.Module):
             self.channels[at] = out
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # noqa: D102 - described by the class
-        h = F.relu6(_same(self.stem, image))
+        h = _relu6(_same(self.stem, image))
         features = {}
         for stride, stage in zip(self._strides, self.stages, strict=True):
             h = stage(h)
@@ -90,8 +90,14 @@ def _same(conv: nn.Conv2d, x: Tensor) -> Tensor:
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if stride == 1:
         return F.conv2d(x, conv.weight, conv.bias, padding=kernel // 2, groups=conv.groups)
-    before = (kernel - stride) // 2
-    return conv(F.pad(x, (before, kernel - stride - before) * 2))
+    # A whole stride more before, whose row and column are dropped: PyTorch pads both sides alike, and copies cost more.
+    padding = (kernel - stride) // 2 + stride
+    return F.conv2d(x, conv.weight, conv.bias, stride, padding, groups=conv.groups)[..., 1:, 1:]
+
+
+def _relu6(x: Tensor) -> Tensor:
+    """In place, which takes a third of the time, where nothing is learnt."""
+    return F.relu6(x, inplace=not torch.is_grad_enabled())
 
 
 def folded(state: Mapping[str, Tensor], stages: int, mean: Tensor, std: Tensor) -> dict[str, Tensor]:

@@ -305,4 +305,8 @@ def fused(network: DenoisingUNet) -> DenoisingUNet:
     for module in result.modules():
         if isinstance(module, Upsample):
             module.fuse()
+        if isinstance(module, nn.Sequential):
+            for layer in list(module)[1:]:  # What another layer gave is nobody else's.
+                if isinstance(layer, nn.SiLU):
+                    layer.inplace = True
     return result
