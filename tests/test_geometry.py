@@ -102,6 +102,8 @@ def test_a_crop_keeps_the_dtype(dtype: torch.dtype) -> None:
 @given(a=boxes(), b=boxes())
 def test_boxes_agree_with_their_pixels(a: Box, b: Box) -> None:
     assert a.overlaps(b) == b.overlaps(a) == bool((covered(a) & covered(b)).any())
+    if a.overlaps(b):
+        assert np.array_equal(covered(a.shared(b)), covered(a) & covered(b))
     rows, columns = np.nonzero(covered(a) | covered(b))
     around = Box(columns.min() - 25, rows.min() - 25, columns.max() - 24, rows.max() - 24)
     assert a.union(b) == b.union(a) == around

@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
 from .geometry import Box, bands, contour, crop_resized, resize
@@ -146,8 +145,12 @@ class Canvas:
         weights = self._window(view, part)
         others = [o for o in self._views if o is not view and o.box.overlaps(part)]
         if others:
+            total = weights.clone()
+            for other in others:
+                both = other.box.shared(part)
+                both.shift(-part.x0, -part.y0).crop(total[None])[0].add_(self._window(other, both))
             # Where the windows of the views sum to more than one, each counts for its share.
-            weights = weights / sum((self._window(o, part) for o in others), weights).clamp(min=1)
+            weights = weights / total.clamp_(min=1)
         # Where they sum to less, the rest is the mask as it was.
         self.probability[here] += weights * (new - before)
 
@@ -223,18 +226,13 @@ def _falls(start: int, stop: int, limit: int, ramp: int) -> Tensor:
 
 
 def window(box: Box, part: Box, height: int, width: int, ramp: int) -> Tensor:
-    """Blending weights of a view in a part of the photo, `(part.height, part.width)`.
+    """Blending weights of a view in a part of its box, `(part.height, part.width)`.
 
-    1 inside the view's box, falling to 0 at edges that are not the photo's own; 0 outside.
+    1 inside the view's box, falling to 0 at edges that are not the photo's own.
     """
-    both = Box(max(box.x0, part.x0), max(box.y0, part.y0), min(box.x1, part.x1), min(box.y1, part.y1))
-    down = _falls(box.y0, box.y1, height, ramp)[both.y0 - box.y0 : both.y1 - box.y0]
-    across = _falls(box.x0, box.x1, width, ramp)[both.x0 - box.x0 : both.x1 - box.x0]
-    weights = torch.minimum(down[:, None], across[None, :])
-    if both == part:
-        return weights
-    margins = (both.x0 - part.x0, part.x1 - both.x1, both.y0 - part.y0, part.y1 - both.y1)
-    return F.pad(weights, margins)
+    down = _falls(box.y0, box.y1, height, ramp)[part.y0 - box.y0 : part.y1 - box.y0]
+    across = _falls(box.x0, box.x1, width, ramp)[part.x0 - box.x0 : part.x1 - box.x0]
+    return torch.minimum(down[:, None], across[None, :])
 
 
 def _enlarged(result: Tensor, box: Box, part: Box) -> Tensor:
