@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from .trainer import Trainer
     from .unet import DenoisingUNet
 
-_NAMES = ("compact", "compact-second", "compact-third", "compact-fourth", "finetune", "lr", "hr")
+_NAMES = ("compact", "compact-second", "compact-third", "compact-fourth", "compact-fifth", "finetune", "lr", "hr")
 _DRY_PHOTOS = 16
 _STARTS = {
     "hr": "those of a run of lr",
     "compact-second": "those of compact",
     "compact-third": "those of compact-second",
     "compact-fourth": "those of compact-third",
+    "compact-fifth": "those of compact-fourth",
 }
 
 

@@ -1,7 +1,7 @@
 """Recipes: all that decides what a training run gives, as frozen values, printed and saved with the weights.
 
 `lr` and `hr` are the paper's (arXiv 2312.12425, section 4.1, and the published configuration files), `compact` and its
-two continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
+four continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
 replaced, by `dataclasses.replace` or by name with `recipe_values.with_values`.
 """
 
@@ -304,6 +304,9 @@ COMPACT_FOURTH = Recipe(
 )
 """The fourth run: an encoder that knows photos is added, and coarse masks by GrabCut."""
 
+COMPACT_FIFTH = replace(COMPACT_FOURTH, samples=26_000, lr=4e-4, image_lr=0.15, decay=LinearDecay(0.8), seed=7)
+"""The fifth run: the encoder learns, too."""
+
 FINETUNE = replace(
     COMPACT_THIRD,
     samples=16_000,
@@ -353,6 +356,7 @@ RECIPES = {
     "compact-second": COMPACT_SECOND,
     "compact-third": COMPACT_THIRD,
     "compact-fourth": COMPACT_FOURTH,
+    "compact-fifth": COMPACT_FIFTH,
     "finetune": FINETUNE,
     "lr": LR,
     "hr": HR,
