@@ -16,7 +16,7 @@ from segrefiner.export import export_onnx, onnx_metadata
 from segrefiner.metrics import iou
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save
-from tiny import TINY_WITH_ATTENTION
+from tiny import TINY, TINY_WITH_ATTENTION
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -127,8 +127,10 @@ def test_a_missing_package_is_named(folder: Path, network: DenoisingUNet, monkey
             use()
 
 
-def test_the_refiner_takes_exported_networks(folder: Path, network: DenoisingUNet, tmp_path: Path) -> None:
-    path = folder / "fp32.onnx"
+def test_the_refiner_takes_exported_networks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = DenoisingUNet(TINY).eval(), tmp_path / "network.onnx"
+    export_onnx(network, path, metadata={"steps": "2"})
     photo, mask = PHOTOS / "CCP_0016.jpg", PHOTOS / "CCP_0016_coarse.png"
     save(network, tmp_path / "network.safetensors", dtype=torch.float32, metadata={"steps": "2"})
     expected = Refiner.from_pretrained(tmp_path / "network.safetensors", dtype="fp32")(photo, mask)
