@@ -94,9 +94,9 @@ class Canvas:
         uncertain = contour(probability >= 0.5)
         if scale <= 1:
             y, x = uncertain.nonzero(as_tuple=True)
+            sure = confidence(probability)
             # Labels without any doubt are the coarse mask's own, which no view has decided.
-            sure = confidence(probability[y, x]) == 1
-            uncertain[y, x] = (1 - _around(confidence(probability), y, x, reach) > self.config.undecided) | sure
+            uncertain[y, x] = (1 - _around(sure, y, x, reach) > self.config.undecided) | (sure[y, x] == 1)
         return uncertain[rows.start - first :][: rows.stop - rows.start]
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
