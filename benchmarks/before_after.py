@@ -1,6 +1,6 @@
 """Quality of the masks of a data folder before and after refinement.
 
-    python benchmarks/before_after.py DATA [--coarse coarse_deeplab] [--steps N] [--model …] [--masks FOLDER]
+    python benchmarks/before_after.py DATA [--coarse coarse_deeplab] [--steps N] [--model …] [--masks FOLDER] [--align]
 
 DATA has images/, masks/ (the truth) and a folder of coarse masks; `--coarse masks` refines the truth itself.
 Prints mean IoU and mBA over the photos that have a coarse mask, and the share of masks that
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import click
 import numpy as np
+from cases import offsets_of, photo_and_truth
 from PIL import Image
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.io import read_image, read_mask
+from segrefiner.io import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.sources import find_photos
 
@@ -31,6 +32,7 @@ from segrefiner.sources import find_photos
 @click.option("--every", default=1, show_default=True, help="Take every n-th photo only.")
 @click.option("--rows", type=click.Path(path_type=Path), help="CSV of every photo's figures.")
 @click.option("--masks", type=click.Path(path_type=Path), help="Folder for the refined masks, for `evaluate`.")
+@click.option("--align", is_flag=True, help="Take away what the true masks of a data set are off by.")
 def main(
     data: Path,
     coarse: str,
@@ -40,10 +42,11 @@ def main(
     every: int,
     rows: Path | None,
     masks: Path | None,
+    align: bool,
 ) -> None:
     """Refine every coarse mask of DATA and compare with the truth."""
     refiner = Refiner.from_pretrained(model, dtype=dtype)
-    table, names = [], []
+    table, names, offsets = [], [], offsets_of(data, align)
     if masks is not None:
         masks.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -51,7 +54,8 @@ def main(
         path = data / coarse / f"{photo.name}.png"
         if not path.exists():
             continue
-        image, given, truth = read_image(photo.image), read_mask(path), read_mask(photo.mask)
+        image, truth = photo_and_truth(photo, offsets)
+        given = truth if path == photo.mask else read_mask(path)
         refined = refiner(image, given, steps=steps).mask
         if masks is not None:
             Image.fromarray(refined).save(masks / f"{photo.name}.png")

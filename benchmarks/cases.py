@@ -1,12 +1,16 @@
 """Photos with a coarse mask of some kind and the truth, as the benchmarks go through them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from coarse_kinds import REAL, Mask, Photo, make
 
+from segrefiner.align import Offset, aligned, data_set_of, measure_offsets
 from segrefiner.io import read_image, read_mask
-from segrefiner.sources import PhotoFiles, evenly
+from segrefiner.sources import PhotoFiles, Sample, evenly, open_folder
+
+NONE: Mapping[str, Offset] = {}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,18 @@ def chosen(photos: Sequence[PhotoFiles], count: int) -> list[PhotoFiles]:
     return [photos[i] for i in evenly(len(photos), count)]
 
 
+def offsets_of(data: Path, align: bool) -> Mapping[str, Offset]:
+    """What a folder's true masks are off by, as `segrefiner data check` tells it, where that is asked for."""
+    return measure_offsets(open_folder(data)) if align else NONE
+
+
+def photo_and_truth(photo: PhotoFiles, offsets: Mapping[str, Offset] = NONE) -> tuple[Photo, Mask]:
+    """A photo and its true mask, without what the masks of its data set are off by."""
+    sample = Sample(photo.name, read_image(photo.image), read_mask(photo.mask), None)
+    sample = aligned(sample, offsets.get(data_set_of(photo.name), Offset()))
+    return sample.image, sample.mask
+
+
 def coarse_mask(photo: PhotoFiles, kind: str, image: Photo, truth: Mask, seed: int) -> Mask | None:
     """The coarse mask of this kind; `None` where a real one is asked for and there is none."""
     if kind != REAL:
@@ -37,7 +53,7 @@ def coarse_mask(photo: PhotoFiles, kind: str, image: Photo, truth: Mask, seed: i
 def cases(photos: Iterable[PhotoFiles], kinds: Sequence[str], seed: int) -> Iterator[Case]:
     """Every kind of every photo, photo by photo."""
     for photo in photos:
-        image, truth = read_image(photo.image), read_mask(photo.mask)
+        image, truth = photo_and_truth(photo)
         for kind in kinds:
             coarse = coarse_mask(photo, kind, image, truth, seed)
             if coarse is not None:

@@ -1,7 +1,7 @@
 """The same photos and coarse masks through every method at hand, in one run.
 
     python benchmarks/quality.py DATA [--photos 60] [--methods ours-6,grabcut] [--kinds real,polygon]
-        [--json FILE] [--markdown FILE] [--csv FILE]
+        [--json FILE] [--markdown FILE] [--csv FILE] [--align]
 
 DATA has images/, masks/ (the truth) and, for the kind "real", a folder coarse*/ with masks that a network predicted.
 All other kinds of coarse mask are made from the truth, see `coarse_kinds.py`; the methods are in `peers.py`. One
@@ -14,14 +14,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import click
-from cases import chosen, coarse_mask
+from cases import NONE, chosen, coarse_mask, offsets_of, photo_and_truth
 from coarse_kinds import KINDS, Mask, Photo
 from options import OUTPUT, names_of
 from peers import PEERS, Refine, UnavailableError
@@ -30,8 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tables import COARSE, Row, comma_separated, markdown, summarize
 
 from segrefiner import InputError, Refiner, SegRefinerError, weights
+from segrefiner.align import Offset
 from segrefiner.diffusion import NUM_TIMESTEPS
-from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.output import atomic_write, check_output
 from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
@@ -45,6 +45,7 @@ OURS: dict[str, tuple[Pipeline, int]] = {
 METHODS = (*OURS, *PEERS)
 DEFAULT_METHODS = ("ours-6", "ours-1", "published-semantic", "published-instance", *PEERS)
 _SOURCES = (
+    "align",
     "backends",
     "batches",
     "calls",
@@ -73,7 +74,7 @@ class Settings:
     """What figures depend on, apart from photo, kind and method; rows of other settings are never mixed.
 
     Attributes:
-        data: Name of the data folder and number of its photos.
+        data: Name of the data folder, number of its photos, and what was taken away of its masks' offsets.
         seed: Of the coarse masks and of our sampler.
         weights: SHA-256 of our weights' file.
         precision: In which our network runs.
@@ -153,7 +154,12 @@ class Results:
 
 
 def measure_all(
-    results: Results, photos: Sequence[PhotoFiles], kinds: Sequence[str], methods: dict[str, Refine], console: Console
+    results: Results,
+    photos: Sequence[PhotoFiles],
+    kinds: Sequence[str],
+    methods: dict[str, Refine],
+    console: Console,
+    offsets: Mapping[str, Offset] = NONE,
 ) -> None:
     """Runs what has no row yet, and saves now and then."""
     saved = time.monotonic()
@@ -162,16 +168,22 @@ def measure_all(
         task = progress.add_task("photos", total=len(photos))
         for photo in photos:
             progress.update(task, description=photo.name)
-            measure(results, photo, kinds, methods)
+            measure(results, photo, kinds, methods, offsets)
             progress.advance(task)
             if time.monotonic() - saved > _SAVE_SECONDS:
                 results.save({})
                 saved = time.monotonic()
 
 
-def measure(results: Results, photo: PhotoFiles, kinds: Sequence[str], methods: dict[str, Refine]) -> None:
+def measure(
+    results: Results,
+    photo: PhotoFiles,
+    kinds: Sequence[str],
+    methods: dict[str, Refine],
+    offsets: Mapping[str, Offset] = NONE,
+) -> None:
     """Runs what has no row yet for one photo."""
-    image, truth = read_image(photo.image), read_mask(photo.mask)
+    image, truth = photo_and_truth(photo, offsets)
     for kind in kinds:
         open_methods = [m for m in (COARSE, *methods) if (photo.name, kind, m) not in results.rows]
         if not open_methods:
@@ -215,6 +227,7 @@ def _versions() -> dict[str, str]:
 @click.option("--model", help="Our weights, as for `segrefiner refine`.")
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the coarse masks and of our sampler.")
+@click.option("--align", is_flag=True, help="Take away what the true masks of a data set are off by.")
 @click.option("--json", "json_file", type=OUTPUT, help="All figures; an unfinished run goes on from here.")
 @click.option("--csv", "csv_file", type=OUTPUT, help="One line for each mask and method.")
 @click.option("--markdown", "markdown_file", type=OUTPUT, help="The tables that are printed.")
@@ -226,6 +239,7 @@ def main(
     model: str | None,
     dtype: str,
     seed: int,
+    align: bool,
     json_file: Path | None,
     csv_file: Path | None,
     markdown_file: Path | None,
@@ -237,8 +251,10 @@ def main(
             check_output(path, suffix=None)
         refiner = Refiner.from_pretrained(model, dtype=dtype)
         photos_there = find_photos(data)
+        offsets = offsets_of(data, align)
+        taken = "".join(f", {name or 'masks'} {off} put right" for name, off in sorted(offsets.items()) if off)
         settings = Settings(
-            data=f"{data.resolve().name}, {len(photos_there)} photos",
+            data=f"{data.resolve().name}, {len(photos_there)} photos{taken}",
             seed=seed,
             weights=weights.checksum(weights.resolve(model)),
             precision=f"{refiner.device.type}, {str(refiner.dtype).removeprefix('torch.')}",
@@ -247,7 +263,7 @@ def main(
         results = Results(json_file, settings)
         subjects = chosen(photos_there, photos)
         ready, notes = prepared(methods, refiner, seed, console)
-        measure_all(results, subjects, kinds, ready, console)
+        measure_all(results, subjects, kinds, ready, console, offsets)
         names = {photo.name for photo in subjects}
         wanted = [COARSE, *ready]
         rows = [r for r in results.rows.values() if r.photo in names and r.kind in kinds and r.method in wanted]

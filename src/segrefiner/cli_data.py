@@ -10,6 +10,9 @@ import click
 from .terminal import FAILED, errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .align import Offset
     from .sources import Source
 
 _SHOWN = 20
@@ -36,6 +39,13 @@ def _report(failures: Sequence[tuple[int, str]]) -> None:
         sys.exit(FAILED)
 
 
+def _tell(offsets: "Mapping[str, Offset]") -> None:
+    """Says by how much masks are off where edges clearly tell."""
+    for name, offset in sorted(offsets.items()):
+        if offset:
+            click.echo(f"masks of {name or 'this data'} are off the photos' edges: {offset}")
+
+
 def _open(spec: str, coarse: Path | None) -> "Source":
     from .sources import open_source
 
@@ -46,15 +56,22 @@ def _open(spec: str, coarse: Path | None) -> "Source":
 @click.argument("source", metavar="DATA")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
+@click.option("--align", is_flag=True, help="Put right what all masks of a data set are off by, see `data check`.")
 @_coarse_option
 @errors_in_one_line
-def pack(source: str, target: Path, size: int, coarse: Path | None) -> None:
+def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None) -> None:
     """Pack the photos of DATA into one small file for `train`."""
+    from .align import Aligned, measure_offsets
     from .output import check_output
     from .packs import pack_source
 
     check_output(target, suffix=None)
-    count, failures = pack_source(_open(source, coarse), target, size=size, progress=item_bar("packing"))
+    opened = _open(source, coarse)
+    if align:
+        offsets = measure_offsets(opened, progress=item_bar("looking"))
+        _tell(offsets)
+        opened = Aligned(opened, offsets)
+    count, failures = pack_source(opened, target, size=size, progress=item_bar("packing"))
     click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
     _report(failures)
 
@@ -110,14 +127,19 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
 @_coarse_option
 @errors_in_one_line
 def check(source: str, everything: bool, coarse: Path | None) -> None:
-    """Read photos of DATA, say what there is, and what is wrong."""
+    """Read photos of DATA, say what there is, and what is wrong.
+
+    Where the masks of a data set (the letters that photos' names begin with) lie beside the photos' edges, it says so,
+    too: `data pack --align` puts that right.
+    """
     import numpy as np
 
+    from .align import Edges
     from .errors import InputError
     from .sources import evenly
 
     opened = _open(source, coarse)
-    count = len(opened)
+    count, edges = len(opened), Edges()
     chosen = evenly(count, count if everything else 100)
     failures, sides, shares, with_coarse = [], [], [], 0
     for index in item_bar("reading")(chosen):
@@ -129,10 +151,12 @@ def check(source: str, everything: bool, coarse: Path | None) -> None:
         sides.append(max(sample.mask.shape))
         shares.append(float(sample.mask.mean()))
         with_coarse += sample.coarse is not None
+        edges.add(sample)
     click.echo(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read")
     if sides:
         click.echo(
             f"long sides {min(sides)} to {max(sides)} pixels, the masks {100 * np.median(shares):.1f} % of the photo "
             f"(median), {with_coarse} with a coarse mask, {len(failures)} unreadable"
         )
+        _tell(edges.offsets())
     _report(failures)

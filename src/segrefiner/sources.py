@@ -195,7 +195,7 @@ def _paired(
 
 
 @dataclass(frozen=True)
-class _Wrapped:
+class Wrapped:
     """A source that shows another one."""
 
     source: Source
@@ -219,7 +219,7 @@ class _Wrapped:
 
 
 @dataclass(frozen=True)
-class WithCoarse(_Wrapped):
+class WithCoarse(Wrapped):
     """A source whose coarse masks are PNG files that were made beforehand, named like its samples.
 
     Attributes:
@@ -239,7 +239,7 @@ class WithCoarse(_Wrapped):
 
 
 @dataclass(frozen=True)
-class First(_Wrapped):
+class First(Wrapped):
     """The first photos of a source.
 
     Attributes:
