@@ -15,6 +15,9 @@ from segrefiner.cli import main
 from segrefiner.data import PackedPhotos
 from segrefiner.distances import signed_distance
 from segrefiner.sources import Sample
+from segrefiner.unet import DenoisingUNet
+from segrefiner.weights import save
+from tiny import TINY
 
 SIDE = 120
 
@@ -87,6 +90,7 @@ def test_data_sets_that_were_merged_are_told_apart_by_their_names() -> None:
         edges.add(Sample(f"CCP{i}", moved.image, moved.mask, None))
     assert edges.offsets() == {"ECSSD": Offset(), "CCP": Offset(right=1.0)}
     assert data_set_of("0001") == data_set_of("_x") == ""
+    assert data_set_of("0_CCP_0001") == "CCP"
 
 
 def test_a_few_photos_tell_nothing() -> None:
@@ -153,17 +157,25 @@ def test_packing_puts_it_right_and_checking_tells(tmp_path: Path) -> None:
         Image.fromarray(sample.image).save(data / "images" / f"blob{i}.png")
         Image.fromarray(sample.mask).save(data / "masks" / f"blob{i}.png")
 
-    def said(*arguments: str) -> str:
-        result = CliRunner().invoke(main, ["data", *arguments])
+    def said(*arguments: object) -> str:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
         assert result.exit_code == 0, result.output
         return result.output
 
     line = "masks of blob are off the photos' edges: 1 px outward"
-    assert line in said("check", str(data))
+    assert line in said("data", "check", data)
     plain, exact = tmp_path / "plain.pack", tmp_path / "aligned.pack"
-    assert line not in said("pack", str(data), str(plain))
-    assert line in said("pack", str(data), str(exact), "--align")
+    assert line not in said("data", "pack", data, plain)
+    assert line in said("data", "pack", data, exact, "--align")
     before, after = (PackedPhotos(path, torch.device("cpu")) for path in (plain, exact))
     for i in range(10):
         whole, put_right = (Sample("", image, mask, None) for image, mask, _ in (before.photo(i), after.photo(i)))
         assert np.array_equal(put_right.mask, aligned(whole, Offset(outward=1.0)).mask)
+    # So does a run whose recipe asks for it.
+    save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
+    small = ("samples=2", "large_share=1", "large_batch=2", "large_size=64", "pack_size=384")
+    options = [x for value in (*small, "align=true") for x in ("--set", value)]
+    said("train", data, "-o", tmp_path / "run", "--from", tmp_path / "tiny.safetensors", *options)
+    own = PackedPhotos(tmp_path / "run" / "photos.pack", torch.device("cpu"))
+    for i in range(10):
+        assert all(np.array_equal(one, other) for one, other in zip(own.photo(i)[:2], after.photo(i)[:2], strict=True))

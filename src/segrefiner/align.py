@@ -57,9 +57,12 @@ class Offset:
 
 
 def data_set_of(name: str) -> str:
-    """The letters that a photo's name begins with, by which merged data sets are told apart; may be empty."""
-    found = re.match(r"[^\W\d_]*", name)
-    return found.group() if found else ""
+    """The letters that a photo's name begins with, by which merged data sets are told apart; may be empty.
+
+    The number of a source that `sources.Several` puts before it does not count.
+    """
+    found = re.match(r"(?:\d+_)?([^\W\d_]*)", name)
+    return found[1] if found else ""
 
 
 def edge_profile(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:

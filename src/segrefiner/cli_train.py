@@ -152,19 +152,22 @@ def _feed(
         if options["dry_run"]:
             return _feed_of_some(source, recipe, device), len(source)
         if processes.rank == 0:
-            _pack(source, pack, recipe.pack_size)
+            _pack(source, pack, recipe)
     processes.wait()
     photos = PackedPhotos(pack, device)
     return packed_feed(photos, recipe), len(photos)
 
 
-def _pack(source: "Source", pack: Path, size: int) -> None:
+def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
+    from .align import Aligned, measure_offsets
     from .packs import pack_source
     from .run_files import FAILURES_NAME
 
     pack.parent.mkdir(parents=True, exist_ok=True)
-    _, failures = pack_source(source, pack, size=size, progress=item_bar("packing"))
+    if recipe.align:
+        source = Aligned(source, measure_offsets(source, progress=item_bar("looking")))
+    _, failures = pack_source(source, pack, size=recipe.pack_size, progress=item_bar("packing"))
     with (pack.parent / FAILURES_NAME).open("a") as file:
         for index, reason in failures:
             file.write(json.dumps({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")

@@ -130,6 +130,7 @@ class Recipe:
             of two runs is steadier than either (model soups, arXiv 2203.05482).
         seed: Of every draw.
         pack_size: Long side to which photos are shrunk where they are packed into memory.
+        align: Whether what all masks of a data set are off by is put right where photos are packed, see `align`.
         validate_every: Steps between validations, where there are photos to validate on.
         views: How crops are drawn: `ViewConfig` from photos packed into memory, `PublishedViews` from files.
         coarse: How coarse masks are made.
@@ -164,6 +165,7 @@ class Recipe:
     start_share: float = 0.0
     seed: int = 0
     pack_size: int = PACK_SIZE
+    align: bool = False
     validate_every: int = 500
     views: Views = field(default_factory=ViewConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
