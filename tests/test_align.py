@@ -107,8 +107,9 @@ def test_photos_without_edges_tell_nothing() -> None:
     for i in range(12):
         sample = photo_and_mask(i, outward=1.0)
         noise = rng.normal(120, 3, (SIDE, SIDE, 1)).repeat(3, axis=2).astype(np.uint8)
-        edges.add(Sample(f"x{i}", noise, sample.mask, None))
-    assert not edges.offsets()["x"]
+        edges.add(Sample(f"noise{i}", noise, sample.mask, None))
+        edges.add(Sample(f"flat{i}", np.full_like(noise, 120), sample.mask, None))
+    assert edges.offsets() == {"noise": Offset(), "flat": Offset()}
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def offset_of(profiles: Sequence[NDArray[np.float64]]) -> Offset:
     mean = np.mean(profiles, axis=0)
     here = mean[:, len(_STEPS) // 2]
     best = _STEPS[mean.argmax(axis=1)]
-    right, down, outward = np.where(mean.max(axis=1) >= here * (1 + LEAST_GAIN), -best, 0.0).tolist()
+    right, down, outward = np.where(mean.max(axis=1) > here * (1 + LEAST_GAIN), -best, 0.0).tolist()
     return Offset(outward=outward) if outward else Offset(right, down)
 
 
