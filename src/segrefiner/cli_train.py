@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from .trainer import Trainer
     from .unet import DenoisingUNet
 
-_NAMES = ("compact", "compact-second", "compact-third", "compact-fourth", "compact-fifth", "finetune", "lr", "hr")
+_NAMES = (
+    "compact",
+    "compact-second",
+    "compact-third",
+    "compact-fourth",
+    "compact-fifth",
+    "compact-sixth",
+    "finetune",
+    "lr",
+    "hr",
+)
 _DRY_PHOTOS = 16
 _STARTS = {
     "hr": "those of a run of lr",
@@ -32,6 +42,7 @@ _STARTS = {
     "compact-third": "those of compact-second",
     "compact-fourth": "those of compact-third",
     "compact-fifth": "those of compact-fourth",
+    "compact-sixth": "those of compact-fifth",
 }
 
 

@@ -1,7 +1,7 @@
 """Recipes: all that decides what a training run gives, as frozen values, printed and saved with the weights.
 
 `lr` and `hr` are the paper's (arXiv 2312.12425, section 4.1, and the published configuration files), `compact` and its
-four continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
+five continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
 replaced, by `dataclasses.replace` or by name with `recipe_values.with_values`.
 """
 
@@ -309,6 +309,16 @@ COMPACT_FOURTH = Recipe(
 COMPACT_FIFTH = replace(COMPACT_FOURTH, samples=26_000, lr=4e-4, image_lr=0.15, decay=LinearDecay(0.8), seed=7)
 """The fifth run: the encoder learns, too."""
 
+COMPACT_SIXTH = replace(
+    COMPACT_FIFTH,
+    samples=30_000,
+    image_lr=0.3,
+    seed=8,
+    align=True,
+    coarse=replace(COMPACT_FIFTH.coarse, exact_blobs=0.1),
+)
+"""The sixth run: masks that lay beside their photos' edges are put right."""
+
 FINETUNE = replace(
     COMPACT_THIRD,
     samples=16_000,
@@ -359,6 +369,7 @@ RECIPES = {
     "compact-third": COMPACT_THIRD,
     "compact-fourth": COMPACT_FOURTH,
     "compact-fifth": COMPACT_FIFTH,
+    "compact-sixth": COMPACT_SIXTH,
     "finetune": FINETUNE,
     "lr": LR,
     "hr": HR,
