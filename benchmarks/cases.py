@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coarse_kinds import REAL, Mask, Photo, make
 
-from segrefiner.align import Offset, aligned, data_set_of, measure_offsets
+from segrefiner.align import Offset, aligned_by_name, measure_offsets
 from segrefiner.io import read_image, read_mask
 from segrefiner.sources import PhotoFiles, Sample, evenly, open_folder
 
@@ -39,7 +39,7 @@ def offsets_of(data: Path, align: bool) -> Mapping[str, Offset]:
 def photo_and_truth(photo: PhotoFiles, offsets: Mapping[str, Offset] = NONE) -> tuple[Photo, Mask]:
     """A photo and its true mask, without what the masks of its data set are off by."""
     sample = Sample(photo.name, read_image(photo.image), read_mask(photo.mask), None)
-    sample = aligned(sample, offsets.get(data_set_of(photo.name), Offset()))
+    sample = aligned_by_name(sample, offsets)
     return sample.image, sample.mask
 
 

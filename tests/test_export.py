@@ -16,8 +16,8 @@ from segrefiner.export import export_onnx, onnx_metadata
 from segrefiner.io import read_mask
 from segrefiner.metrics import iou
 from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import checksum, load, resolve
-from tiny import TINY_WITH_ATTENTION
+from segrefiner.weights import checksum, load, resolve, save
+from tiny import TINY, TINY_WITH_ATTENTION
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -149,7 +149,18 @@ def test_a_missing_package_is_named(folder: Path, network: DenoisingUNet, monkey
             use()
 
 
-def test_the_refiner_takes_exported_networks(bundled: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_refiner_takes_exported_networks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = DenoisingUNet(TINY).eval(), tmp_path / "network.onnx"
+    export_onnx(network, path, metadata={"steps": "2"})
+    save(network, tmp_path / "network.safetensors", dtype=torch.float32, metadata={"steps": "2"})
+    expected = Refiner.from_pretrained(tmp_path / "network.safetensors", dtype="fp32")(PHOTO, MASK)
+    result = Refiner.from_pretrained(path)(PHOTO, MASK)
+    assert result.report.steps == expected.report.steps == 2
+    assert iou(result.mask, expected.mask) > 0.999
+
+
+def test_the_exported_bundled_model_refines(bundled: Path, tmp_path: Path) -> None:
     """The whole of it: the mask is the one that PyTorch gives."""
     weights = resolve(None)
     said = onnx_metadata(bundled)
@@ -159,8 +170,6 @@ def test_the_refiner_takes_exported_networks(bundled: Path, folder: Path, tmp_pa
     expected = Refiner.from_pretrained(dtype="fp32")(PHOTO, MASK).mask
     refined = read_mask(tmp_path / "refined.png")
     assert iou(refined, expected) > 0.995 and np.mean(refined != expected) < 0.002
-    # How many steps suit a model is in the file.
-    assert Refiner.from_pretrained(folder / "fp32.onnx").steps == 2
 
 
 def test_what_does_not_go_with_an_exported_network_is_refused(folder: Path) -> None:

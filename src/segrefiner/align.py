@@ -187,6 +187,11 @@ def aligned(sample: Sample, offset: Offset) -> Sample:
     return sample
 
 
+def aligned_by_name(sample: Sample, offsets: Mapping[str, Offset]) -> Sample:
+    """The sample, `aligned` by the offset of the data set that its name says, if there is one."""
+    return aligned(sample, offsets.get(data_set_of(sample.name), Offset()))
+
+
 @dataclass(frozen=True)
 class Aligned(Wrapped):
     """A source whose masks' common offsets are taken away.
@@ -200,5 +205,4 @@ class Aligned(Wrapped):
 
     def read(self, index: int) -> Sample:
         """One photo."""
-        sample = self.source.read(index)
-        return aligned(sample, self.offsets.get(data_set_of(sample.name), Offset()))
+        return aligned_by_name(self.source.read(index), self.offsets)
