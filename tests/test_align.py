@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.align import Aligned, Edges, Offset, aligned, data_set_of, edge_profile, measure_offsets, offset_of
+from segrefiner.align import Aligned, Edges, Offset, aligned, edge_profile, measure_offsets, offset_of
 from segrefiner.cli import main
 from segrefiner.data import PackedPhotos
 from segrefiner.distances import signed_distance
-from segrefiner.sources import Sample
+from segrefiner.sources import Sample, data_set_of
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save
 from tiny import TINY

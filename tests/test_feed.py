@@ -13,7 +13,7 @@ from segrefiner.coarse import CoarseConfig
 from segrefiner.crops import PublishedViews
 from segrefiner.data import Batch, PackedPhotos, ViewConfig
 from segrefiner.errors import InputError, TrainingError
-from segrefiner.feed import packed_feed, streamed_feed
+from segrefiner.feed import packed_feed, streamed_feed, times_drawn
 from segrefiner.recipes import LR, Recipe
 from segrefiner.sources import Sample, Source
 from tiny import TINY
@@ -155,3 +155,40 @@ def discs_pack(tmp_path_factory: pytest.TempPathFactory) -> PackedPhotos:
         Image.fromarray(sample.mask).save(folder / "masks" / f"{index}.png")
     pack_folder(folder, folder / "pack")
     return PackedPhotos(folder / "pack", CPU)
+
+
+def test_data_sets_are_drawn_as_often_as_asked(discs_pack: PackedPhotos, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = len(discs_pack)
+    monkeypatch.setattr(discs_pack, "names", ["rare_0", *(f"common_{i}" for i in range(1, photos))])
+    recipe = replace(PACKED, draws=("rare:3", "common:0.5"), samples=10_000, large_share=1.0, group=1)
+    shown: list[int] = []
+
+    def batch(indices: torch.Tensor, *rest: object) -> Batch:
+        shown.extend(indices.tolist())
+        plane = torch.zeros(len(indices), 1, 1, 1)
+        return Batch(plane, plane, plane, plane)
+
+    monkeypatch.setattr(discs_pack, "batch", batch)
+    epochs, size = 24, recipe.batches[1]
+    list(packed_feed(discs_pack, recipe)(recipe.portion(step) for step in range(epochs * photos // size)))
+    expected = times_drawn(discs_pack.names, recipe.draws_of)
+    assert expected[0] == pytest.approx(6 * expected[-1]) and expected.mean() == pytest.approx(1)
+    drawn = np.array([np.bincount(epoch, minlength=photos) for epoch in np.array(shown).reshape(epochs, photos)])
+    # In each epoch as often as that, rounded up or down, and over many just as often.
+    assert (np.abs(drawn - expected) < 1).all() and np.abs(drawn.mean(axis=0) - expected).max() < 0.2
+
+
+def test_all_photos_are_drawn_once_per_epoch_where_nothing_is_said(discs_pack: PackedPhotos) -> None:
+    assert (times_drawn(discs_pack.names, {}) == 1).all()
+
+
+def test_draws_that_cannot_be_are_refused(discs_pack: PackedPhotos) -> None:
+    with pytest.raises(InputError, match="draws names nowhere"):
+        packed_feed(discs_pack, replace(PACKED, draws=("nowhere:2",)))
+    with pytest.raises(InputError, match="no photo"):
+        times_drawn(["a_1"], {"a": 0.0})
+    for wrong in ("rare", "rare:much", "rare:-1", "rare:nan"):
+        with pytest.raises(InputError, match="draws is"):
+            replace(PACKED, draws=(wrong,))
+    with pytest.raises(InputError, match="needs a pack"):
+        streamed_feed(DISCS, replace(STREAMED, draws=("rare:2",)), CPU, workers=0)

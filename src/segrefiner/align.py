@@ -5,7 +5,6 @@ from their centres, or a pixel too large, as where every pixel with a trace of t
 but a network that learns from such masks cannot know which data set a photo is of, and its contours blur.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 from .distances import signed_distance
 from .edges import EDGE_REACH, edge_strength
 from .errors import InputError
-from .sources import Sample, Source, Wrapped, evenly
+from .sources import Sample, Source, Wrapped, data_set_of, evenly
 
 REACH = 2.5
 STEP = 0.25
@@ -54,15 +53,6 @@ class Offset:
     def __str__(self) -> str:
         named = ((self.right, "right", "left"), (self.down, "down", "up"), (self.outward, "outward", "inward"))
         return ", ".join(f"{abs(v):g} px {more if v > 0 else less}" for v, more, less in named if v) or "none"
-
-
-def data_set_of(name: str) -> str:
-    """The letters that a photo's name begins with, by which merged data sets are told apart; may be empty.
-
-    The number of a source that `sources.Several` puts before it does not count.
-    """
-    found = re.match(r"(?:\d+_)?([^\W\d_]*)", name)
-    return found[1] if found else ""
 
 
 def edge_profile(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64] | None:

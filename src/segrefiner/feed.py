@@ -4,7 +4,7 @@ Everything about a sample follows from the recipe's seed and the sample's number
 that was stopped goes on where it was, on any number of processes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TypeAlias
@@ -22,7 +22,7 @@ from .data import Batch, PackedPhotos, ViewConfig, shuffled
 from .distances import signed_distance
 from .errors import InputError, TrainingError
 from .recipes import Portion, Recipe
-from .sources import Sample, Source
+from .sources import Sample, Source, data_set_of
 
 Feed: TypeAlias = Callable[[Iterable[Portion]], Iterator[Batch]]
 """Gives the batch of each portion, in order."""
@@ -37,17 +37,42 @@ def generator_of(recipe: Recipe, sample: int, device: torch.device, *, noise: bo
 
 
 def packed_feed(photos: PackedPhotos, recipe: Recipe) -> Feed:
-    """Batches of photos in memory. Raises `InputError` where the recipe's crops are cut from files."""
+    """Batches of photos in memory.
+
+    Raises:
+        InputError: The recipe's crops are cut from files, or it draws data sets that are not among the photos.
+    """
     views = recipe.views
     if not isinstance(views, ViewConfig):
         raise InputError("this recipe cuts its crops from files, not from a pack: give it a data set")
     if views.pasted and recipe.group < 2:
         raise InputError("views.pasted shows objects on other crops of their group: set group to 2 or more")
-    return partial(_packed, photos, recipe, views)
+    return partial(_packed, photos, recipe, views, times_drawn(photos.names, recipe.draws_of))
 
 
-def _packed(photos: PackedPhotos, recipe: Recipe, views: ViewConfig, portions: Iterable[Portion]) -> Iterator[Batch]:
-    order = _Order(len(photos), recipe.seed)
+def times_drawn(names: Sequence[str], draws: Mapping[str, float]) -> NDArray[np.float64]:
+    """How often each photo is drawn in an epoch, on average: `(n,)`, with a mean of one.
+
+    Args:
+        names: Of the photos.
+        draws: How often those of a data set are drawn against others, by its name.
+
+    Raises:
+        InputError: No photo is of one of these data sets, or none is drawn.
+    """
+    sets = list(map(data_set_of, names))
+    if missing := draws.keys() - set(sets):
+        raise InputError(f"draws names {min(missing)}, but the photos are of {', '.join(sorted(set(sets)))}")
+    times = np.array([draws.get(name, 1.0) for name in sets])
+    if not times.any():
+        raise InputError("draws leaves no photo to train on")
+    return times / times.mean()
+
+
+def _packed(
+    photos: PackedPhotos, recipe: Recipe, views: ViewConfig, times: NDArray[np.float64], portions: Iterable[Portion]
+) -> Iterator[Batch]:
+    order = _Order(len(photos), recipe.seed, times)
     for portion in portions:
         perfect = recipe.large_perfect if portion.large else recipe.coarse.perfect
         coarse = replace(recipe.coarse, perfect=perfect)
@@ -81,11 +106,20 @@ def _joined(parts: list[Batch]) -> Batch:
 
 
 class _Order:
-    """Which photo each sample of a run shows: all of them once per epoch, in an order of its own."""
+    """Which photo each sample of a run shows: all of them once per epoch, or `times` on average, in an own order."""
 
-    def __init__(self, photos: int, seed: int) -> None:
+    def __init__(self, photos: int, seed: int, times: NDArray[np.float64] | None = None) -> None:
         self._photos = photos
-        self._epoch = lru_cache(maxsize=2)(lambda epoch: shuffled(photos, epoch, seed).numpy())
+        # Where photos are drawn so often, counted one after another.
+        self._ends = np.cumsum(np.ones(photos) if times is None else times)
+
+        def epoch_of(epoch: int) -> NDArray[np.int64]:
+            start = np.random.default_rng((seed, epoch)).random()
+            shown = np.searchsorted(self._ends, start + np.arange(photos), side="right").clip(max=photos - 1)
+            order: NDArray[np.int64] = shown[shuffled(photos, epoch, seed).numpy()]
+            return order
+
+        self._epoch = lru_cache(maxsize=2)(epoch_of)
 
     def __getitem__(self, sample: int) -> int:
         return int(self._epoch(sample // self._photos)[sample % self._photos])
@@ -116,6 +150,8 @@ class StreamedCrops(Dataset[_Arrays]):
     def __init__(self, source: Source, recipe: Recipe) -> None:
         if not isinstance(recipe.views, PublishedViews):
             raise InputError("this recipe cuts its crops from a pack, not from files")
+        if recipe.draws:
+            raise InputError("draws needs a pack, whose photos' names are known: make one with `segrefiner data pack`")
         if not len(source):
             raise InputError(f"{source.name} has no photos to train on")
         self.source, self.recipe, self.views = source, recipe, recipe.views

@@ -130,6 +130,8 @@ class Recipe:
             of two runs is steadier than either (model soups, arXiv 2203.05482).
         seed: Of every draw.
         pack_size: Long side to which photos are shrunk where they are packed into memory.
+        draws: How often photos of some data sets are drawn, against once for those of others: `NAME:TIMES` each, by
+            `sources.data_set_of` their names. An epoch still has as many samples as there are photos.
         align: Whether what all masks of a data set are off by is put right where photos are packed, see `align`.
         validate_every: Steps between validations, where there are photos to validate on.
         views: How crops are drawn: `ViewConfig` from photos packed into memory, `PublishedViews` from files.
@@ -165,6 +167,7 @@ class Recipe:
     start_share: float = 0.0
     seed: int = 0
     pack_size: int = PACK_SIZE
+    draws: tuple[str, ...] = ()
     align: bool = False
     validate_every: int = 500
     views: Views = field(default_factory=ViewConfig)
@@ -185,6 +188,16 @@ class Recipe:
             raise InputError(f"model.image_stages is {self.model.image_stages}, expected 0 to {STAGES}")
         if not self.lr >= 0:
             raise InputError(f"lr is {self.lr}, expected 0 or more")
+        if any(not 0 <= times < math.inf for times in self.draws_of.values()):
+            raise InputError(f"draws is {','.join(self.draws)!r}, expected numbers from 0")
+
+    @property
+    def draws_of(self) -> dict[str, float]:
+        """How often photos are drawn, by the data set's name, where it is not once."""
+        try:
+            return {name: float(times) for name, times in (entry.split(":") for entry in self.draws)}
+        except ValueError as error:
+            raise InputError(f"draws is {','.join(self.draws)!r}, expected NAME:TIMES such as ECSSD:1.5") from error
 
     @property
     def batches(self) -> tuple[int, int]:

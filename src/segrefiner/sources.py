@@ -4,6 +4,7 @@ A source reads lazily and by number, so that worker processes can share it and a
 `sources_coco` reads COCO and LVIS files, `shards` WebDataset shards.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -281,6 +282,15 @@ class Several:
         which, place = located(map(len, self.sources), index)
         sample = self.sources[which].read(place)
         return replace(sample, name=f"{which}_{sample.name}")
+
+
+def data_set_of(name: str) -> str:
+    """The letters that a photo's name begins with, by which merged data sets are told apart; may be empty.
+
+    The number of a source that `Several` puts before it does not count.
+    """
+    found = re.match(r"(?:\d+_)?([^\W\d_]*)", name)
+    return found[1] if found else ""
 
 
 def located(counts: Iterable[int], index: int) -> tuple[int, int]:
