@@ -90,6 +90,12 @@ def test_batches_cut_everything_once_and_stay_halved() -> None:
     assert all(answer == sum(part) for part, answer in parts)
     assert tried[:3] == [8, 4, 2] and batches.size == 2
     assert list(batches.run([], evaluate)) == []
+    # Of items a quarter as heavy four times as many are taken, and at least one.
+    lighter = Batches(1)
+    assert [len(part) for part, _ in lighter.run(list(range(11)), len, weight=0.3)] == [3, 3, 3, 2]
+    assert [len(part) for part, _ in lighter.run(list(range(2)), evaluate, weight=1.0)] == [1, 1]
+    assert [len(part) for part, _ in lighter.run(list(range(11)), evaluate, weight=0.2)] == [2] * 5 + [1]
+    assert lighter.size == pytest.approx(0.4) and [len(p) for p, _ in lighter.run([1, 2], len, weight=1.0)] == [1, 1]
     with pytest.raises(ValueError, match="0 views"):
         Batches(0)
 

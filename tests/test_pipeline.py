@@ -28,7 +28,7 @@ from segrefiner.views import PipelineConfig, Sampler, View, contour_tiles, find_
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 CONFIG = PipelineConfig()
 EVERY_TILE = replace(CONFIG, undecided=-1.0, converged=-1.0)
-SMALL = PipelineConfig(patch=32, overlap=8, min_side=16)
+SMALL = PipelineConfig(patch=32, tile=32, overlap=8, min_side=16)
 
 
 def keeps(x: Tensor, timesteps: Tensor) -> Tensor:
@@ -383,14 +383,14 @@ def test_small_objects_are_shown_in_small_patches_which_are_as_fine_as_the_fines
         (box,) = find_objects(mask, CONFIG)
         view = object_view(box, 500, 600, CONFIG)
         assert view.size == expected and (view.scale <= CONFIG.finest or expected == 256)
-        sizes: set[int] = set()
+        sizes: list[int] = []
 
-        def network(x: Tensor, timesteps: Tensor, sizes: set[int] = sizes) -> Tensor:
-            sizes.add(x.shape[-1])
+        def network(x: Tensor, timesteps: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(x.shape[-1])
             return sees(x, timesteps)
 
         result = refine_mask(network, white_on_black(mask), moved(mask, 1, 1), 1) >= 0.5
-        assert iou(result, mask) > 0.9 and min(sizes) == expected
+        assert iou(result, mask) > 0.9 and sizes[0] == expected
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
@@ -402,7 +402,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_result_is_the_same(err
 
     batches = Batches(8)
     results = list(refine_masks(small, scenes(5), batches=batches))
-    assert batches.size in (1, 2)
+    assert batches.size <= 2
     for expected, result in zip(refine_masks(hesitates, scenes(5)), results, strict=True):
         assert torch.equal(expected.probability, result.probability)
 
@@ -553,7 +553,7 @@ def test_tiles_see_every_uncertain_pixel_of_their_region_well(
         return
     generator = torch.Generator().manual_seed(seed)
     uncertain = torch.rand(height, width, generator=generator) < 0.02
-    side, ramp = SMALL.patch * scale, SMALL.overlap * scale // 2
+    side, ramp = SMALL.tile * scale, SMALL.overlap * scale // 2
     best = torch.zeros(height, width)
     for view in tiles_of(uncertain, region, scale, SMALL):
         assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
@@ -619,9 +619,7 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
     ) -> list[View]:
         seen.append(scale)
         tiles = contour_tiles(uncertain, area, region, photo, scale, config)
-        assert tiles and all(
-            t.box.width == t.box.height == config.patch * scale == config.patch * t.scale for t in tiles
-        )
+        assert tiles and all(t.box.width == t.box.height == config.tile * scale == config.tile * t.scale for t in tiles)
         return tiles
 
     monkeypatch.setattr(canvases, "contour_tiles", spy)
@@ -657,9 +655,9 @@ def test_overlapping_tiles_leave_no_pixel_to_the_old_mask() -> None:
     assert float(refined_in(all_object, mask, views, [0], SMALL).min()) > 1 - 1e-5
 
 
-@pytest.mark.parametrize("patch", [16, 64])
-def test_the_patch_size_is_a_free_choice(patch: int) -> None:
-    config = replace(CONFIG, patch=patch, overlap=patch // 4)
+@pytest.mark.parametrize(("patch", "tile"), [(16, 16), (64, 64), (64, 32)])
+def test_patch_and_tile_sizes_are_a_free_choice(patch: int, tile: int) -> None:
+    config = replace(CONFIG, patch=patch, tile=tile, overlap=tile // 4)
     sizes: set[tuple[int, ...]] = set()
 
     def network(x: Tensor, timesteps: Tensor) -> Tensor:
@@ -669,7 +667,7 @@ def test_the_patch_size_is_a_free_choice(patch: int) -> None:
     truth, spoil = RIGHT["one object"]
     result = refine_mask(network, white_on_black(truth), spoil(truth), config=config) >= 0.5
     assert iou(result, truth) > 0.99
-    assert sizes == {(4, patch, patch)}
+    assert sizes == {(4, patch, patch), (4, tile, tile)}
 
 
 def test_contours_are_the_pixels_with_a_neighbour_in_the_other_state() -> None:

@@ -19,31 +19,36 @@ class Batches:
     """Cuts work into batches; a batch for which memory runs out is halved, and so are all after it.
 
     Attributes:
-        size: Items of a batch, at most.
+        size: Items of a batch, at most; of smaller ones there are as many more, see `run`.
     """
 
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"a batch of {size} views: expected 1 or more")
-        self.size = size
+        self.size: float = size
 
     def run(
-        self, items: Sequence[Item], evaluate: Callable[[Sequence[Item]], Answer]
+        self, items: Sequence[Item], evaluate: Callable[[Sequence[Item]], Answer], *, weight: float = 1.0
     ) -> Iterator[tuple[Sequence[Item], Answer]]:
         """Yields each batch with what `evaluate` makes of it.
+
+        Args:
+            items: What is to be evaluated.
+            evaluate: What evaluates some of them at once.
+            weight: Of one item, in (0, 1]: two items of a half need as much memory as a whole one.
 
         Raises:
             Whatever `evaluate` does, except for too little memory while there is more than one item.
         """
         start = 0
         while start < len(items):
-            part = items[start : start + self.size]
+            part = items[start : start + max(1, int(self.size / weight))]
             try:
                 answer = evaluate(part)
             except (RuntimeError, MemoryError) as error:
                 if len(part) == 1 or not ran_out_of_memory(error):
                     raise
-                self.size = len(part) // 2
+                self.size = len(part) // 2 * weight
             else:
                 yield part, answer
                 start += len(part)

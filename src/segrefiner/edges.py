@@ -134,7 +134,8 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
         the probability `(height, width)` float in [0, 1] in each.
     """
     margin = 2 * radius * _ROUNDS
-    corners = _touched(contour(probability >= 0.5), _BLOCK, margin)
+    # It draws contours where they are, and makes none where there is none within one round's reach.
+    corners = _touched(contour(probability >= 0.5), _BLOCK, 2 * radius)
     blocks = []
     for cores, photos, values in _crops(corners, margin, image, probability[None]):
         drawn = GuidedFilter(photos / 255, radius, smoothness).contour(values)

@@ -230,7 +230,8 @@ class _Run:
 
         for size in sorted({view.size for _, view in shown}):
             same = [pair for pair in shown if pair[1].size == size]
-            for part, (masks, results, seen) in self.batches.run(same, evaluate):
+            weight = min(1.0, (size / self.config.patch) ** 2)
+            for part, (masks, results, seen) in self.batches.run(same, evaluate, weight=weight):
                 done += len(part) * len(timesteps)
                 for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
                     canvas.add(view, result, mask)

@@ -30,7 +30,8 @@ class PipelineConfig:
     """Choices of the default pipeline.
 
     Attributes:
-        patch: Side of a view that the network sees, in pixels.
+        patch: Side of the view of a whole object that the network sees, in pixels.
+        tile: Side of a tile that it sees. Small ones follow a contour with fewer pixels, of which more lie near it.
         small_patches: Sides for small objects: the smallest that shows an object's view as fine as the finest tiles.
         sampler: How pixels are moved from coarse to fine.
         context: Side of an object's view, in longest sides of the object's box.
@@ -51,12 +52,13 @@ class PipelineConfig:
     """
 
     patch: int = 256
+    tile: int = 128
     small_patches: tuple[int, ...] = (128, 160, 192, 224)
     sampler: Sampler = Sampler.MONOTONE
     context: float = 1.5
     min_side: int = 64
     gap: float = 0.05
-    overlap: int = 48
+    overlap: int = 24
     finest: float = 0.5
     enlarged_side: int = 768
     finer: float = 1.15
@@ -154,26 +156,49 @@ def contour_tiles(
         scale: Photo pixels per tile pixel.
         config: Tile size and overlap.
     """
-    side = round(config.patch * scale)
+    side = round(config.tile * scale)
     margin = min(round(config.overlap * scale) // 2, (side - 1) // 2)
     across = min(_CELLS, side - 2 * margin)
     cell = (side - 2 * margin) // across
     region = region.clip(*photo)
     pixels = region.shift(-area.x0, -area.y0).crop(uncertain[None])[0].numpy()
     left = _cell_sums(pixels, cell)
-    tiles = []
+    tiles, total = [], max(1, int(left.sum()))
+    worth = _worth(left, across, total)
     while left.any():
-        # Of places as good, the one that has them in its middle.
-        shown = _window_sums(left, across) + sum(_inner_sums(left, across, inset) for inset in (1, 2)) / (
-            4 * left.sum()
-        )
-        row, column = (int(i) for i in np.unravel_index(shown.argmax(), shown.shape))
-        row, column = max(0, row - across + 1), max(0, column - across + 1)
+        end = np.unravel_index(worth.argmax(), worth.shape)
+        row, column = (max(0, int(i) - across + 1) for i in end)
         left[row : row + across, column : column + across] = 0
+        # What other places show has changed around this one alone.
+        first, before = max(0, row - across + 1), max(0, column - across + 1)
+        near = _worth(left[first : row + 2 * across - 1, before : column + 2 * across - 1], across, total)
+        changed = near[row - first :, column - before :]
+        worth[row : row + changed.shape[0], column : column + changed.shape[1]] = changed
         x = _start(region.x0 + column * cell - margin, region.x0, region.x1, photo[1], side)
         y = _start(region.y0 + row * cell - margin, region.y0, region.y1, photo[0], side)
         tiles.append(View(Box(x, y, x + side, y + side), scale))
     return sorted(tiles, key=lambda tile: (tile.box.y0, tile.box.x0))
+
+
+def _worth(cells: NDArray[np.int64], size: int, total: int) -> NDArray[np.float64]:
+    """How much squares of `size` cells show that end at each cell; of those as good, more if it is in their middle."""
+    height, width = cells.shape
+    sums = np.zeros((height + size, width + size), np.int64)
+    sums[size:, size:] = cells.cumsum(0).cumsum(1)
+
+    def shown(inset: int) -> NDArray[np.int64]:
+        """In the squares without so many cells on each side."""
+        (top, bottom), (left, right) = (
+            (slice(inset, inset + length), slice(size - inset, size - inset + length)) for length in (height, width)
+        )
+        inside: NDArray[np.int64] = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return inside
+
+    worth = shown(0).astype(np.float64)
+    for inset in (1, 2):
+        if size > 2 * inset:
+            worth += shown(inset) / (4 * total)
+    return worth
 
 
 def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
@@ -182,18 +207,6 @@ def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
     columns = np.arange(0, pixels.shape[1], cell)
     rows = [pixels[start : start + cell].sum(axis=0, dtype=np.int64) for start in range(0, pixels.shape[0], cell)]
     return np.add.reduceat(np.stack(rows), columns, axis=1)
-
-
-def _window_sums(cells: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Sums over the squares of `size` cells that end at each cell."""
-    total = np.pad(cells, ((size, 0), (size, 0))).cumsum(0).cumsum(1)
-    return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-
-
-def _inner_sums(cells: NDArray[np.int64], size: int, inset: int) -> NDArray[np.int64]:
-    """Sums over the same squares without so many cells on each side."""
-    inner = _window_sums(cells, max(1, size - 2 * inset))
-    return np.pad(inner, ((inset, 0), (inset, 0)))[: cells.shape[0], : cells.shape[1]]
 
 
 def _start(wanted: int, start: int, stop: int, limit: int, side: int) -> int:
