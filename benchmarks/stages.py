@@ -41,6 +41,9 @@ SCENES = {
 }
 
 
+PATCH = 256
+
+
 class Stopwatch:
     """Seconds of each stage, without those of the stages inside it."""
 
@@ -48,6 +51,7 @@ class Stopwatch:
         self.seconds: Counter[str] = Counter()
         self._stack: list[str] = []
         self._since = 0.0
+        self.patches = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -90,7 +94,12 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
     ]  # fmt: skip
     patches = [patch.object(owner, name, watch.of(label, getattr(owner, name))) for owner, name, label in places]
     backend = subject.backend
-    timed = watch.of("network", backend)
+
+    def counted(x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        watch.patches += len(x) * x.shape[-2] * x.shape[-1] / PATCH**2
+        return backend(x, timesteps)
+
+    timed = watch.of("network", counted)
     timed.config, timed.device, timed.dtype = backend.config, backend.device, backend.dtype  # type: ignore[attr-defined]
     patches.append(patch.object(subject, "backend", timed))
     for change in patches:
@@ -102,8 +111,8 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
             change.stop()
 
 
-def measure(subject: Refiner, image: Path, masks: list[Path], rounds: int) -> tuple[Counter[str], int]:
-    """Seconds of each stage of the median run, and views that the network saw."""
+def measure(subject: Refiner, image: Path, masks: list[Path], rounds: int) -> tuple[Counter[str], int, float]:
+    """Seconds of each stage of the median run, views that the network saw, and how many of 256x256 are as large."""
     runs = []
     for _ in range(rounds + 1):
         watch, views = Stopwatch(), 0
@@ -114,13 +123,13 @@ def measure(subject: Refiner, image: Path, masks: list[Path], rounds: int) -> tu
                     write_png(image.parent / "refined.png", result.mask)
         runs.append(watch.seconds)
     runs = sorted(runs[1:], key=lambda run: sum(run.values()))
-    return runs[len(runs) // 2], views
+    return runs[len(runs) // 2], views, watch.patches
 
 
 def flops(subject: Refiner) -> float:
-    """Operations of one view, two for a multiplication and its addition."""
+    """Operations of one view of 256x256, two for a multiplication and its addition."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        subject.backend(torch.zeros(1, 4, 256, 256), torch.zeros(1, dtype=torch.int64))
+        subject.backend(torch.zeros(1, 4, PATCH, PATCH), torch.zeros(1, dtype=torch.int64))
     return float(counter.get_total_flops())
 
 
@@ -150,7 +159,7 @@ def main(photo: tuple[Path, Path] | None, rounds: int, dtype: str) -> None:
     subject = Refiner.from_pretrained(dtype=dtype)
     speed, bandwidth = peaks(subject.dtype)
     each = flops(subject)
-    lines = [["", "views", "seconds", *STAGES, "outside", "floor", "x floor", "of peak"]]
+    lines = [["", "views", "of 256x256", "seconds", *STAGES, "outside", "floor", "x floor", "of peak"]]
     with tempfile.TemporaryDirectory() as folder:
         jobs: dict[str, tuple[Path, list[Path]]] = {}
         for name, (megapixels, objects) in SCENES.items():
@@ -166,20 +175,20 @@ def main(photo: tuple[Path, Path] | None, rounds: int, dtype: str) -> None:
             copy.write_bytes(photo[0].read_bytes())
             jobs[photo[0].name] = copy, [photo[1]]
         for name, (image, masks) in jobs.items():
-            seconds, views = measure(subject, image, masks, 1 if len(masks) > 1 else rounds)
+            seconds, views, patches = measure(subject, image, masks, 1 if len(masks) > 1 else rounds)
             total = sum(seconds.values())
             with Image.open(image) as picture:
                 pixels = picture.width * picture.height
-            floor = views * each / speed + pixels * (3 + 5 * len(masks)) / bandwidth
+            floor = patches * each / speed + pixels * (3 + 5 * len(masks)) / bandwidth
             shares = [f"{100 * seconds[stage] / total:.1f}" for stage in STAGES]
             outside = 100 * (1 - seconds["network"] / total)
-            peak = 100 * views * each / seconds["network"] / speed
+            peak = 100 * patches * each / seconds["network"] / speed
             ends = f"{outside:.0f} %", f"{floor:.2f}", f"{total / floor:.1f}", f"{peak:.0f} %"
-            lines.append([name, f"{views}", f"{total:.2f}", *shares, *ends])
+            lines.append([name, f"{views}", f"{patches:.1f}", f"{total:.2f}", *shares, *ends])
     print("Stages in per cent of the time.\n")
     print(aligned([list(column) for column in zip(*lines, strict=True)]))
     print(
-        f"\n{each / 1e9:.2f} GFLOP per view; {subject.dtype}: {speed / 1e9:.0f} GFLOP/s measured; "
+        f"\n{each / 1e9:.2f} GFLOP per view of 256x256; {subject.dtype}: {speed / 1e9:.0f} GFLOP/s measured; "
         f"copy {bandwidth / 1e9:.0f} GB/s; {torch.get_num_threads()} threads"
     )
 

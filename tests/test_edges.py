@@ -1,5 +1,7 @@
 """Laws of edges: filter and strength equal their definitions, contours run along edges, and exact masks lie on them."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,16 @@ def test_every_block_that_the_contour_is_near_is_drawn(radius: int) -> None:
         for box, _ in follow_edges(image, probability, radius, SMOOTHNESS):
             near[box.y0 : box.y1, box.x0 : box.x1] = True
         assert near[:, at - 2 * radius : at + 2 * radius].all()
+
+
+@pytest.mark.parametrize("steepness", [0.5, 1.0, 4.0])
+def test_contours_cross_from_block_to_block(steepness: float) -> None:
+    for edge, off in product(range(92, 101), (-3, -2, -1, 1, 2, 3)):
+        image, columns = scene(edge), torch.arange(170).expand(150, 170)
+        probability = torch.sigmoid(steepness * (columns - edge + 0.5 + off).float())
+        bordered, values = (F.pad(p[None], (MARGIN,) * 4, mode="replicate") for p in (image / 255, probability[None]))
+        whole = GuidedFilter(bordered, RADIUS, SMOOTHNESS).contour(values)[0, 0]
+        assert torch.equal(drawn(image, probability) >= 0.5, whole >= 0.5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 2), (48, 49), (200, 3)], ids=str)

@@ -11,9 +11,9 @@ import torch
 from discs import Discs
 from segrefiner.coarse import CoarseConfig
 from segrefiner.crops import PublishedViews
-from segrefiner.data import Batch, PackedPhotos, ViewConfig
+from segrefiner.data import Batch, PackedPhotos, ViewConfig, shuffled
 from segrefiner.errors import InputError, TrainingError
-from segrefiner.feed import packed_feed, streamed_feed, times_drawn
+from segrefiner.feed import _Order, packed_feed, streamed_feed, times_drawn
 from segrefiner.recipes import LR, Recipe
 from segrefiner.sources import Sample, Source
 from tiny import TINY
@@ -179,7 +179,16 @@ def test_data_sets_are_drawn_as_often_as_asked(discs_pack: PackedPhotos, monkeyp
 
 
 def test_all_photos_are_drawn_once_per_epoch_where_nothing_is_said(discs_pack: PackedPhotos) -> None:
-    assert (times_drawn(discs_pack.names, {}) == 1).all()
+    once = times_drawn(discs_pack.names, {})
+    assert (once == 1).all()
+    for order in (_Order(50, 3), _Order(50, 3, np.ones(50))):
+        assert [order[50 + i] for i in range(50)] == shuffled(50, 1, 3).tolist()
+
+
+def test_a_data_set_that_is_drawn_no_time_is_never_drawn() -> None:
+    for seed in range(30):
+        order = _Order(7, seed, times_drawn(["a_1"] * 4 + ["b_1"] * 3, {"b": 0.0}))
+        assert {order[sample] for sample in range(70)} == {0, 1, 2, 3}
 
 
 def test_draws_that_cannot_be_are_refused(discs_pack: PackedPhotos) -> None:
@@ -187,8 +196,8 @@ def test_draws_that_cannot_be_are_refused(discs_pack: PackedPhotos) -> None:
         packed_feed(discs_pack, replace(PACKED, draws=("nowhere:2",)))
     with pytest.raises(InputError, match="no photo"):
         times_drawn(["a_1"], {"a": 0.0})
-    for wrong in ("rare", "rare:much", "rare:-1", "rare:nan"):
+    for wrong in ("rare", "rare:much", "rare:-1", "rare:nan", "rare:1,rare:2"):
         with pytest.raises(InputError, match="draws is"):
-            replace(PACKED, draws=(wrong,))
+            replace(PACKED, draws=tuple(wrong.split(",")))
     with pytest.raises(InputError, match="needs a pack"):
         streamed_feed(DISCS, replace(STREAMED, draws=("rare:2",)), CPU, workers=0)

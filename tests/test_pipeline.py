@@ -23,7 +23,18 @@ from segrefiner.diffusion import Network, Progress, silent
 from segrefiner.geometry import Box, contour, mask_box
 from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
 from segrefiner.unet import IMAGE_MEAN, IMAGE_STD
-from segrefiner.views import PipelineConfig, Sampler, View, contour_tiles, find_objects, object_view
+from segrefiner.views import (
+    PipelineConfig,
+    Sampler,
+    View,
+    _start,
+    _worth,
+    contour_tiles,
+    find_objects,
+    needs_tiles,
+    object_view,
+    scale_seen,
+)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 CONFIG = PipelineConfig()
@@ -371,6 +382,8 @@ def test_views_of_many_masks_fill_batches() -> None:
     objects = sum(len(find_objects(job.mask, CONFIG)) for job in scenes(5))
     assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
     assert sum(calls) == sum(refined.evaluations for refined in together)
+    # Four whole objects at a time, or as many tiles as have their pixels.
+    assert 4 < max(calls) <= 4 * (CONFIG.patch // CONFIG.tile) ** 2
     network, alone = counting(hesitates)
     for job in scenes(5):
         list(refine_masks(network, [job], 1, config=config, batches=Batches(4)))
@@ -402,7 +415,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_result_is_the_same(err
 
     batches = Batches(8)
     results = list(refine_masks(small, scenes(5), batches=batches))
-    assert batches.size <= 2
+    assert 0.25 <= batches.size <= 2
     for expected, result in zip(refine_masks(hesitates, scenes(5)), results, strict=True):
         assert torch.equal(expected.probability, result.probability)
 
@@ -606,9 +619,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
     assert case == "all of the photo" or asked.any()
 
 
-@pytest.mark.parametrize(
-    ("radius", "scales"), [(40, []), (70, [0.5]), (150, [1, 0.5]), (240, [2, 1, 0.5]), (300, [2, 1])]
-)
+@pytest.mark.parametrize(("radius", "scales"), [(40, []), (70, [0.5]), (150, [1, 0.5]), (240, [1, 0.5]), (300, [2, 1])])
 def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
     radius: int, scales: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -626,6 +637,43 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
     mask = discs(1000, 1000, (500, 500, radius))
     refine_mask(keeps, noise(1000, 1000), mask, 1, config=EVERY_TILE)
     assert seen == scales
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 4.0])
+def test_tiles_are_asked_for_where_they_show_more_than_the_object_s_view(scale: float) -> None:
+    least = (CONFIG.finer_shrunk if scale > 1 else CONFIG.finer) * scale
+    for longest in (600, 8000):
+        region = Box(0, 0, longest, 10)
+        assert not needs_tiles(least * 0.99, region, scale, CONFIG)
+        assert needs_tiles(least, region, scale, CONFIG) == (scale >= 1 or longest <= CONFIG.enlarged_side)
+    # Of a strip that its view shows no more than the middle of, the ends need tiles, too.
+    strip = Box(-1000, -500, 6000, 501)
+    view = object_view(Box(0, 0, 5000, 1), 1, 5000, CONFIG)
+    assert view.scale == 1 and needs_tiles(scale_seen(view, strip, (1, 5000), CONFIG), strip, 8, CONFIG)
+
+
+@QUICK
+@given(seed=st.integers(0, 1000), size=st.tuples(st.integers(1, 40), st.integers(1, 40)), across=st.integers(1, 7))
+def test_what_a_place_shows_is_kept_up_to_date_as_tiles_are_placed(
+    seed: int, size: tuple[int, int], across: int
+) -> None:
+    config = replace(SMALL, tile=across + 8)
+    uncertain = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < 0.2
+    region = Box(0, 0, size[1], size[0])
+    left = uncertain.numpy().astype(np.int64)
+    total, corners = max(1, int(left.sum())), []
+    while left.any():
+        worth = _worth(left, across, total)
+        row, column = (max(0, int(i) - across + 1) for i in np.unravel_index(worth.argmax(), worth.shape))
+        left[row : row + across, column : column + across] = 0
+        corners.append((row, column))
+    tiles = tiles_of(uncertain, region, 1, config)
+    side, margin = config.tile, config.overlap // 2
+    expected = [
+        (_start(column - margin, 0, size[1], size[1], side), _start(row - margin, 0, size[0], size[0], side))
+        for row, column in corners
+    ]
+    assert sorted((tile.box.x0, tile.box.y0) for tile in tiles) == sorted(expected)
 
 
 @QUICK

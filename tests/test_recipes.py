@@ -104,6 +104,7 @@ def test_larger_batches_take_fewer_steps_at_a_higher_rate() -> None:
         ({"clip_norm": "0.5"}, {"clip_norm": 0.5}),
         ({"betas": "0.8,0.99"}, {"betas": (0.8, 0.99)}),
         ({"precision": "fp32"}, {"precision": "fp32"}),
+        ({"draws": "ECSSD:1.5, CCP:0.6"}, {"draws": ("ECSSD:1.5", "CCP:0.6")}),
         ({"model": "base"}, {"model": BASE}),
         ({"decay": "step"}, {"decay": StepDecay()}),
         (

@@ -251,6 +251,24 @@ def test_another_recipe_is_refused(
     assert other.step == 0 and same(other.net.state_dict(), before)
 
 
+def test_a_checkpoint_from_before_a_value_was_there_is_continued_as_if_it_were_the_default(
+    photos: PackedPhotos, tmp_path: Path
+) -> None:
+    for missing, allowed in (("draws", True), ("align", True), ("seed", False)):
+        trainer(photos, steps=1).save(tmp_path / "checkpoint")
+        saved = torch.load(tmp_path / "checkpoint", weights_only=True)
+        known = json.loads(saved["config"])
+        del known[missing]
+        torch.save(saved | {"config": json.dumps(known)}, tmp_path / "checkpoint")
+        other = trainer(photos)
+        if allowed:
+            other.load(tmp_path / "checkpoint")
+            assert other.step == 1
+        else:
+            with pytest.raises(TrainingError, match=missing):
+                other.load(tmp_path / "checkpoint")
+
+
 def test_a_run_can_be_made_longer_where_its_past_stays_the_same(photos: PackedPhotos, tmp_path: Path) -> None:
     trainer(photos, steps=4).save(tmp_path / "checkpoint")  # still small patches, at the full rate
     longer = trainer(photos, replace(RECIPE, samples=96))

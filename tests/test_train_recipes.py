@@ -141,6 +141,9 @@ def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(tmp_path: Path)
     own = miniature.folder(tmp_path / "own")
     done = CliRunner().invoke(main, arguments("compact", own, tmp_path / "run", None, "--dry-run"))
     assert done.exit_code == 0 and "4 photos" in done.stdout and not (tmp_path / "run").exists()
+    # A data set that is drawn more often need not be among the photos that are tried.
+    drawn = arguments("compact", own, tmp_path / "run", None, "--dry-run", "--set", "draws=elsewhere:2")
+    assert CliRunner().invoke(main, drawn).exit_code == 0
 
 
 @pytest.mark.parametrize(

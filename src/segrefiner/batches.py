@@ -19,7 +19,7 @@ class Batches:
     """Cuts work into batches; a batch for which memory runs out is halved, and so are all after it.
 
     Attributes:
-        size: Items of a batch, at most; of smaller ones there are as many more, see `run`.
+        size: Items of weight 1 of a batch, at most, see `run`; less than 1 where not even one fitted.
     """
 
     def __init__(self, size: int) -> None:

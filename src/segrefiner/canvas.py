@@ -19,6 +19,7 @@ from .views import (
     needs_tiles,
     object_area,
     object_view,
+    scale_seen,
     surroundings,
 )
 
@@ -51,6 +52,7 @@ class Canvas:
         probability: `(area.height, area.width)` float.
         region: What tiles may cover, in photo pixels.
         view: Of the whole object.
+        seen: Photo pixels per pixel of it, see `views.scale_seen`.
 
     Args:
         image: `(3, H, W)` uint8, RGB, the photo.
@@ -69,6 +71,7 @@ class Canvas:
         self.photo = self.window.photo
         self.view = object_view(box, *self.photo, config)
         self.region = surroundings(box, config)
+        self.seen = scale_seen(self.view, self.region, self.photo, config)
         self.area = object_area(box, *self.photo, config)
         self.coarse = self.window.within(self.area).crop(mask[None])[0]
         self.probability = self.coarse.float()
@@ -77,7 +80,7 @@ class Canvas:
 
     def tiles(self, scale: float) -> list[View]:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
-        if not needs_tiles(self.region, scale, self.config):
+        if not needs_tiles(self.seen, self.region, scale, self.config):
             return []
         # One transfer from a GPU for each band.
         uncertain = torch.empty(self.probability.shape, dtype=torch.bool)

@@ -197,7 +197,8 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
 
     with TemporaryDirectory() as folder:
         pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
-        return packed_feed(PackedPhotos(Path(folder) / "pack", device), recipe)
+        # These may be of one data set alone.
+        return packed_feed(PackedPhotos(Path(folder) / "pack", device), replace(recipe, draws=()))
 
 
 def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":

@@ -62,7 +62,7 @@ class ViewConfig:
         object_share: Share of crops that show the whole object; the others are centred on its contour.
         context: Range of the side of an object crop, in longest sides of the object's box.
         zoom: Range of photo pixels per crop pixel of contour crops, drawn log-uniformly.
-        tile_share: Share of contour crops that lie on the pixel grid at one of `tile_scales`, as tiles do at inference.
+        tile_share: Share of contour crops that lie on the pixel grid at one of `tile_scales`, as tiles do.
         tile_scales: In photo pixels per crop pixel.
         rotation: Largest rotation in radians, for a quarter of the crops.
         colour: Strength of brightness, contrast and saturation changes.

@@ -130,11 +130,11 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
         smoothness: As for `GuidedFilter`, for colours in [0, 1].
 
     Returns:
-        The blocks of at most 48 pixels that the contour passes through, so that the cost grows with its length, and
-        the probability `(height, width)` float in [0, 1] in each.
+        The blocks of at most 48 pixels that the contour passes through or comes near, so that the cost grows with its
+        length, and the probability `(height, width)` float in [0, 1] in each.
     """
     margin = 2 * radius * _ROUNDS
-    # It draws contours where they are, and makes none where there is none within one round's reach.
+    # Contours hardly move farther than one round reaches: blocks beyond that are not worth their time.
     corners = _touched(contour(probability >= 0.5), _BLOCK, 2 * radius)
     blocks = []
     for cores, photos, values in _crops(corners, margin, image, probability[None]):
@@ -172,9 +172,8 @@ def _edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float | None:
     """`edge_gain` at one scale; `None` where no part of the contours is near the other."""
     counts, strengths = torch.zeros(2, 2, dtype=torch.float64, device=image.device)
     corners = _touched(contour(refined), _BLOCK, EDGE_REACH)
-    masks = torch.stack([refined, coarse])
-    for cores, photos, both in _crops(corners, EDGE_REACH + 1, image, masks):
-        states = both.to(torch.uint8)
+    for cores, photos, *both in _crops(corners, EDGE_REACH + 1, image, refined[None], coarse[None]):
+        states = torch.cat(both, dim=1).to(torch.uint8)
         rims = _largest_within(states, 1) & _largest_within(1 - states, 1)
         near = _largest_within(rims.flip(1), EDGE_REACH)
         weights = near.bitwise_and_(_middle(rims, *near.shape[-2:]))

@@ -109,17 +109,18 @@ class _Order:
     """Which photo each sample of a run shows: all of them once per epoch, or `times` on average, in an own order."""
 
     def __init__(self, photos: int, seed: int, times: NDArray[np.float64] | None = None) -> None:
-        self._photos = photos
-        # Where photos are drawn so often, counted one after another.
-        self._ends = np.cumsum(np.ones(photos) if times is None else times)
+        self._photos, self._seed, self._times = photos, seed, times
+        self._epoch = lru_cache(maxsize=2)(self._order_of)
 
-        def epoch_of(epoch: int) -> NDArray[np.int64]:
-            start = np.random.default_rng((seed, epoch)).random()
-            shown = np.searchsorted(self._ends, start + np.arange(photos), side="right").clip(max=photos - 1)
-            order: NDArray[np.int64] = shown[shuffled(photos, epoch, seed).numpy()]
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        order: NDArray[np.int64] = shuffled(self._photos, epoch, self._seed).numpy()
+        if self._times is None or (self._times == 1).all():
             return order
-
-        self._epoch = lru_cache(maxsize=2)(epoch_of)
+        # Photos lie one after another, each as long as it is drawn often; taken are those at equal distances.
+        start = np.random.default_rng((self._seed, epoch)).random()
+        taken = np.searchsorted(np.cumsum(self._times), start + np.arange(self._photos), side="right")
+        shown: NDArray[np.int64] = taken.clip(max=np.flatnonzero(self._times)[-1])[order]
+        return shown
 
     def __getitem__(self, sample: int) -> int:
         return int(self._epoch(sample // self._photos)[sample % self._photos])

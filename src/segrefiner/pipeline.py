@@ -2,7 +2,7 @@
 
 The coarse mask's parts are gathered into objects. Every object is refined in one view, its box with context, whatever
 its size in the photo; then tiles at …, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
-finer than the view before, and for objects that are not large tiles of the enlarged photo. Views are blended by smooth
+finer than that view, and for objects that are not large tiles of the enlarged photo. Views are blended by smooth
 windows, and pixels that no view covers keep the coarse mask. `edges` draws contours to the photo's edges, and `settle`
 decides what of all this is kept.
 
@@ -114,7 +114,7 @@ def refine_masks(
         jobs: Masks of one photo or of several.
         steps: Diffusion steps of the object views, 1 to 6.
         config: The pipeline's choices.
-        batches: How many views the network sees at once; by default 8.
+        batches: How many views the network sees at once, by default 8; of smaller ones than the patch as many more.
         on_progress: Called after each network evaluation.
 
     Yields:
@@ -132,7 +132,7 @@ def refine_masks(
     run = _Run(network, config, batches or Batches(8), on_progress)
     run.level([(canvas, canvas.view) for canvas in every], spaced_timesteps(steps), "whole objects")
     tile_timesteps = spaced_timesteps(min(steps, config.tile_steps))
-    for scale in tile_scales([canvas.region for canvas in every], config):
+    for scale in tile_scales([canvas.seen for canvas in every], config):
         tiles = [(canvas, tile) for canvas in every for tile in canvas.tiles(scale)]
         run.level(tiles, tile_timesteps, f"contours, 1:{scale:g}")
     for job, boxes, places, mine in zip(jobs, objects, chosen, canvases, strict=True):
@@ -230,7 +230,7 @@ class _Run:
 
         for size in sorted({view.size for _, view in shown}):
             same = [pair for pair in shown if pair[1].size == size]
-            weight = min(1.0, (size / self.config.patch) ** 2)
+            weight = (size / self.config.patch) ** 2
             for part, (masks, results, seen) in self.batches.run(same, evaluate, weight=weight):
                 done += len(part) * len(timesteps)
                 for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):

@@ -195,9 +195,12 @@ class Recipe:
     def draws_of(self) -> dict[str, float]:
         """How often photos are drawn, by the data set's name, where it is not once."""
         try:
-            return {name: float(times) for name, times in (entry.split(":") for entry in self.draws)}
+            draws = {name: float(times) for name, times in (entry.split(":") for entry in self.draws)}
         except ValueError as error:
             raise InputError(f"draws is {','.join(self.draws)!r}, expected NAME:TIMES such as ECSSD:1.5") from error
+        if len(draws) < len(self.draws):
+            raise InputError(f"draws is {','.join(self.draws)!r}, expected each name once")
+        return draws
 
     @property
     def batches(self) -> tuple[int, int]:

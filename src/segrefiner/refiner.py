@@ -55,8 +55,8 @@ class Refiner:
         name: Of the weights, for reports.
         pipeline: `default_pipeline`, or one of the two published ones.
         steps: Diffusion steps of calls that do not say, 1 to 6.
-        batch: Views that the network sees at once, at most; by default what fits the device's free memory. It is
-            halved whenever memory runs out.
+        batch: Views of 256x256 pixels that the network sees at once, at most, or smaller ones of as many pixels; by
+            default what fits the device's free memory. It is halved whenever memory runs out.
     """
 
     def __init__(

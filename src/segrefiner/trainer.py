@@ -303,7 +303,9 @@ class Trainer:
         self.tally.clear()
 
     def _check_recipe(self, saved: dict[str, Any], steps_taken: int, path: Path) -> None:
-        changed = differences(saved, json.loads(json.dumps(self.recipe.to_dict())))
+        # A value that a file does not know is of a later version, and was then as it is by default.
+        saved = Recipe().to_dict() | saved
+        changed = differences(*(json.loads(json.dumps(recipe)) for recipe in (saved, self.recipe.to_dict())))
         # The length may change as long as the steps taken so far would have been the same; when to look at it always.
         free = {"validate_every"}
         length = {name: saved[name] for name in ("samples", "large_share") if name in saved}

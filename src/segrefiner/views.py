@@ -31,7 +31,7 @@ class PipelineConfig:
 
     Attributes:
         patch: Side of the view of a whole object that the network sees, in pixels.
-        tile: Side of a tile that it sees. Small ones follow a contour with fewer pixels, of which more lie near it.
+        tile: Side of a tile that it sees, `patch` at most. Small ones follow a contour with fewer pixels.
         small_patches: Sides for small objects: the smallest that shows an object's view as fine as the finest tiles.
         sampler: How pixels are moved from coarse to fine.
         context: Side of an object's view, in longest sides of the object's box.
@@ -39,8 +39,9 @@ class PipelineConfig:
         gap: Parts of a mask nearer than this, as a share of the mask's extent, are one object.
         overlap: Least overlap of neighbouring tiles in tile pixels.
         finest: Photo pixels per tile pixel of the last tiles, 1 or less.
-        enlarged_side: Objects with a longer view, in photo pixels, get no tiles of the enlarged photo.
-        finer: A tile level is skipped unless it is this many times finer than the view before.
+        enlarged_side: Objects whose box with context is longer, in photo pixels, get no tiles of the enlarged photo.
+        finer: Tiles are skipped unless they are this many times finer than the object's view.
+        finer_shrunk: The same for tiles of the photo shrunk, which finer ones follow.
         tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
         undecided: Tiles at one photo pixel per tile pixel and finer are skipped where the mean lack of confidence
             around every contour pixel is at most this: a contour that is sharp there already.
@@ -62,12 +63,17 @@ class PipelineConfig:
     finest: float = 0.5
     enlarged_side: int = 768
     finer: float = 1.15
+    finer_shrunk: float = 1.5
     undecided: float = 0.25
     tile_steps: int = 1
     converged: float = 0.01
     edge_radius: int = 2
     edge_smoothness: float = 1e-4
     caution: CautionConfig = field(default_factory=CautionConfig)
+
+    def __post_init__(self) -> None:
+        if self.tile > self.patch:
+            raise ValueError(f"tile is {self.tile}: expected {self.patch}, the patch, at most")
 
 
 DEFAULT = PipelineConfig()
@@ -126,7 +132,7 @@ def surroundings(box: Box, config: PipelineConfig) -> Box:
 def object_area(box: Box, height: int, width: int, config: PipelineConfig) -> Box:
     """All of a photo that any view of an object covers."""
     region = surroundings(box, config)
-    # Tiles are never longer than the region, but are moved into the photo.
+    # Tiles are shorter than what is seen of the region before, but are moved into the photo.
     reach = square_around(region, region.longest, height, width)
     return object_view(box, height, width, config).box.union(region).union(reach).clip(height, width)
 
@@ -162,17 +168,17 @@ def contour_tiles(
     cell = (side - 2 * margin) // across
     region = region.clip(*photo)
     pixels = region.shift(-area.x0, -area.y0).crop(uncertain[None])[0].numpy()
-    left = _cell_sums(pixels, cell)
-    tiles, total = [], max(1, int(left.sum()))
-    worth = _worth(left, across, total)
-    while left.any():
+    uncovered = _cell_sums(pixels, cell)
+    tiles, total = [], max(1, int(uncovered.sum()))
+    worth = _worth(uncovered, across, total)
+    while uncovered.any():
         end = np.unravel_index(worth.argmax(), worth.shape)
         row, column = (max(0, int(i) - across + 1) for i in end)
-        left[row : row + across, column : column + across] = 0
-        # What other places show has changed around this one alone.
-        first, before = max(0, row - across + 1), max(0, column - across + 1)
-        near = _worth(left[first : row + 2 * across - 1, before : column + 2 * across - 1], across, total)
-        changed = near[row - first :, column - before :]
+        uncovered[row : row + across, column : column + across] = 0
+        # What squares show has changed for those alone that overlap this one; they end in it or behind it.
+        top, left = max(0, row - across + 1), max(0, column - across + 1)
+        near = uncovered[top : row + 2 * across - 1, left : column + 2 * across - 1]
+        changed = _worth(near, across, total)[row - top :, column - left :]
         worth[row : row + changed.shape[0], column : column + changed.shape[1]] = changed
         x = _start(region.x0 + column * cell - margin, region.x0, region.x1, photo[1], side)
         y = _start(region.y0 + row * cell - margin, region.y0, region.y1, photo[0], side)
@@ -217,15 +223,24 @@ def _start(wanted: int, start: int, stop: int, limit: int, side: int) -> int:
     return max(0, min(inside, limit - side))
 
 
-def tile_scales(regions: Sequence[Box], config: PipelineConfig) -> list[float]:
-    """Photo pixels per tile pixel of the tile levels, coarse to fine, halved from one to the next."""
-    longest = max((region.longest for region in regions), default=0)
-    first, last = math.floor(math.log2(max(1.0, longest / config.patch))), math.ceil(math.log2(config.finest))
+def scale_seen(view: View, region: Box, photo: tuple[int, int], config: PipelineConfig) -> float:
+    """Photo pixels per pixel of the view of a whole object, or of what it would be where the photo is a thin strip."""
+    return max(view.scale, region.clip(*photo).longest / config.patch)
+
+
+def tile_scales(seen: Sequence[float], config: PipelineConfig) -> list[float]:
+    """Photo pixels per tile pixel of the tile levels, coarse to fine, halved from one to the next.
+
+    Args:
+        seen: `scale_seen` of the objects.
+        config: Says which is the last level.
+    """
+    first, last = math.floor(math.log2(max([1.0, *seen]))), math.ceil(math.log2(config.finest))
     return [2.0**exponent for exponent in range(first, last - 1, -1)]
 
 
-def needs_tiles(region: Box, scale: float, config: PipelineConfig) -> bool:
-    """Whether tiles of this scale show an object's region finer than what was seen before."""
+def needs_tiles(seen: float, region: Box, scale: float, config: PipelineConfig) -> bool:
+    """Whether tiles of this scale show what is around an object finer than was seen before, see `scale_seen`."""
     if scale < 1 and region.longest > config.enlarged_side:
         return False
-    return region.longest >= config.finer * scale * config.patch
+    return seen >= (config.finer_shrunk if scale > 1 else config.finer) * scale
