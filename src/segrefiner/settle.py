@@ -126,9 +126,11 @@ def _cell_shares(refined: Tensor, coarse: Tensor, here: Tensor, cell: int) -> Te
     for start in range(0, height, step):
         rows = slice(start, start + step)
         one, other = refined[rows] & here[rows], coarse[rows] & here[rows]
-        counts = torch.stack([one & other, one | other])[:, None].float()
-        parts.append(F.avg_pool2d(F.pad(counts, (0, -width % cell, 0, -len(one) % cell)), cell))
-    return torch.cat(parts, dim=2)
+        both = F.pad(torch.stack([one & other, one | other]), (0, -width % cell, 0, -len(one) % cell))
+        # Bytes are summed as they are: of floats, as pooling wants them, the allocator would keep several bands' worth.
+        cells = both.unflatten(2, (-1, cell)).unflatten(1, (-1, cell))
+        parts.append(cells.sum(dim=(2, 4), dtype=torch.float32))
+    return torch.cat(parts, dim=1)[:, None] / cell**2
 
 
 def settle(
