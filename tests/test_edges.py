@@ -9,12 +9,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from segrefiner import edges, geometry
 from segrefiner.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
 from segrefiner.settle import CautionConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
-MARGIN = 12
-"""How far around a pixel the three rounds of the filter look."""
 GOOD = CautionConfig().edges
 
 
@@ -22,11 +21,25 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def drawn(image: Tensor, probability: Tensor) -> Tensor:
+def drawn(image: Tensor, probability: Tensor, radius: int = RADIUS) -> Tensor:
     result = probability.clone()
-    for box, block in follow_edges(image, probability, RADIUS, SMOOTHNESS):
-        box.paste(block[None].to(result), result[None])
+    found = follow_edges(image, probability, radius, SMOOTHNESS)
+    for (y, x), block in zip(found.corners.tolist(), found.blocks, strict=True):
+        geometry.Box(x, y, x + len(block), y + len(block)).paste(block[None].to(result), result[None])
     return result
+
+
+def of_the_whole(image: Tensor, probability: Tensor, rounds: int = 3) -> Tensor:
+    """What is drawn, by filtering all of the photo so many times, sharpened in between."""
+    margin = 4 * rounds
+    bordered, values = (F.pad(p[None], (margin,) * 4, mode="replicate") for p in (image / 255, probability[None]))
+    filtered = GuidedFilter(bordered, RADIUS, SMOOTHNESS)
+    turns = [filtered(values).clamp(0, 1)]
+    for _ in range(rounds - 1):
+        turns.append(filtered((2 * (turns[-1] - 0.5) + 0.5).clamp(0, 1)))
+    once, often = ((turn[0, 0], (margin - 4 * (i + 1))) for i, turn in ((0, turns[0]), (rounds - 1, turns[-1])))
+    once, often = (plane[m : plane.shape[0] - m, m : plane.shape[1] - m] for plane, m in (once, often))
+    return torch.where((often >= 0.5) ^ (once >= 0.5), 1 - once, once)
 
 
 def by_definition(image: np.ndarray, values: np.ndarray, radius: int, smoothness: float) -> np.ndarray:
@@ -89,10 +102,8 @@ def test_a_contour_beside_an_edge_is_drawn_to_it(off: int) -> None:
 def test_a_contour_is_drawn_farther_than_by_filtering_once() -> None:
     image, columns = scene(80), torch.arange(170).expand(150, 170)
     for off in (-3, -2, 2, 3):
-        probability = torch.sigmoid((columns - 79.5 + off).float())[None, None]
-        filtered = GuidedFilter(image[None] / 255, RADIUS, SMOOTHNESS)
-        once = filtered(probability)[0, 0, MARGIN - 4 : 4 - MARGIN, MARGIN - 4 : 4 - MARGIN]
-        often, right = filtered.contour(probability)[0, 0], (columns >= 80)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        probability, right = torch.sigmoid((columns - 79.5 + off).float()), columns >= 80
+        once, often = of_the_whole(image, probability, 1), drawn(image, probability)
         assert int(((often >= 0.5) != right).sum()) < int(((once >= 0.5) != right).sum())
 
 
@@ -103,20 +114,33 @@ def test_blocks_are_the_filter_of_the_whole_and_nothing_changes_far_from_the_con
     given = probability.clone()
     result = drawn(image, probability)
     assert torch.equal(probability, given) and float(result.min()) >= 0 and float(result.max()) <= 1
-    bordered, values = (F.pad(p[None], (MARGIN,) * 4, mode="replicate") for p in (image / 255, probability[None]))
-    whole = GuidedFilter(bordered, RADIUS, SMOOTHNESS).contour(values)[0, 0]
-    torch.testing.assert_close(result, whole, atol=2e-3, rtol=0)
+    # Where the filter leaves a trace of the contour far from it, a block that is not drawn keeps the probability.
+    torch.testing.assert_close(result, of_the_whole(image, probability), atol=2e-2, rtol=0)
+    near = torch.hypot(rows - 60, columns - 62) < 52
+    torch.testing.assert_close(result[near], of_the_whole(image, probability)[near], atol=2e-3, rtol=0)
     assert torch.equal(result[144:], given[144:]) and torch.equal(result[:, 144:], given[:, 144:])
 
 
-@pytest.mark.parametrize("radius", [1, 2, 5, 8])
+def test_drawing_band_by_band_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = (random(3, 150, 170) * 255).to(torch.uint8)
+    probability = (random(150, 170, seed=1) + disc(50, 70, 80)[:150, :170] - 0.5).clamp(0, 1).float()
+    for radius in (1, 2, 7, 12):
+        whole = drawn(image, probability, radius)
+        with monkeypatch.context() as small:
+            small.setattr(geometry, "BAND_PIXELS", 170 * 30)
+            assert len(geometry.bands(150, 170, multiple=24)) == 7
+            torch.testing.assert_close(drawn(image, probability, radius), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 8, 12])
 def test_every_block_that_the_contour_is_near_is_drawn(radius: int) -> None:
     image = (random(3, 150, 170) * 255).to(torch.uint8)
     for at in range(48, 96, 5):
         probability = (torch.arange(170) >= at).float().expand(150, 170)
         near = torch.zeros(150, 170, dtype=torch.bool)
-        for box, _ in follow_edges(image, probability, radius, SMOOTHNESS):
-            near[box.y0 : box.y1, box.x0 : box.x1] = True
+        found = follow_edges(image, probability, radius, SMOOTHNESS)
+        for y, x in found.corners.tolist():
+            near[y : y + found.blocks.shape[1], x : x + found.blocks.shape[2]] = True
         assert near[:, at - 2 * radius : at + 2 * radius].all()
 
 
@@ -125,9 +149,9 @@ def test_contours_cross_from_block_to_block(steepness: float) -> None:
     for edge, off in product(range(92, 101), (-3, -2, -1, 1, 2, 3)):
         image, columns = scene(edge), torch.arange(170).expand(150, 170)
         probability = torch.sigmoid(steepness * (columns - edge + 0.5 + off).float())
-        bordered, values = (F.pad(p[None], (MARGIN,) * 4, mode="replicate") for p in (image / 255, probability[None]))
-        whole = GuidedFilter(bordered, RADIUS, SMOOTHNESS).contour(values)[0, 0]
-        assert torch.equal(drawn(image, probability) >= 0.5, whole >= 0.5)
+        # Beyond the photo its border counts, which differs once it is filtered.
+        ours, whole = (plane[12:-12] >= 0.5 for plane in (drawn(image, probability), of_the_whole(image, probability)))
+        assert torch.equal(ours, whole)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (2, 2), (48, 49), (200, 3)], ids=str)
@@ -195,6 +219,26 @@ def test_an_exact_mask_that_lacks_a_piece_counts_as_exact() -> None:
     truth = disc(120)
     coarse, refined = truth & ~disc(40, 200, 320), disc(121)
     assert edge_gain(photo_of(truth), refined, coarse) < GOOD[0]
+
+
+@pytest.mark.parametrize("off", [-3, 0, 2, 9])
+def test_a_gain_that_is_enough_is_not_looked_for_any_further(off: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, other = disc(120), disc(120 + off)
+    image, looked = photo_of(truth), []
+    largest = edge_gain(image, truth, other)
+    at_one_scale = edges._edge_gain
+
+    def spy(*planes: Tensor) -> float | None:
+        looked.append(at_one_scale(*planes))
+        return looked[-1]
+
+    monkeypatch.setattr(edges, "_edge_gain", spy)
+    for enough in (-1.0, largest - 0.01, largest + 0.01, 1.0):
+        looked.clear()
+        gain = edge_gain(image, truth, other, enough)
+        assert gain == largest if largest < enough else enough <= gain <= largest
+        assert looked[-1] == gain or len(looked) == 2
+        assert all(value is None or value < enough for value in looked[:-1])
 
 
 def test_equal_masks_gain_nothing_and_of_contours_far_apart_nothing_is_known() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segrefiner import canvas as canvases
 from segrefiner.batches import Batches
-from segrefiner.canvas import Canvas, window
+from segrefiner.canvas import Canvas, falls
 from segrefiner.diffusion import Network, Progress, silent
 from segrefiner.geometry import Box, contour, mask_box
 from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
@@ -75,6 +75,12 @@ def random_answer(x: Tensor, timesteps: Tensor) -> Tensor:
 
 def empty(height: int, width: int) -> Tensor:
     return torch.zeros(height, width, dtype=torch.bool)
+
+
+def window(box: Box, height: int, width: int, ramp: int) -> Tensor:
+    """Blending weights of a view, all of its box."""
+    down, across = falls(box, box, height, width, ramp, torch.device("cpu"))
+    return torch.minimum(down[:, None], across)
 
 
 def rectangle(height: int, width: int, y: tuple[int, int], x: tuple[int, int]) -> Tensor:
@@ -572,7 +578,7 @@ def test_tiles_see_every_uncertain_pixel_of_their_region_well(
         assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
         part = view.box.clip(height, width)
         assert uncertain[part.y0 : part.y1, part.x0 : part.x1].any()
-        weights = window(view.box, view.box, height, width, ramp)
+        weights = window(view.box, height, width, ramp)
         weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
         here = best[part.y0 : part.y1, part.x0 : part.x1]
         best[part.y0 : part.y1, part.x0 : part.x1] = torch.maximum(here, weights)
@@ -602,7 +608,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
             asked[area.y0 : area.y1, area.x0 : area.x1] |= uncertain
             for view in tiles:
                 part = view.box.clip(height, width)
-                weights = window(view.box, view.box, height, width, config.overlap // 2)
+                weights = window(view.box, height, width, config.overlap // 2)
                 weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
                 weight[part.y0 : part.y1, part.x0 : part.x1] += weights
         return tiles
@@ -683,7 +689,7 @@ def test_windows_are_one_inside_and_fall_only_towards_other_views(
 ) -> None:
     height, width = size
     box = Box(corner[0], corner[1], corner[0] + 32, corner[1] + 32)
-    weights = window(box, box, height, width, 8)
+    weights = window(box, height, width, 8)
     assert weights.shape == (32, 32) and weights.min() > 0 and weights.max() <= 1
     assert (weights[8:-8, 8:-8] == 1).all()
     x, y = torch.arange(32), torch.arange(32)

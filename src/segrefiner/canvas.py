@@ -1,7 +1,7 @@
 """One object of a photo: what the network is shown of it, and where its answers are blended."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, bands, contour, crop_resized, resize
+from .geometry import Box, bands, contour, crop_resized, places, resize
 from .unet import IMAGE_MEAN
 from .views import (
     PipelineConfig,
@@ -75,7 +75,7 @@ class Canvas:
         self.area = object_area(box, *self.photo, config)
         self.coarse = self.window.within(self.area).crop(mask[None])[0]
         self.probability = self.coarse.float()
-        self._views: list[View] = []
+        self._total: Tensor | None = None
         self._before: dict[View, Tensor] = {}
 
     def tiles(self, scale: float) -> list[View]:
@@ -96,10 +96,10 @@ class Canvas:
         probability = self.probability[first : rows.stop + reach]
         uncertain = contour(probability >= 0.5)
         if scale <= 1:
-            y, x = uncertain.nonzero(as_tuple=True)
-            sure = confidence(probability)
+            y, x = places(uncertain)
             # Labels without any doubt are the coarse mask's own, which no view has decided.
-            uncertain[y, x] = (1 - _around(sure, y, x, reach) > self.config.undecided) | (sure[y, x] == 1)
+            own = confidence(probability[y, x]) == 1
+            uncertain[y, x] = (1 - _confidence_around(probability, y, x, reach) > self.config.undecided) | own
         return uncertain[rows.start - first :][: rows.stop - rows.start]
 
     def shown(self, view: View) -> tuple[Tensor, Tensor]:
@@ -121,50 +121,88 @@ class Canvas:
 
     def begin(self, views: Sequence[View]) -> None:
         """Before these views, all of one level, are blended: they show the mask as it is now."""
-        self._views = list(views)
-        if sum(view.box.width * view.box.height for view in views) > self.probability.numel():
+        self._total = self._total_weights(views) if len(views) > 1 else None
+        if sum(view.box.width * view.box.height for view in views) > self.probability.numel() or len(views) == 1:
+            # One view alone reads each pixel before it changes it.
             whole = self.probability.clone() if len(views) > 1 else self.probability
             self._before = {view: self._cut(whole, view) for view in views}
         else:
             self._before = {view: self._cut(self.probability, view).clone() for view in views}
 
+    def _total_weights(self, views: Sequence[View]) -> Tensor:
+        """Sum of the views' windows."""
+        total = torch.zeros_like(self.probability)
+        for view in views:
+            for part in self._parts(view):
+                self._here(part).crop(total[None])[0].add_(self._window(view, part))
+        return total
+
     def add(self, view: View, result: Tensor, shown: Tensor) -> None:
-        """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`."""
+        """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`.
+
+        Where the views' windows sum to more than one, each counts for its share; where they sum to less, the rest is
+        the mask as it was. A view that shows the mask shrunk says nothing of details that it cannot show: where it
+        agrees, they stay.
+        """
         changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
+        for part in self._parts(view):
+            if view.scale > 1:
+                self._add_changed(view, result, changed, part)
+            else:
+                self._add(view, result, part)
+
+    def _add(self, view: View, result: Tensor, part: Box) -> None:
+        """Blends all of a view's result in this part of the photo."""
+        inner, place = view.box.clip(*self.photo), self._here(part)
+        before = part.shift(-inner.x0, -inner.y0).crop(self._before[view][None])[0]
+        new = part.shift(-view.box.x0, -view.box.y0).crop(resize(result, view.box.height, view.box.width))[0]
+        weights = self._window(view, part)
+        if self._total is not None:
+            weights = weights / place.crop(self._total[None])[0].clamp(min=1)
+        place.crop(self.probability[None])[0].add_(weights * (new - before))
+
+    def _add_changed(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
+        """Blends what is enlarged from one of the view's pixels `(S, S)` bool that changed: little, as a rule."""
+        inside, box, size, device = part.shift(-view.box.x0, -view.box.y0), view.box, view.size, result.device
+        top, below, down = _neighbours(size, box.height, inside.y0, inside.y1, device)
+        left, right, along = _neighbours(size, box.width, inside.x0, inside.x1, device)
+        # Whole rows are copied fast, single columns are not.
+        across = (changed.T[left] | changed.T[right]).T.contiguous()
+        y, x = places(across[top] | across[below])
+        if not len(y):
+            return
+        top, below, down, left, right, along = top[y] * size, below[y] * size, down[y], left[x], right[x], along[x]
+        values = result.reshape(-1)
+        upper = torch.lerp(values[top + left], values[top + right], along)
+        new = torch.lerp(upper, torch.lerp(values[below + left], values[below + right], along), down)
+        fall_down, fall_across = self._falls(view, part)
+        weights = torch.minimum(fall_down[y], fall_across[x])
+        inner, place = view.box.clip(*self.photo), self._here(part)
+        before = self._before[view][y + (part.y0 - inner.y0), x + (part.x0 - inner.x0)]
+        y, x = y + place.y0, x + place.x0
+        if self._total is not None:
+            weights = weights / self._total[y, x].clamp_(min=1)
+        self.probability[y, x] += weights * (new - before)
+
+    def _parts(self, view: View) -> Iterator[Box]:
+        """What a view shows of the photo, band by band."""
         inner = view.box.clip(*self.photo)
         for rows in bands(inner.height, inner.width):
-            self._add(view, result, changed, Box(inner.x0, inner.y0 + rows.start, inner.x1, inner.y0 + rows.stop))
+            yield Box(inner.x0, inner.y0 + rows.start, inner.x1, inner.y0 + rows.stop)
 
-    def _add(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
-        place = self._here(part)
-        here = (slice(place.y0, place.y1), slice(place.x0, place.x1))
-        inner = view.box.clip(*self.photo)
-        cut = part.shift(-inner.x0, -inner.y0)
-        before = self._before[view][cut.y0 : cut.y1, cut.x0 : cut.x1]
-        new = _enlarged(result, view.box, part)
-        if view.scale > 1:
-            # A view that shows the mask shrunk says nothing of details it cannot show: where it agrees, they stay.
-            new = torch.where(_touched(changed, view.box, part), new, before)
-        weights = self._window(view, part)
-        others = [o for o in self._views if o is not view and o.box.overlaps(part)]
-        if others:
-            total = weights.clone()
-            for other in others:
-                both = other.box.shared(part)
-                both.shift(-part.x0, -part.y0).crop(total[None])[0].add_(self._window(other, both))
-            # Where the windows of the views sum to more than one, each counts for its share.
-            weights = weights / total.clamp_(min=1)
-        # Where they sum to less, the rest is the mask as it was.
-        self.probability[here] += weights * (new - before)
+    def _falls(self, view: View, part: Box) -> tuple[Tensor, Tensor]:
+        """A view's weights of the rows and of the columns of a part of it, of which the smaller counts."""
+        ramp = max(1, round(self.config.overlap * view.scale / 2))
+        return falls(view.box, part, *self.photo, ramp, self.probability.device)
 
     def _window(self, view: View, part: Box) -> Tensor:
-        ramp = max(1, round(self.config.overlap * view.scale / 2))
-        return window(view.box, part, *self.photo, ramp).to(self.probability.device)
+        down, across = self._falls(view, part)
+        return torch.minimum(down[:, None], across)
 
     def end(self) -> None:
         """After the views of one level are blended."""
         self.probability.clamp_(0, 1)
-        self._views, self._before = [], {}
+        self._total, self._before = None, {}
 
     def _cut(self, plane: Tensor, view: View) -> Tensor:
         """The part of a plane of the area that a view shows of the photo."""
@@ -207,61 +245,51 @@ class Canvas:
         return box.shift(-self.area.x0, -self.area.y0)
 
 
-def _around(plane: Tensor, y: Tensor, x: Tensor, reach: int) -> Tensor:
-    """Means over squares of `2 * reach + 1` pixels around the pixels `(n,)` of a plane, whose border is repeated."""
+def _confidence_around(plane: Tensor, y: Tensor, x: Tensor, reach: int) -> Tensor:
+    """Mean confidence in squares of `2 * reach + 1` pixels around the pixels `(n,)`; the plane's border is repeated."""
     offsets = torch.arange(-reach, reach + 1, device=plane.device)
     parts = [plane.new_empty(0)]
     for start in range(0, len(y), _PIXELS_AT_ONCE):
         some = slice(start, start + _PIXELS_AT_ONCE)
         rows = (y[some, None] + offsets).clamp(0, plane.shape[0] - 1)
         columns = (x[some, None] + offsets).clamp(0, plane.shape[1] - 1)
-        parts.append(plane[rows[:, :, None], columns[:, None, :]].mean(dim=(1, 2)))
+        parts.append(confidence(plane[rows[:, :, None], columns[:, None, :]]).mean(dim=(1, 2)))
     return torch.cat(parts)
 
 
-@lru_cache(maxsize=64)
-def _falls(start: int, stop: int, limit: int, ramp: int) -> Tensor:
-    """Weights of the pixels from `start` to `stop` in one direction."""
-    position = torch.arange(start, stop) + 0.5
-    low = torch.full_like(position, math.inf) if start <= 0 else position - start
-    high = torch.full_like(position, math.inf) if stop >= limit else stop - position
-    return (torch.pi / 2 * (torch.minimum(low, high) / ramp).clamp(max=1)).sin().square()
-
-
-def window(box: Box, part: Box, height: int, width: int, ramp: int) -> Tensor:
-    """Blending weights of a view in a part of its box, `(part.height, part.width)`.
+def falls(box: Box, part: Box, height: int, width: int, ramp: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Blending weights `(part.height,)` and `(part.width,)` of a view, of which the smaller is that of a pixel.
 
     1 inside the view's box, falling to 0 at edges that are not the photo's own.
     """
-    down = _falls(box.y0, box.y1, height, ramp)[part.y0 - box.y0 : part.y1 - box.y0]
-    across = _falls(box.x0, box.x1, width, ramp)[part.x0 - box.x0 : part.x1 - box.x0]
-    return torch.minimum(down[:, None], across[None, :])
+    down = _fall(box.height, ramp, box.y0 > 0, box.y1 < height)[part.y0 - box.y0 : part.y1 - box.y0]
+    across = _fall(box.width, ramp, box.x0 > 0, box.x1 < width)[part.x0 - box.x0 : part.x1 - box.x0]
+    return down.to(device), across.to(device)
 
 
-def _enlarged(result: Tensor, box: Box, part: Box) -> Tensor:
-    """The part of a view's result `(1, S, S)`, resized to its box, that is in this part of the photo."""
-    size = result.shape[-1]
-    if part.height * part.width == box.height * box.width or box.height <= size:
-        return part.shift(-box.x0, -box.y0).crop(resize(result, box.height, box.width))[0]
-    # Enlarging is a matter of two neighbours in each direction, so that a part can be computed by itself.
-    (top, below, down), (left, right, along) = _neighbours(size, box, part, result.device)
-    across = torch.lerp(result[0][:, left], result[0][:, right], along)
-    return torch.lerp(across[top], across[below], down[:, None])
+@lru_cache(maxsize=64)
+def _fall(length: int, ramp: int, at_start: bool, at_stop: bool) -> Tensor:
+    """Weights of so many pixels in one direction, which fall to these ends."""
+    position = torch.arange(length) + 0.5
+    low = position if at_start else torch.full_like(position, math.inf)
+    high = length - position if at_stop else torch.full_like(position, math.inf)
+    return (torch.pi / 2 * (torch.minimum(low, high) / ramp).clamp(max=1)).sin().square()
 
 
-def _touched(changed: Tensor, box: Box, part: Box) -> Tensor:
-    """Where that is computed from one of the pixels `(S, S)` bool."""
-    (top, below, _), (left, right, _) = _neighbours(changed.shape[-1], box, part, changed.device)
-    across = changed[:, left] | changed[:, right]
-    return across[top] | across[below]
+@lru_cache(maxsize=32)
+def _neighbours(size: int, side: int, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a view of `size` pixels that is enlarged to `side`, the pixels before and after each of some, and how far.
 
+    Args:
+        size: Of the view, in one direction.
+        side: Of its box.
+        start: The first of the enlarged pixels.
+        stop: That after the last.
+        device: Where to put what is found.
 
-def _neighbours(size: int, box: Box, part: Box, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
-    """For both directions the view's pixels before and after each of the part's, and how far it is between them."""
-    found = []
-    inside = part.shift(-box.x0, -box.y0)
-    for start, stop, side in ((inside.y0, inside.y1, box.height), (inside.x0, inside.x1, box.width)):
-        place = ((torch.arange(start, stop, device=device) + 0.5) * (size / side) - 0.5).clamp(0, size - 1)
-        before = place.floor().long()
-        found.append((before, place.ceil().long(), place - before))
-    return tuple(found)
+    Returns:
+        Pixels of the view, int64, and how far it is from the first to the second of them, in [0, 1).
+    """
+    place = ((torch.arange(start, stop, device=device) + 0.5) * (size / side) - 0.5).clamp(0, size - 1)
+    before = place.floor().long()
+    return before, place.ceil().long(), place - before

@@ -6,17 +6,16 @@ one, which the network, exact to a pixel or two, can only spoil.
 """
 
 import math
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .geometry import Box, box_mean, contour
+from .geometry import bands, box_max, box_mean, contour, places
 
-_BLOCK = 48
-_BLOCKS_AT_ONCE = 12
+_BLOCK = 24
+_BLOCKS_AT_ONCE = 60
 
 EDGE_REACH = 4
 """How far from one mask's contour the other's is compared with it, and how far around a pixel the strongest edge is
@@ -83,25 +82,6 @@ class GuidedFilter:
         smooth = box_mean(line, self._radius)
         return _add_products(smooth[:, 3:], smooth[:, :3], _middle(self._image, *smooth.shape[-2:]), 1)
 
-    def contour(self, values: Tensor) -> Tensor:
-        """The filtered probability, its contour where it ends up when values are filtered and sharpened in turns.
-
-        Filtered once, a contour that is off by a pixel or two goes a part of the way to the edge; sharpened in
-        between, it goes on. Where that changes a pixel's state, its probability is the other state's.
-
-        Args:
-            values: `(B, 1, H, W)` float, in [0, 1].
-
-        Returns:
-            `(B, 1, H - 2 * m, W - 2 * m)` float, in [0, 1], of the middle; `m` is `2 * radius` for each round.
-        """
-        once = self(values).clamp_(0, 1)
-        moved = once
-        for _ in range(_ROUNDS - 1):
-            moved = self(_sharper(moved))
-        once = _middle(once, *moved.shape[-2:])
-        return torch.where((moved >= 0.5) ^ (once >= 0.5), 1 - once, once)
-
 
 def _middle(planes: Tensor, height: int, width: int) -> Tensor:
     """The middle `(…, height, width)` of planes."""
@@ -120,30 +100,82 @@ def _sharper(values: Tensor) -> Tensor:
     return (_SHARPENING * (values - 0.5) + 0.5).clamp_(0, 1)
 
 
-def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> list[tuple[Box, Tensor]]:
+@dataclass(frozen=True)
+class Drawn:
+    """A probability with its contour drawn to edges, in the blocks that the contour passes through or comes near.
+
+    Attributes:
+        corners: `(B, 2)` int64, (y, x) of the blocks; no two overlap, but they may reach beyond the plane.
+        blocks: `(B, side, side)` float in [0, 1].
+    """
+
+    corners: Tensor
+    blocks: Tensor
+
+
+def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> Drawn:
     """The probability with its contour drawn to edges, where the contour is.
+
+    Filtered once, a contour that is off by a pixel or two goes a part of the way to the edge; sharpened in between and
+    filtered again, it goes on. Where that changes a pixel's state, its probability is the other state's. Beyond the
+    blocks that are drawn the probability counts as it is.
 
     Args:
         image: `(3, H, W)` uint8, RGB.
         probability: `(H, W)` float.
-        radius: As for `GuidedFilter`.
+        radius: As for `GuidedFilter`, 12 at most.
         smoothness: As for `GuidedFilter`, for colours in [0, 1].
 
     Returns:
-        The blocks of at most 48 pixels that the contour passes through or comes near, so that the cost grows with its
-        length, and the probability `(height, width)` float in [0, 1] in each.
+        Blocks of 24 pixels, so that the cost grows with the contour's length.
     """
-    margin = 2 * radius * _ROUNDS
     # Contours hardly move farther than one round reaches: blocks beyond that are not worth their time.
     corners = _touched(contour(probability >= 0.5), _BLOCK, 2 * radius)
-    blocks = []
-    for cores, photos, values in _crops(corners, margin, image, probability[None]):
-        drawn = GuidedFilter(photos / 255, radius, smoothness).contour(values)
-        blocks += [(core, block[0, : core.height, : core.width]) for core, block in zip(cores, drawn, strict=True)]
-    return blocks
+    # A band of blocks is drawn with as many around it as all rounds but the first reach.
+    beside = _BLOCK * math.ceil(2 * radius * (_ROUNDS - 1) / _BLOCK)
+    blocks = [probability.new_empty(0, _BLOCK, _BLOCK)]
+    for rows in bands(probability.shape[0], probability.shape[1], multiple=_BLOCK):
+        band = corners[(corners[:, 0] >= rows.start - beside) & (corners[:, 0] < rows.stop + beside)]
+        inside = (band[:, 0] >= rows.start) & (band[:, 0] < rows.stop)
+        if bool(inside.any()):
+            blocks.append(_drawn(image, probability, band, radius, smoothness)[inside])
+    return Drawn(corners, torch.cat(blocks))
 
 
-def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float:
+def _drawn(image: Tensor, probability: Tensor, corners: Tensor, radius: int, smoothness: float) -> Tensor:
+    """`follow_edges` of these blocks."""
+    margin = 2 * radius
+    filters = [
+        GuidedFilter(_cut(image, some, margin) / 255, radius, smoothness) for some in corners.split(_BLOCKS_AT_ONCE)
+    ]
+    # From round to round, what is around a block is what has become of its neighbours.
+    top, bottom = int(corners[0, 0]), int(corners[-1, 0]) + _BLOCK
+    first, width = max(0, top - margin), probability.shape[1]
+    given = probability[first : bottom + margin]
+    right = -width % _BLOCK
+    above, below = first - top + margin, bottom + margin - first - len(given)
+    plane = F.pad(given[None], (margin, right + margin, above, below), mode="replicate")[0]
+    side = _BLOCK + 2 * margin
+    windows = plane.unfold(0, side, _BLOCK).unfold(1, side, _BLOCK)
+    inner = plane[margin:-margin, margin:-margin].unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, _BLOCK))
+    y, x = (corners[:, 0] - top) // _BLOCK, corners[:, 1] // _BLOCK
+    once = moved = plane.new_empty(0)
+    for turn in range(_ROUNDS):
+        shown = windows[y, x][:, None]
+        if turn:
+            shown = _sharper(shown)
+        parts = zip(filters, shown.split(_BLOCKS_AT_ONCE), strict=True)
+        moved = torch.cat([filtered(part) for filtered, part in parts])[:, 0]
+        if not turn:
+            once = moved.clamp_(0, 1)
+        inner[y, :, x] = moved
+        # Beyond the photo its border is repeated.
+        plane[:above], plane[len(plane) - below :] = plane[above], plane[len(plane) - below - 1]
+        plane[:, :margin], plane[:, margin + width :] = plane[:, [margin]], plane[:, [margin + width - 1]]
+    return torch.where((moved >= 0.5) ^ (once >= 0.5), 1 - once, once)
+
+
+def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor, enough: float = 1.0) -> float:
     """By how much better the refined contour lies on the photo's edges than the coarse one, where both are near.
 
     An edge's strength at a pixel is the gradient there as a share of the largest one around it. The gain is the mean
@@ -156,32 +188,37 @@ def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float:
         image: `(3, H, W)` uint8, RGB.
         refined: `(H, W)` bool.
         coarse: `(H, W)` bool.
+        enough: A gain of which it is enough to know that it is reached.
 
     Returns:
-        In [-1, 1]; 1 where no part of the contours is near the other.
+        In [-1, 1]; 1 where no part of the contours is near the other. Where it is `enough` or more, the gain at some
+        scale that is that, too.
     """
     extent = math.sqrt(max(int(torch.count_nonzero(refined)), int(torch.count_nonzero(coarse))))
-    gains, step = [], 1
-    while step == 1 or extent >= step * _LEAST_EXTENT:
-        gains.append(_edge_gain(*(plane[..., ::step, ::step] for plane in (image, refined, coarse))))
-        step *= 2
-    return max((gain for gain in gains if gain is not None), default=1.0)
+    largest, step = None, 2 ** max(0, math.floor(math.log2(max(1.0, extent / _LEAST_EXTENT))))
+    # The coarse scales first, which take the least time.
+    while step >= 1 and (largest is None or largest < enough):
+        gain = _edge_gain(*(plane[..., ::step, ::step] for plane in (image, refined, coarse)))
+        largest = gain if largest is None else largest if gain is None else max(gain, largest)
+        step //= 2
+    return 1.0 if largest is None else largest
 
 
 def _edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float | None:
     """`edge_gain` at one scale; `None` where no part of the contours is near the other."""
     counts, strengths = torch.zeros(2, 2, dtype=torch.float64, device=image.device)
     corners = _touched(contour(refined), _BLOCK, EDGE_REACH)
-    for cores, photos, *both in _crops(corners, EDGE_REACH + 1, image, refined[None], coarse[None]):
-        states = torch.cat(both, dim=1).to(torch.uint8)
-        rims = _largest_within(states, 1) & _largest_within(1 - states, 1)
-        near = _largest_within(rims.flip(1), EDGE_REACH)
+    for some in corners.split(_BLOCKS_AT_ONCE) if len(corners) else ():
+        states = torch.cat([_cut(mask[None], some, EDGE_REACH + 1) for mask in (refined, coarse)], dim=1)
+        states = states.view(torch.uint8)
+        rims = box_max(states, 3) & box_max(1 - states, 3)
+        near = box_max(rims.flip(1), 2 * EDGE_REACH + 1)
         weights = near.bitwise_and_(_middle(rims, *near.shape[-2:]))
-        for core, weight in zip(cores, weights, strict=True):
-            weight[:, core.height :] = 0
-            weight[:, :, core.width :] = 0
+        # Blocks may reach beyond the photo.
+        rows, columns = (some[:, k, None] + torch.arange(_BLOCK, device=some.device) < refined.shape[k] for k in (0, 1))
+        weights &= (rows[:, :, None] & columns[:, None])[:, None].view(torch.uint8)
         counts += weights.sum(dim=(0, 2, 3))
-        strengths += (weights * edge_strength(photos / 255)).sum(dim=(0, 2, 3))
+        strengths += (weights * edge_strength(_cut(image, some, EDGE_REACH + 1) / 255)).sum(dim=(0, 2, 3))
     if not bool((counts > 0).all()):
         return None
     on_refined, on_coarse = (strengths / counts).tolist()
@@ -199,65 +236,36 @@ def edge_strength(image: Tensor) -> Tensor:
         the magnitude of the Sobel gradient of all colours; low everywhere where nothing around exceeds what noise may
         be.
     """
-    down = image[..., :-2, :] + 2 * image[..., 1:-1, :] + image[..., 2:, :]
-    along = image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]
-    gradient = (down[..., 2:] - down[..., :-2]).square_() + (along[..., 2:, :] - along[..., :-2, :]).square_()
-    magnitude = gradient.sum(dim=1, keepdim=True).sqrt_()
-    largest = _largest_within(magnitude, EDGE_REACH)
+    down = torch.add(image[..., :-2, :], image[..., 1:-1, :], alpha=2).add_(image[..., 2:, :])
+    along = torch.add(image[..., :-2], image[..., 1:-1], alpha=2).add_(image[..., 2:])
+    across, upright = down[..., 2:] - down[..., :-2], along[..., 2:, :] - along[..., :-2, :]
+    red, green, blue = across.square_().addcmul_(upright, upright).split(1, dim=1)
+    magnitude = (red + green).add_(blue).sqrt_()
+    largest = box_max(magnitude, 2 * EDGE_REACH + 1)
     return _middle(magnitude, *largest.shape[-2:]) / (largest + _NO_EDGE)
 
 
-def _largest_within(planes: Tensor, radius: int) -> Tensor:
-    """The largest value in the square of `2 * radius + 1` pixels around each of `(…, H, W)` whose square is inside.
-
-    By maxima of shifted planes, which on a CPU take a tenth of the time of PyTorch's pooling.
-    """
-    for dim in (-2, -1):
-        reach, side = 1, 2 * radius + 1
-        while reach < side:
-            step = min(reach, side - reach)
-            left = planes.shape[dim] - step
-            planes = torch.maximum(planes.narrow(dim, 0, left), planes.narrow(dim, step, left))
-            reach += step
-    return planes
-
-
-def _crops(corners: list[tuple[int, int]], margin: int, *planes: Tensor) -> Iterator[tuple[Any, ...]]:
-    """Blocks with what is around them, some at once.
-
-    Args:
-        corners: Of the blocks, (y, x).
-        margin: How much around a block is cut with it, in pixels.
-        planes: `(C, H, W)` each; beyond them their border is repeated.
-
-    Yields:
-        The blocks' boxes inside the planes, and of each of the planes the cut parts `(B, C, side, side)`, `side` being
-        that of a block and both margins.
-    """
-    height, width = planes[0].shape[-2:]
-    for start in range(0, len(corners), _BLOCKS_AT_ONCE):
-        blocks = [Box(x, y, x + _BLOCK, y + _BLOCK) for y, x in corners[start : start + _BLOCKS_AT_ONCE]]
-        around = [Box(b.x0 - margin, b.y0 - margin, b.x1 + margin, b.y1 + margin) for b in blocks]
-        cut = (torch.stack([_with_border(plane, box) for box in around]) for plane in planes)
-        yield [block.clip(height, width) for block in blocks], *cut
-
-
-def _with_border(plane: Tensor, box: Box) -> Tensor:
-    """The pixels `(C, height, width)` in a box; beyond the plane its border is repeated."""
+def _cut(plane: Tensor, corners: Tensor, margin: int) -> Tensor:
+    """Blocks `(B, C, side, side)` of `(C, H, W)` with `margin` pixels around them; beyond it its border is repeated."""
     height, width = plane.shape[-2:]
-    if box.clip(height, width) == box:
-        return box.crop(plane)
-    rows = torch.arange(box.y0, box.y1, device=plane.device).clamp(0, height - 1)
-    columns = torch.arange(box.x0, box.x1, device=plane.device).clamp(0, width - 1)
-    return plane[:, rows[:, None], columns]
+    offsets = torch.arange(-margin, _BLOCK + margin, device=plane.device)
+    rows = (corners[:, :1] + offsets).clamp_(0, height - 1)
+    columns = (corners[:, 1:] + offsets).clamp_(0, width - 1)
+    return plane[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
 
 
-def _touched(plane: Tensor, side: int, margin: int) -> list[tuple[int, int]]:
-    """Corners (y, x) of the blocks of `(H, W)` bool that have a pixel set in them or within `margin` of them."""
+def _touched(plane: Tensor, side: int, margin: int) -> Tensor:
+    """Corners `(B, 2)` (y, x), in reading order, of the blocks of `(H, W)` bool that have a pixel set in or near them.
+
+    Near is within `margin`, which is not longer than a block.
+    """
     height, width = plane.shape
-    rows, columns = plane.nonzero(as_tuple=True)
     blocks = torch.zeros(-(-height // side), -(-width // side), dtype=torch.bool, device=plane.device)
-    # No margin is longer than a block, so that a pixel is near its own and those that these places around it lie in.
-    for down, right in product((-margin, 0, margin), repeat=2):
-        blocks[(rows + down).clamp(0, height - 1) // side, (columns + right).clamp(0, width - 1) // side] = True
-    return [(y * side, x * side) for y, x in blocks.nonzero().tolist()]
+    # A pixel is near its own block and those that these places around it lie in.
+    around = torch.tensor([[-margin], [0], [margin]], device=plane.device)
+    for band in bands(height, width):
+        rows, columns = places(plane[band])
+        columns = (columns + around).clamp_(0, width - 1) // side
+        for row in (rows + (around + band.start)).clamp_(0, height - 1) // side:
+            blocks[row, columns] = True
+    return blocks.nonzero() * side

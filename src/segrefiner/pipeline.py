@@ -254,9 +254,10 @@ def _settle(canvas: Canvas, own: Tensor) -> Held:
     """Takes back what one object's refinement changed without enough reason."""
     config = canvas.config
     photo = canvas.window.within(canvas.area).crop(canvas.image)
-    drawn: list[tuple[Box, Tensor]] = []
+    drawn = None
     if config.edge_radius:
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
     refined, coarse = (canvas.probability >= 0.5) & own, canvas.coarse & own
-    gain, offset = edge_gain(photo, refined, coarse), contour_offset(refined, coarse, config.caution.imprecision)
+    gain = edge_gain(photo, refined, coarse, config.caution.edges[1])
+    offset = contour_offset(refined, coarse, config.caution.imprecision)
     return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain, offset)

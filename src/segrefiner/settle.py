@@ -8,7 +8,7 @@ for more restraint.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .diffusion import confidence
-from .geometry import BAND_PIXELS, Box, bands, contour
+from .edges import Drawn
+from .geometry import BAND_PIXELS, bands, contour, places
 
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
@@ -138,7 +139,7 @@ def settle(
     coarse: Tensor,
     here: Tensor,
     config: CautionConfig,
-    drawn: Iterable[tuple[Box, Tensor]] = (),
+    drawn: Drawn | None = None,
     edge_gain: float = 0.0,
     offset: float = 0.0,
 ) -> Held:
@@ -149,8 +150,8 @@ def settle(
         coarse: `(H, W)` bool.
         here: `(H, W)` bool, the pixels that are this object's concern.
         config: When a change is taken back.
-        drawn: The probability with contours drawn to the photo's edges, block by block, which counts where the coarse
-            mask is not good; where it is very good the given one does, and in between their mean.
+        drawn: The probability with contours drawn to the photo's edges, which counts where the coarse mask is not good;
+            where it is very good the given one does, and in between their mean.
         edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
         offset: Of the coarse contour from the refined one (`contour_offset`), in multiples of the imprecision.
     """
@@ -170,18 +171,21 @@ def settle(
         here_too = ((around(rows, columns) - low) / (high - low)).clamp(0, 1)
         return exact * (confidence[1] * here_too).clamp(min=confidence[0] * whole)
 
-    for boxes, blocks in _of_one_size(drawn):
-        corners = torch.tensor([(box.y0, box.x0) for box in boxes], device=here.device)
-        y, x = (corners[:, i, None] + torch.arange(blocks.shape[1 + i], device=here.device) for i in (0, 1))
-        for box, block, kept in zip(boxes, blocks, good(y[:, :, None], x[:, None]), strict=True):
-            rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
-            part, own = probability[rows, columns], here[rows, columns]
-            part.copy_(torch.where(own, torch.lerp(block, part, kept), part))
-            proposed[rows, columns] = (part >= 0.5) & own
+    if drawn is not None:
+        height, width = probability.shape
+        for corners, blocks in zip(*(t.split(_BLOCKS_AT_ONCE) for t in (drawn.corners, drawn.blocks)), strict=True):
+            offsets = torch.arange(blocks.shape[1], device=here.device)
+            y, x = (corners[:, :1] + offsets)[:, :, None], (corners[:, 1:] + offsets)[:, None]
+            inside = (y < height) & (x < width)
+            y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
+            own = here[y, x].logical_and_(inside)
+            new = torch.lerp(blocks, probability[y, x], good(y, x))[own]
+            y, x = y.expand_as(own)[own], x.expand_as(own)[own]
+            probability[y, x], proposed[y, x] = new, new >= 0.5
     # Only what would change is asked for its confidence.
     unsure = []
     for rows in bands(*probability.shape):
-        y, x = (proposed[rows] ^ (coarse[rows] & here[rows])).nonzero(as_tuple=True)
+        y, x = places(proposed[rows] ^ (coarse[rows] & here[rows]))
         y += rows.start
         too_little = confidence(probability[y, x]) < good(y, x, config.confidence)
         unsure.append((y[too_little], x[too_little]))
@@ -196,17 +200,6 @@ def settle(
     for some in unsure:
         probability[some] = on_side_of(coarse[some], probability[some])
     return Held(sum(len(y) for y, _ in unsure), None)
-
-
-def _of_one_size(drawn: Iterable[tuple[Box, Tensor]]) -> Iterator[tuple[list[Box], Tensor]]:
-    """Blocks `(B, height, width)` of the same size and their boxes, some at once."""
-    sizes: dict[tuple[int, int], list[tuple[Box, Tensor]]] = {}
-    for box, block in drawn:
-        sizes.setdefault((box.height, box.width), []).append((box, block))
-    for same in sizes.values():
-        for start in range(0, len(same), _BLOCKS_AT_ONCE):
-            boxes, blocks = zip(*same[start : start + _BLOCKS_AT_ONCE], strict=True)
-            yield list(boxes), torch.stack(blocks)
 
 
 def _share(value: float, between: tuple[float, float]) -> float:
@@ -240,7 +233,7 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
         whole += float(part.sum())
         shared += float((part * (one & another)).sum())
         # What the two have for themselves is little as a rule.
-        different = (one ^ another).nonzero(as_tuple=True)
+        different = places(one ^ another)
         values, of_one = part[different], one[different]
         for i, (plane, own) in enumerate(((one, of_one), (another, ~of_one))):
             only[i] += float(values[own].sum())
@@ -348,11 +341,15 @@ def largest_distance(coarse: Tensor, where: Tensor) -> float:
     largest = 0.0
     for asked, nearest in _states(coarse, where):
         # Distances of two pixels differ by no more than the pixels are apart, so that one of each cell says enough.
-        rows, columns = asked.T // _CELL
-        _, first, cell = np.unique(rows * coarse.shape[1] + columns, return_index=True, return_inverse=True)
-        distance = np.asarray(nearest.query(asked[first])[0])
-        far = distance + _CELL * math.sqrt(2) >= max(largest, distance.max())
-        distance = np.asarray(nearest.query(asked[far[cell]])[0])
+        across = -(-coarse.shape[1] // _CELL)
+        cell = asked[:, 0] // _CELL * across + asked[:, 1] // _CELL
+        one = np.full(-(-coarse.shape[0] // _CELL) * across, -1)
+        one[cell] = np.arange(len(asked))
+        cells = np.flatnonzero(one >= 0)
+        distance = np.zeros(len(one))
+        distance[cells] = nearest.query(asked[one[cells]])[0]
+        far = distance[cell] + _CELL * math.sqrt(2) >= max(largest, distance.max())
+        distance = np.asarray(nearest.query(asked[far])[0])
         largest = max(largest, float(distance.max(initial=0)))
     return largest
 
@@ -362,7 +359,9 @@ def _states(coarse: Tensor, where: Tensor) -> Iterator[tuple[NDArray[np.int64], 
     rims = _by_state(_pixels(contour(coarse)), coarse)
     for asked, beyond in zip(_by_state(_pixels(where), coarse), rims[::-1], strict=True):
         if len(asked):
-            yield asked.cpu().numpy(), KDTree(beyond.cpu().numpy())
+            # Trees that are asked once: quick to build counts for more than quick to ask.
+            tree = KDTree(beyond.cpu().numpy(), balanced_tree=False, compact_nodes=False)
+            yield asked.cpu().numpy(), tree
 
 
 def _by_state(places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -373,7 +372,5 @@ def _by_state(places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pixels(plane: Tensor) -> Tensor:
     """Places `(n, 2)` of the pixels that are set, found band by band."""
-    parts = [
-        plane[rows].nonzero() + plane.new_tensor([rows.start, 0], dtype=torch.int64) for rows in bands(*plane.shape)
-    ]
-    return torch.cat(parts)
+    found = [(rows.start, *places(plane[rows])) for rows in bands(*plane.shape)]
+    return torch.cat([torch.stack([y + start, x], dim=1) for start, y, x in found])

@@ -7,11 +7,13 @@ from enum import Enum
 from functools import reduce
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
-from .geometry import Box, mask_box, merge_overlapping, square_around
+from .geometry import Box, bands, box_max, mask_box, merge_overlapping, square_around
 from .settle import CautionConfig
 
 _CELLS = 7
@@ -103,11 +105,15 @@ def find_objects(mask: Tensor, config: PipelineConfig) -> list[Box]:
     whole = mask_box(mask)
     if whole is None:
         return []
-    part = whole.crop(mask[None])[0].cpu().numpy()
-    joined = ndimage.maximum_filter(part, size=part_gap(whole, config), mode="constant")
-    labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
+    part = whole.crop(mask[None])[0]
+    gap = part_gap(whole, config)
+    before, after = gap // 2, gap - 1 - gap // 2
+    joined = box_max(F.pad(part.view(torch.uint8)[None], (before, after, before, after))[0], gap)
+    labels, count = ndimage.label(joined.cpu().numpy(), structure=np.ones((3, 3)))
+    if count == 1:
+        return [whole]
     boxes = []
-    for rows, columns in ndimage.find_objects(labels * part):
+    for rows, columns in ndimage.find_objects(labels * part.cpu().numpy()):
         boxes.append(Box(columns.start, rows.start, columns.stop, rows.stop).shift(whole.x0, whole.y0))
     return gather_parts(boxes, config)
 
@@ -209,10 +215,12 @@ def _worth(cells: NDArray[np.int64], size: int, total: int) -> NDArray[np.float6
 
 def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
     """How many pixels are set in each square of `cell` pixels."""
-    # Row by row of cells: NumPy would make eight bytes of each pixel of all of them.
-    columns = np.arange(0, pixels.shape[1], cell)
-    rows = [pixels[start : start + cell].sum(axis=0, dtype=np.int64) for start in range(0, pixels.shape[0], cell)]
-    return np.add.reduceat(np.stack(rows), columns, axis=1)
+    across, parts = -(-pixels.shape[1] // cell), []
+    for rows in bands(*pixels.shape, multiple=cell):
+        y, x = np.divmod(np.flatnonzero(pixels[rows]), pixels.shape[1])
+        down = -(-(rows.stop - rows.start) // cell)
+        parts.append(np.bincount(y // cell * across + x // cell, minlength=down * across).reshape(down, across))
+    return np.concatenate(parts)
 
 
 def _start(wanted: int, start: int, stop: int, limit: int, side: int) -> int:
