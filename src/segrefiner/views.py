@@ -216,7 +216,7 @@ def _worth(cells: NDArray[np.int64], size: int, total: int) -> NDArray[np.float6
 def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
     """How many pixels are set in each square of `cell` pixels."""
     across, parts = -(-pixels.shape[1] // cell), []
-    for rows in bands(*pixels.shape, multiple=cell):
+    for rows in bands(pixels.shape[0], pixels.shape[1], multiple=cell):
         y, x = np.divmod(np.flatnonzero(pixels[rows]), pixels.shape[1])
         down = -(-(rows.stop - rows.start) // cell)
         parts.append(np.bincount(y // cell * across + x // cell, minlength=down * across).reshape(down, across))
