@@ -90,16 +90,18 @@ def normalize(image: Tensor) -> Tensor:
 
 
 class _Steps(nn.Sequential):
-    """A sequence whose residual blocks also take the timestep embedding."""
+    """A sequence whose residual blocks also take the time."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, embedding) if isinstance(layer, ResidualBlock) else layer(x)
+            x = layer(x, time) if isinstance(layer, ResidualBlock) else layer(x)
         return x
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the timestep embedding is added between them."""
+    """Two 3x3 convolutions; what the timestep's embedding says is added between them."""
+
+    shifts: Tensor | None
 
     def __init__(self, channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
         super().__init__()
@@ -115,9 +117,17 @@ class ResidualBlock(nn.Module):
         )
         same = channels == out_channels
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.register_buffer("shifts", None, persistent=False)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
+    def fuse(self, embeddings: Tensor) -> None:
+        """Computes for good what is added at each timestep, of their embeddings `(T, E)`."""
+        with torch.no_grad():
+            self.shifts = self.emb_layers(embeddings)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """`time` are embeddings `(B, E)`; once fused, timesteps `(B,)`."""
+        shift = self.emb_layers(time) if self.shifts is None else self.shifts[time]
+        h = self.in_layers(x) + shift[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(h)
 
 
@@ -169,7 +179,7 @@ class Upsample(nn.Module):
         self.register_buffer("kernel", None, persistent=False)
 
     def fuse(self) -> None:
-        """Computes the kernel for good: from now on the weights must stay as they are."""
+        """Computes the kernel for good."""
         with torch.no_grad():
             self.kernel = self._kernel().contiguous()
 
@@ -202,7 +212,7 @@ class DenoisingUNet(nn.Module):
 
     def __init__(self, config: UNetConfig = BASE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.fused = config, False
         base, groups = config.model_channels, config.norm_groups
         embedding = 4 * base
         widths = [base * m for m in config.channel_mult]
@@ -268,21 +278,30 @@ class DenoisingUNet(nn.Module):
                 nn.Conv2d(config.refine_channels, 1, 3, padding=1),
             )
 
+    def fuse(self) -> None:
+        """Computes for good what only depends on the weights, which must stay as they are from now on."""
+        self.fused = True
+        for module in self.modules():
+            if isinstance(module, Upsample):
+                module.fuse()
+            if isinstance(module, ResidualBlock):
+                module.fuse(self.time_embed.weight)
+
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        embedding = self.time_embed(timesteps)
+        time = timesteps if self.fused else self.time_embed(timesteps)
         stride = self.config.stem_stride
         h = F.pixel_unshuffle(x, stride) if stride > 1 else x
         skips = []
         seen = self._image_features(x)
         for index, step in enumerate(self.input_blocks):
-            h = step(h, embedding)
+            h = step(h, time)
             if index in seen:
                 h = h + seen[index]
             if index in self._skips:
                 skips.append(h)
-        h = self.middle_block(h, embedding)
+        h = self.middle_block(h, time)
         for step in self.output_blocks:
-            h = step(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = step(torch.cat([h, skips.pop()], dim=1), time)
         h = self.out(h)
         if stride > 1:
             h = F.pixel_shuffle(h, stride)
@@ -302,9 +321,8 @@ def fused(network: DenoisingUNet) -> DenoisingUNet:
     """The same network, with the same parameters, which must not change any more, and less to compute."""
     shared = {id(parameter): parameter for parameter in network.parameters()}
     result = copy.deepcopy(network, shared)
+    result.fuse()
     for module in result.modules():
-        if isinstance(module, Upsample):
-            module.fuse()
         if isinstance(module, nn.Sequential):
             for layer in list(module)[1:]:  # What another layer gave is nobody else's.
                 if isinstance(layer, nn.SiLU):
