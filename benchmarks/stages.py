@@ -1,13 +1,16 @@
 """Where the time of a refinement goes, and how far that is from what the processor could do.
 
-    python benchmarks/stages.py [--photo IMAGE MASK]
+    python benchmarks/stages.py [--photo IMAGE MASK] [--data DATA]
 
 Every stage's time is its own, without the stages inside it; each scene is refined once to warm up and then several
 times, and the median run counts. The floor of the network is its operations over the speed of a large matrix product,
 measured in the same run; that of all the rest is one reading of the photo and one writing of the mask and its
-probability at the speed of a large copy.
+probability at the speed of a large copy. DATA, a folder as for `quality.py`, gives real photos, which are enlarged to
+two megapixels.
 """
 
+import math
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -150,11 +153,31 @@ def peaks(dtype: torch.dtype) -> tuple[float, float]:
     return 2 * 4096**3 / best(lambda: a @ a), 2 * plane.numel() / best(lambda: other.copy_(plane))
 
 
+def enlarged(data: Path, count: int, folder: Path) -> dict[str, tuple[Path, list[Path]]]:
+    """Some real photos of two megapixels and their coarse masks, by name, evenly chosen."""
+    names = [path.stem for path in sorted((data / "coarse_deeplab").glob("*.png"))]
+    jobs = {}
+    for i in range(min(count, len(names))):
+        name = names[len(names) * i // count]
+        place = folder / f"{name}-enlarged"
+        place.mkdir()
+        image, mask = data / "images" / f"{name}.jpg", data / "coarse_deeplab" / f"{name}.png"
+        with Image.open(image) as photo, Image.open(mask) as coarse:
+            factor = math.sqrt(2e6 / (photo.width * photo.height))
+            size = round(photo.width * factor), round(photo.height * factor)
+            photo.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(place / "photo.jpg", quality=92)
+            coarse.resize(size, Image.Resampling.NEAREST).save(place / "mask.png")
+        jobs[name] = place / "photo.jpg", [place / "mask.png"]
+    return jobs
+
+
 @click.command()
 @click.option("--photo", nargs=2, type=click.Path(exists=True, path_type=Path), help="A real photo and its mask, too.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Of real photos, which are enlarged.")
+@click.option("--photos", default=12, show_default=True, help="How many of these.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
-def main(photo: tuple[Path, Path] | None, rounds: int, dtype: str) -> None:
+def main(photo: tuple[Path, Path] | None, data: Path | None, photos: int, rounds: int, dtype: str) -> None:
     """Print a table of stages and the distance from the floor."""
     subject = Refiner.from_pretrained(dtype=dtype)
     speed, bandwidth = peaks(subject.dtype)
@@ -174,6 +197,11 @@ def main(photo: tuple[Path, Path] | None, rounds: int, dtype: str) -> None:
             copy = Path(folder) / photo[0].name
             copy.write_bytes(photo[0].read_bytes())
             jobs[photo[0].name] = copy, [photo[1]]
+        real = enlarged(data, photos, Path(folder)) if data else {}
+        shares_outside = []
+        for image, masks in real.values():
+            seconds, _, _ = measure(subject, image, masks, min(3, rounds))
+            shares_outside.append(100 * (1 - seconds["network"] / sum(seconds.values())))
         for name, (image, masks) in jobs.items():
             seconds, views, patches = measure(subject, image, masks, 1 if len(masks) > 1 else rounds)
             total = sum(seconds.values())
@@ -187,6 +215,10 @@ def main(photo: tuple[Path, Path] | None, rounds: int, dtype: str) -> None:
             lines.append([name, f"{views}", f"{patches:.1f}", f"{total:.2f}", *shares, *ends])
     print("Stages in per cent of the time.\n")
     print(aligned([list(column) for column in zip(*lines, strict=True)]))
+    if shares_outside:
+        spread = f"{min(shares_outside):.1f} to {max(shares_outside):.1f}"
+        print(f"\n{len(real)} real photos enlarged to 2 MP, outside of the network: ", end="")
+        print(f"median {statistics.median(shares_outside):.1f} %, {spread} %")
     print(
         f"\n{each / 1e9:.2f} GFLOP per view of 256x256; {subject.dtype}: {speed / 1e9:.0f} GFLOP/s measured; "
         f"copy {bandwidth / 1e9:.0f} GB/s; {torch.get_num_threads()} threads"

@@ -383,8 +383,7 @@ def test_masks_together_give_what_they_give_alone(sampler: Sampler) -> None:
 
 def test_views_of_many_masks_fill_batches() -> None:
     network, calls = counting(hesitates)
-    config = replace(CONFIG, small_patches=())
-    together = list(refine_masks(network, scenes(5), 1, config=config, batches=Batches(4)))
+    together = list(refine_masks(network, scenes(5), 1, config=CONFIG, batches=Batches(4)))
     objects = sum(len(find_objects(job.mask, CONFIG)) for job in scenes(5))
     assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
     assert sum(calls) == sum(refined.evaluations for refined in together)
@@ -392,16 +391,16 @@ def test_views_of_many_masks_fill_batches() -> None:
     assert 4 < max(calls) <= 4 * (CONFIG.patch // CONFIG.tile) ** 2
     network, alone = counting(hesitates)
     for job in scenes(5):
-        list(refine_masks(network, [job], 1, config=config, batches=Batches(4)))
+        list(refine_masks(network, [job], 1, config=CONFIG, batches=Batches(4)))
     assert len(calls) < len(alone)
 
 
-def test_small_objects_are_shown_in_small_patches_which_are_as_fine_as_the_finest_tiles() -> None:
-    for radius, expected in ((3, 128), (20, 128), (25, 160), (30, 192), (35, 224), (42, 256), (100, 256)):
+def test_small_objects_are_enlarged_to_a_whole_view() -> None:
+    for radius, side in ((3, 48), (20, 62), (42, 128), (100, 302)):
         mask = discs(500, 600, (250, 300, radius))
         (box,) = find_objects(mask, CONFIG)
         view = object_view(box, 500, 600, CONFIG)
-        assert view.size == expected and (view.scale <= CONFIG.finest or expected == 256)
+        assert view.size == CONFIG.patch and view.box.width == pytest.approx(side, abs=1)
         sizes: list[int] = []
 
         def network(x: Tensor, timesteps: Tensor, sizes: list[int] = sizes) -> Tensor:
@@ -409,7 +408,7 @@ def test_small_objects_are_shown_in_small_patches_which_are_as_fine_as_the_fines
             return sees(x, timesteps)
 
         result = refine_mask(network, white_on_black(mask), moved(mask, 1, 1), 1) >= 0.5
-        assert iou(result, mask) > 0.9 and sizes[0] == expected
+        assert iou(result, mask) > 0.9 and sizes[0] == CONFIG.patch
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=type)
@@ -542,7 +541,7 @@ def test_an_object_s_view_is_a_square_with_context_inside_the_photo(
     view = object_view(box, height, width, CONFIG)
     side = view.box.width
     assert view.box.height == side and view.scale == side / view.size
-    assert view.size in (*CONFIG.small_patches, CONFIG.patch)
+    assert view.size == CONFIG.patch
     strip = max(size) > max(CONFIG.patch, 8 * min(size))
     assert side <= max(height, width)
     if not strip:

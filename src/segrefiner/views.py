@@ -34,7 +34,6 @@ class PipelineConfig:
     Attributes:
         patch: Side of the view of a whole object that the network sees, in pixels.
         tile: Side of a tile that it sees, `patch` at most. Small ones follow a contour with fewer pixels.
-        small_patches: Sides for small objects: the smallest that shows an object's view as fine as the finest tiles.
         sampler: How pixels are moved from coarse to fine.
         context: Side of an object's view, in longest sides of the object's box.
         min_side: Smallest side of an object's view in photo pixels, so that specks keep some surroundings.
@@ -56,10 +55,9 @@ class PipelineConfig:
 
     patch: int = 256
     tile: int = 128
-    small_patches: tuple[int, ...] = (128, 160, 192, 224)
     sampler: Sampler = Sampler.MONOTONE
     context: float = 1.5
-    min_side: int = 64
+    min_side: int = 48
     gap: float = 0.05
     overlap: int = 24
     finest: float = 0.5
@@ -149,8 +147,7 @@ def object_view(box: Box, height: int, width: int, config: PipelineConfig) -> Vi
     side = max(min(side, max(height, width)), box.longest)
     # A photo that is a thin strip is not padded to a square: its ends are left to the tiles.
     side = min(side, max(config.patch, 8 * min(height, width)))
-    small = [patch for patch in config.small_patches if side <= config.finest * patch < config.finest * config.patch]
-    return View(square_around(box, side, height, width), side / min(small, default=config.patch))
+    return View(square_around(box, side, height, width), side / config.patch)
 
 
 def contour_tiles(
