@@ -1,7 +1,7 @@
 """Boxes and what is cut and pasted with them; everything in pixels of one picture, half-open."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ _WHOLE_PIXELS = 8 * BAND_PIXELS
 """Pictures up to this are resized in one piece, which takes a few bytes of each pixel."""
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A half-open box `[x0, x1) x [y0, y1)` in pixels; it may reach beyond the picture."""
 
     x0: int
@@ -41,9 +40,8 @@ class Box:
 
     def clip(self, height: int, width: int) -> "Box":
         """The part inside a picture of this size."""
-        x0, x1 = (min(max(0, x), width) for x in (self.x0, self.x1))
-        y0, y1 = (min(max(0, y), height) for y in (self.y0, self.y1))
-        return Box(x0, y0, x1, y1)
+        x0, y0, x1, y1 = self
+        return Box(min(max(0, x0), width), min(max(0, y0), height), min(max(0, x1), width), min(max(0, y1), height))
 
     def grow(self, margin: int) -> "Box":
         """Larger by `margin` on every side."""

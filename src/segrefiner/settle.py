@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from .diffusion import confidence
 from .edges import Drawn
-from .geometry import BAND_PIXELS, bands, contour, places
+from .geometry import BAND_PIXELS, Box, bands, contour, mask_box, places
 
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
@@ -225,12 +226,22 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
         probability: `(H, W)` float, that a pixel of the truth is set.
         here: `(H, W)` bool, the pixels that count; by default all.
     """
-    whole, shared, only, counts = 0.0, 0.0, [0.0, 0.0], [0, 0]
+    if here is not None and bool(here.all()):
+        here = None
+    whole = 0.0
+    for rows in bands(*mask.shape):
+        part = probability[rows]
+        whole += float((part if here is None else part * here[rows]).sum())
+    shared, only, counts = 0.0, [0.0, 0.0], [0, 0]
+    # Beyond both masks there is nothing else to count.
+    boxes = [box for box in map(mask_box, (mask, other)) if box]
+    box = reduce(Box.union, boxes, boxes[0]) if boxes else Box(0, 0, 0, 0)
+    probability, mask, other = (box.crop(plane[None])[0] for plane in (probability, mask, other))
+    here = None if here is None else box.crop(here[None])[0]
     for rows in bands(*mask.shape):
         part, one, another = probability[rows], mask[rows], other[rows]
         if here is not None:
-            part, one, another = part * here[rows], one & here[rows], another & here[rows]
-        whole += float(part.sum())
+            one, another = one & here[rows], another & here[rows]
         shared += float((part * (one & another)).sum())
         # What the two have for themselves is little as a rule.
         different = places(one ^ another)

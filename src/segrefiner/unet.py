@@ -86,7 +86,7 @@ def normalize(image: Tensor) -> Tensor:
         image = image.float()
     mean = torch.tensor(IMAGE_MEAN, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
-    return (image - mean) / std
+    return (image - mean).div_(std)
 
 
 class _Steps(nn.Sequential):
