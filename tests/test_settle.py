@@ -125,6 +125,18 @@ def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, of
     assert torch.equal(result >= 0.5, truth if both else coarse)
 
 
+@pytest.mark.parametrize("radius", [2, 4, 6, 10, 15])
+def test_a_small_mask_within_a_pixel_of_the_refined_one_is_good_and_one_beyond_is_not(radius: int) -> None:
+    coarse = disc(radius)
+    near, far = disc(radius + 0.5), disc(1.8 * radius)
+    assert radius == 15 or iou(near, coarse) < CONFIG.good_iou[1]
+    config = replace(CONFIG, least_gain=-1.0)
+    for refined, changes in ((near, False), (far, True)):
+        result = probabilities(refined, 0.7)
+        settle(result, coarse, EVERYWHERE, config, edge_gain=0.0, offset=0.5)
+        assert torch.equal(result >= 0.5, refined if changes else coarse)
+
+
 def test_an_offset_counts_as_less_in_a_larger_object() -> None:
     offsets = []
     for radius in (60, 200, 320):

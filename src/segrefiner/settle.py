@@ -40,7 +40,7 @@ class CautionConfig:
     Attributes:
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
         good_iou: An agreement of the whole object, as IoU, from which on the coarse mask counts as good, and as very
-            good.
+            good; less for objects of under 30 pixels or so, where a pixel makes more of a difference.
         good_around: The same of the agreement around a pixel.
         confidence: That a pixel needs to change where the whole mask is very good, and where what is around the pixel
             is; each falls linearly to none where it is not good, and the larger counts.
@@ -163,9 +163,10 @@ def settle(
     if agreement < config.keep_iou:
         probability[here] = coarse[here].float()
         return Held(0, Reason.DISAGREEMENT)
-    around = agreement_around(proposed, coarse, here, round(config.surroundings * math.sqrt(union)))
+    extent = math.sqrt(max(1, union))
+    around = agreement_around(proposed, coarse, here, round(config.surroundings * extent))
     exact = 1 - _share(edge_gain, config.edges) * _share(offset, config.offset)
-    whole = _share(agreement, config.good_iou)
+    whole = _share(agreement, _within_reach(config, extent))
     low, high = config.good_around
 
     def good(rows: Tensor, columns: Tensor, confidence: tuple[float, float] = (1.0, 1.0)) -> Tensor:
@@ -201,6 +202,18 @@ def settle(
     for some in unsure:
         probability[some] = on_side_of(coarse[some], probability[some])
     return Held(sum(len(y) for y, _ in unsure), None)
+
+
+def _within_reach(config: CautionConfig, extent: float) -> tuple[float, float]:
+    """The agreement from which on a coarse mask of this extent in pixels counts as good, and as very good.
+
+    Masks of small objects never agree as well as those of large ones: a square whose contour is off by its imprecision
+    all around has lost four times its share of the extent.
+    """
+    off = max(1.0, config.imprecision * extent) / extent
+    low, high = config.good_iou
+    # As good as one that is off by its imprecision, and very good: by half of it.
+    return min(low, 1 - 4 * off), min(high, 1 - 2 * off)
 
 
 def _share(value: float, between: tuple[float, float]) -> float:
