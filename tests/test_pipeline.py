@@ -147,7 +147,8 @@ RIGHT: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
     "larger than many patches": (discs(1100, 1500, (500, 700, 300)), lambda m: moved(m, 20, -15)),
     "a strip, one pixel high": (rectangle(1, 700, (0, 1), (200, 400)), lambda m: moved(m, 0, 20)),
     "a long strip, one pixel wide": (rectangle(5000, 1, (1000, 4000), (0, 1)), lambda m: moved(m, 60, 0)),
-    "a line in a strip": (rectangle(3, 300, (1, 2), (100, 200)), lambda m: moved(m, 0, 10)),
+    # Moved by less it counts as a good mask of a small object.
+    "a line in a strip": (rectangle(3, 300, (1, 2), (100, 200)), lambda m: moved(m, 0, 20)),
     "3x3 pixels": (rectangle(400, 500, (200, 203), (300, 303)), lambda m: moved(m, 1, 1)),
     "3x3 pixels in a corner": (
         rectangle(400, 500, (0, 3), (497, 500)),

@@ -212,8 +212,8 @@ def _within_reach(config: CautionConfig, extent: float) -> tuple[float, float]:
     """
     off = max(1.0, config.imprecision * extent) / extent
     low, high = config.good_iou
-    # As good as one that is off by its imprecision, and very good: by half of it.
-    return min(low, 1 - 4 * off), min(high, 1 - 2 * off)
+    # As good as one that is off by its imprecision, and very good: by half of it. Of specks half is no good any more.
+    return min(low, max(0.5, 1 - 4 * off)), min(high, max(0.75, 1 - 2 * off))
 
 
 def _share(value: float, between: tuple[float, float]) -> float:
