@@ -14,18 +14,19 @@ import numpy as np
 from coarse_kinds import make
 from numpy.typing import NDArray
 from PIL import Image
-from tables import aligned
+from tables import HARMED, aligned
 
 from segrefiner import Refiner
 from segrefiner.io import read_image, read_mask
 from segrefiner.metrics import iou, mba
 
 KINDS = ("real", "polygon", "eroded", "dilated", "shifted", "missing", "perfect")
-_HARMED = 0.5
 _SURROUNDINGS = 64
 
 
-def shrunk(image: NDArray[np.uint8], masks: list[NDArray[np.bool_]], side: int) -> tuple[NDArray[np.uint8], list]:  # type: ignore[type-arg]
+def shrunk(
+    image: NDArray[np.uint8], masks: list[NDArray[np.bool_]], side: int
+) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
     """Photo and masks, the first mask `side` pixels long, in their mirrored surroundings."""
     spans = [np.flatnonzero(masks[0].any(axis=axis)) for axis in (0, 1)]
     factor = side / max(span[-1] + 1 - span[0] for span in spans)
@@ -67,7 +68,7 @@ def main(data: Path, sides: str, every: int) -> None:
                 gains[kind].append((gain[0], gain[1]))
         every_one = [gain for some in gains.values() for gain in some]
         means = [np.mean(some, axis=0) for some in gains.values()]
-        harmed = 100 * np.mean([gain < -_HARMED for gain, _ in every_one])
+        harmed = 100 * np.mean([gain < -100 * HARMED for gain, _ in every_one])
         cells = [f"{mean[0]:+.1f} / {mean[1]:+.1f}" for mean in means]
         lines.append([f"{side}", *cells, f"{harmed:.1f} %", f"{1e3 * seconds / len(every_one):.0f}"])
         print(aligned([lines[0], lines[-1]]), flush=True)

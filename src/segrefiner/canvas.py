@@ -144,11 +144,12 @@ class Canvas:
         the mask as it was. A view that shows the mask shrunk says nothing of details that it cannot show: where it
         agrees, they stay.
         """
-        changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
-        for part in self._parts(view):
-            if view.scale > 1:
+        if view.scale > 1:
+            changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
+            for part in self._parts(view):
                 self._add_changed(view, result, changed, part)
-            else:
+        else:
+            for part in self._parts(view):
                 self._add(view, result, part)
 
     def _add(self, view: View, result: Tensor, part: Box) -> None:

@@ -196,9 +196,9 @@ class _Run:
         self.evaluations: dict[int, int] = {}
 
     def level(self, shown: list[tuple[Canvas, View]], timesteps: Sequence[int], stage: str) -> None:
-        """Refines the current mask in each view and blends the results into the view's canvas."""
-        # Views of one size side by side; the order within a canvas, in which results are added, stays.
-        shown = sorted(shown, key=lambda pair: pair[1].size)
+        """Refines the current mask in each view, all of one size, and blends the results into the view's canvas."""
+        if not shown:
+            return
         canvases = {id(canvas): canvas for canvas, _ in shown}
         views: dict[int, list[View]] = {}
         for canvas, view in shown:
@@ -228,14 +228,12 @@ class _Run:
                 self.on_progress(Progress(stage, done + len(part) * len(timesteps), total, state))
             return masks, state.probability, seen
 
-        for size in sorted({view.size for _, view in shown}):
-            same = [pair for pair in shown if pair[1].size == size]
-            weight = (size / self.config.patch) ** 2
-            for part, (masks, results, seen) in self.batches.run(same, evaluate, weight=weight):
-                done += len(part) * len(timesteps)
-                for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
-                    canvas.add(view, result, mask)
-                    self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
+        weight = (shown[0][1].size / self.config.patch) ** 2
+        for part, (masks, results, seen) in self.batches.run(shown, evaluate, weight=weight):
+            done += len(part) * len(timesteps)
+            for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
+                canvas.add(view, result, mask)
+                self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
         for canvas in canvases.values():
             canvas.end()
 

@@ -248,7 +248,7 @@ def predicted_gain(mask: Tensor, other: Tensor, probability: Tensor, here: Tenso
     shared, only, counts = 0.0, [0.0, 0.0], [0, 0]
     # Beyond both masks there is nothing else to count.
     boxes = [box for box in map(mask_box, (mask, other)) if box]
-    box = reduce(Box.union, boxes, boxes[0]) if boxes else Box(0, 0, 0, 0)
+    box = reduce(Box.union, boxes) if boxes else Box(0, 0, 0, 0)
     probability, mask, other = (box.crop(plane[None])[0] for plane in (probability, mask, other))
     here = None if here is None else box.crop(here[None])[0]
     for rows in bands(*mask.shape):
