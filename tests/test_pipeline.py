@@ -747,7 +747,6 @@ def test_bands_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
     whole = refine_mask(soft, image, mask)
     monkeypatch.setattr("segrefiner.geometry.BAND_PIXELS", rows * 380)
-    monkeypatch.setattr("segrefiner.settle.BAND_PIXELS", rows * 380)
     parts = refine_mask(soft, image, mask)
     assert float((parts - whole).abs().max()) < 1e-4
     assert torch.equal(parts >= 0.5, whole >= 0.5)

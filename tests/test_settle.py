@@ -14,6 +14,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
 from segrefiner.changes import describe
+from segrefiner.geometry import places
 from segrefiner.settle import (
     OFFSET_REACH,
     CautionConfig,
@@ -270,14 +271,38 @@ def test_a_difference_lowers_the_agreement_around_it_alone(side: int) -> None:
     assert around[60, 60] == pytest.approx(expected, abs=0.06)
 
 
+def test_agreement_holds_in_cells_of_more_pixels_than_a_byte_counts() -> None:
+    whole = torch.ones(300, 600, dtype=torch.bool)
+    lower = torch.zeros_like(whole)
+    lower[10:] = True
+    around = everywhere(agreement_around(lower, whole, whole, 8 * 300), whole)
+    assert around[150, 150] == pytest.approx(290 / 300)
+
+
 @QUICK
 @given(st.integers(0, 10_000))
 def test_certain_probabilities_predict_the_gain_itself(seed: int) -> None:
     probability, coarse = random_case(seed)
     truth, mask = probability > 0.6, probability > 0.3
-    assert predicted_gain(mask, coarse, truth.float()) == pytest.approx(iou(mask, truth) - iou(coarse, truth), abs=1e-6)
-    assert predicted_gain(mask, coarse, probability) == -predicted_gain(coarse, mask, probability)
-    assert predicted_gain(mask, mask, probability) == 0
+    changed, none = places(mask ^ coarse), places(torch.zeros_like(mask))
+    assert predicted_gain(coarse, changed, truth.float()) == pytest.approx(
+        iou(mask, truth) - iou(coarse, truth), abs=1e-6
+    )
+    back = predicted_gain(mask, changed, probability)
+    assert predicted_gain(coarse, changed, probability) == pytest.approx(-back, abs=1e-6)
+    assert predicted_gain(mask, none, probability) == 0
+
+
+@QUICK
+@given(st.integers(0, 10_000))
+def test_what_is_not_asked_for_does_not_count_in_the_predicted_gain(seed: int) -> None:
+    probability, coarse = random_case(seed)
+    here = torch.zeros_like(coarse)
+    here[5:30, 10:45] = True
+    within = places(((probability >= 0.5) ^ coarse) & here)
+    alone = places((probability[5:30, 10:45] >= 0.5) ^ coarse[5:30, 10:45])
+    expected = predicted_gain(coarse[5:30, 10:45], alone, probability[5:30, 10:45])
+    assert predicted_gain(coarse, within, probability, here) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_predicted_gain_is_the_mean_gain_over_truths_that_are_drawn() -> None:
@@ -285,12 +310,12 @@ def test_the_predicted_gain_is_the_mean_gain_over_truths_that_are_drawn() -> Non
     mask = probability >= 0.5
     truths = torch.rand(500, *mask.shape, generator=torch.Generator().manual_seed(0)) < probability
     gains = [iou(mask, truth) - iou(coarse, truth) for truth in truths]
-    assert predicted_gain(mask, coarse, probability) == pytest.approx(np.mean(gains), abs=0.005)
+    assert predicted_gain(coarse, places(mask ^ coarse), probability) == pytest.approx(np.mean(gains), abs=0.005)
 
 
 def test_of_nothing_nothing_is_expected() -> None:
     nothing = torch.zeros(5, 5, dtype=torch.bool)
-    assert predicted_gain(nothing, nothing, nothing.float()) == 0
+    assert predicted_gain(nothing, places(nothing), nothing.float()) == 0
 
 
 # What users may ask for.
@@ -358,7 +383,8 @@ def test_the_report_says_what_was_held_back_and_why() -> None:
     assert report.unsure == 7 / SIDE**2
     assert report.kept_objects == {Reason.NO_GAIN.value: 2, Reason.DISAGREEMENT.value: 1}
     assert report.largest_shift <= 4
-    assert report.predicted_gain == predicted_gain(probability >= 0.5, coarse, probability) > 0
+    changed = places((probability >= 0.5) ^ coarse)
+    assert report.predicted_gain == predicted_gain(coarse, changed, probability) > 0
     said = str(report)
     assert "too far away" in said and "unsure" in said
     assert "2 objects: next to nothing to gain" in said and "1 object: the refined" in said
@@ -373,5 +399,5 @@ def test_a_report_of_no_restraint_speaks_of_none() -> None:
 def test_the_largest_distance_is_that_of_all_pixels(seed: int) -> None:
     probability, coarse = random_case(seed)
     where = probability >= 0.5
-    assert largest_distance(coarse, where) == pytest.approx(float(contour_distance(coarse, where).max()))
-    assert largest_distance(coarse, torch.zeros_like(coarse)) == 0
+    assert largest_distance(coarse, places(where)) == pytest.approx(float(contour_distance(coarse, where).max()))
+    assert largest_distance(coarse, places(torch.zeros_like(coarse))) == 0

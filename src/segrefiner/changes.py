@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .diffusion import confidence
-from .geometry import bands, contour
+from .geometry import bands, contour, places
 from .settle import Held, largest_distance, predicted_gain
 
 
@@ -80,22 +80,21 @@ def describe(
     """
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
-    changed = mask ^ coarse
-    rim = contour(mask)
-    both, union, told, sure = 0, 0, 0, 0.0
+    both = union = 0
     for rows in bands(*mask.shape):
         both += int(torch.count_nonzero(mask[rows] & coarse[rows]))
         union += int(torch.count_nonzero(mask[rows] | coarse[rows]))
-        values = confidence(probability[rows][changed[rows] | rim[rows]])
-        told, sure = told + len(values), sure + float(values.sum(dtype=torch.float64))
-    gain = predicted_gain(mask, coarse, probability)
+    rim, changed = contour(mask), places(mask ^ coarse)
+    rim[changed] = False
+    told = torch.cat([confidence(probability[some]) for some in (changed, places(rim))])
+    gain = predicted_gain(coarse, changed, probability)
     del mask, rim
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
         changed=(union - both) / pixels,
         agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
-        confidence=sure / told if told else 1.0,
+        confidence=float(told.mean(dtype=torch.float64)) if len(told) else 1.0,
         predicted_gain=gain,
         unsure=(unsure + sum(h.pixels for h in held)) / pixels,
         too_far=far / pixels,

@@ -100,6 +100,10 @@ def mask_box(mask: Tensor) -> Box | None:
 
 def places(plane: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns `(n,)` int64 of the pixels that are set in `(H, W)` bool, in reading order."""
+    parts = bands(*plane.shape)
+    if len(parts) > 1:
+        found = [(rows.start, *places(plane[rows])) for rows in parts]
+        return torch.cat([y + start for start, y, _ in found]), torch.cat([x for _, _, x in found])
     if plane.is_cuda:
         rows, columns = plane.nonzero(as_tuple=True)
         return rows, columns
