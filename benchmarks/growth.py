@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py [--megapixels 0.25,1,4,16,100]
 
-Photo and masks are files; decoding is counted, writing is not. Masks are the first of a hundred on one photo, so that
-one alone is of the same size as those among many. The object of growing photos fills the same share of each.
+Photo and masks are files; decoding is counted, writing is not. Masks are the first of a hundred on one photo: a mask
+among many costs its share of one of the same size alone, and of the one object of a photo that has just one and is as
+large. The object of growing photos fills the same share of each.
 """
 
 import tempfile
@@ -44,16 +45,19 @@ def seconds(refiner: Refiner, image: Path, masks: list[Path], rounds: int) -> tu
 def main(megapixels: str, crowd: float) -> None:
     """Print two tables."""
     refiner = Refiner.from_pretrained()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        single = files(Path(other), crowd, 1)
+        seconds(refiner, *single, 2)  # warm-up
+        usual, _ = seconds(refiner, *single, 5)
         image, masks = files(Path(folder), crowd, 100)
-        seconds(refiner, image, masks[:8], 1)  # warm-up
-        lines, alone = [["masks", "s", "ms per mask", "x one alone", "views"]], 0.0
+        lines, alone = [["masks", "s", "ms per mask", "x one of them alone", "x a photo's one object", "views"]], 0.0
         for count in (1, 3, 10, 30, 100):
             taken, views = seconds(refiner, image, masks[:count], 5 if count < 30 else 2)
             alone = alone or taken
-            ratio = taken / count / alone
-            lines.append([f"{count}", f"{taken:.2f}", f"{1e3 * taken / count:.1f}", f"{ratio:.2f}", f"{views}"])
-        print(aligned(lines) + "\n")
+            each = taken / count
+            ratios = [f"{each / alone:.2f}", f"{each / usual:.2f}"]
+            lines.append([f"{count}", f"{taken:.2f}", f"{1e3 * each:.1f}", *ratios, f"{views}"])
+        print(f"A photo's one object: {usual:.2f} s\n\n" + aligned(lines) + "\n")
     lines, first = [["megapixels", "s", "s per megapixel", "x first", "views"]], 0.0
     for size in map(float, megapixels.split(",")):
         with tempfile.TemporaryDirectory() as folder:

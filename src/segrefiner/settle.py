@@ -3,8 +3,8 @@
 Where the refined mask agrees with the coarse one, over the whole object or around a pixel, all it can do is to move the
 contour a little; that is a gain where the photo's edges speak for it, and a loss where the coarse contour lies on them
 already. So the better the agreement, and the less the edges speak for the change, the more confidence it must have. An
-object that has next to nothing to gain by the network's own probabilities keeps its coarse mask. Last, users may ask
-for more restraint.
+object whose contour seems exact and that has next to nothing to gain by the network's own probabilities keeps its
+coarse mask. Last, users may ask for more restraint.
 """
 
 import math
@@ -51,7 +51,8 @@ class CautionConfig:
             object's extent where that is more, for people draw large objects less exactly, too.
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
             extent (the square root of its area).
-        least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask.
+        least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask; any gain is enough where
+            edges and offset ask for nothing.
     """
 
     keep_iou: float = 0.2
@@ -62,7 +63,7 @@ class CautionConfig:
     offset: tuple[float, float] = (1.0, 1.1)
     imprecision: float = 0.0035
     surroundings: float = 0.25
-    least_gain: float = 0.0075
+    least_gain: float = 0.015
 
 
 class Reason(Enum):
@@ -198,7 +199,7 @@ def settle(
         sure.append((y[enough], x[enough]))
         unsure.append((y[~enough], x[~enough]))
     y, x = (torch.cat(parts) for parts in zip(*sure, strict=True))
-    if predicted_gain(coarse, (y, x), probability, here) < config.least_gain:
+    if predicted_gain(coarse, (y, x), probability, here) < exact * config.least_gain:
         for rows in bands(*probability.shape):
             part = probability[rows]
             part.copy_(torch.where(here[rows], on_side_of(coarse[rows], part), part))
