@@ -101,7 +101,8 @@ def _print_gains(gains: NDArray[np.float64]) -> None:
         span = f"below {high:g}" if low == GAINS[0] else f"{low:g} to {high:g}"
         harmed = 100 * np.mean(part[:, 1] < -100 * HARMED)
         print(f"| {span} | {len(part)} | {part[:, 0].mean():+.2f} | {part[:, 1].mean():+.2f} | {harmed:.0f} |")
-    correlation = np.corrcoef(gains.T)[0, 1] if len(gains) > 1 else np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):  # Of gains that are all the same there is none.
+        correlation = np.corrcoef(gains.T)[0, 1] if len(gains) > 1 else np.nan
     print(f"\nin points of IoU; correlation {correlation:.2f}")
 
 

@@ -116,6 +116,17 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(confidence: float, c
     assert (held == Held(0, None)) is changes
 
 
+@pytest.mark.parametrize("edges", [0.0, 1.0])
+@pytest.mark.parametrize(("least", "whole"), [(-1.0, None), (0.0, Reason.NO_GAIN), (0.01, Reason.NO_GAIN)])
+def test_only_below_a_least_gain_of_zero_a_loss_may_pass(edges: float, least: float, whole: Reason | None) -> None:
+    # Probabilities just below one half, all of which are dropped: less than the coarse mask may expect.
+    coarse = disc(20)
+    result = torch.where(coarse, 0.48, 0.1)
+    free = replace(CONFIG, keep_iou=0.0, confidence=(0.0, 0.0), least_gain=least)
+    assert settle(result, coarse, EVERYWHERE, free, edge_gain=edges, offset=10 * edges) == Held(0, whole)
+    assert bool((result >= 0.5).any()) is (whole is not None)
+
+
 @pytest.mark.parametrize("gain", [0.0, CONFIG.edges[0], CONFIG.edges[1]])
 @pytest.mark.parametrize("offset", [0.5, CONFIG.offset[0], CONFIG.offset[1]])
 def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, offset: float) -> None:

@@ -52,7 +52,7 @@ class CautionConfig:
         surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
             extent (the square root of its area).
         least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask; any gain is enough where
-            edges and offset ask for nothing.
+            edges and offset ask for nothing. Below zero, losses may pass, too.
     """
 
     keep_iou: float = 0.2
@@ -199,7 +199,7 @@ def settle(
         sure.append((y[enough], x[enough]))
         unsure.append((y[~enough], x[~enough]))
     y, x = (torch.cat(parts) for parts in zip(*sure, strict=True))
-    if predicted_gain(coarse, (y, x), probability, here) < exact * config.least_gain:
+    if predicted_gain(coarse, (y, x), probability, here) < min(config.least_gain, exact * config.least_gain):
         for rows in bands(*probability.shape):
             part = probability[rows]
             part.copy_(torch.where(here[rows], on_side_of(coarse[rows], part), part))
