@@ -233,15 +233,18 @@ def test_speed_compares_with_a_reference_and_draws_how_cost_grows(data: Path) ->
     assert ElementTree.parse(data / "speed.svg").getroot().tag.endswith("svg")
 
 
-@pytest.mark.parametrize(("benchmark", "drawn"), [(calibration, False), (calibration, True), (steps, True)])
-def test_curves_are_printed_and_drawn(benchmark: ModuleType, drawn: bool, data: Path) -> None:
-    options = ["--model", str(data / "tiny.safetensors"), "--kinds", "real,eroded"]
+@pytest.mark.parametrize(
+    ("benchmark", "drawn", "kinds", "masks"),
+    [(calibration, False, "real,eroded", 3), (calibration, True, "real,eroded", 3), (steps, True, "real", 1)],
+)
+def test_curves_are_printed_and_drawn(benchmark: ModuleType, drawn: bool, kinds: str, masks: int, data: Path) -> None:
+    options = ["--model", str(data / "tiny.safetensors"), "--kinds", kinds]
     if drawn:
         pytest.importorskip("matplotlib")
         options += ["--plot", str(data / "plot.svg")]
     done = CliRunner().invoke(benchmark.main, [str(data), *options])
     assert done.exit_code == 0, done.output
-    assert "3 masks of" in done.stdout and "kinds real, eroded" in done.stdout
+    assert f"{masks} masks of" in done.stdout and f"kinds {kinds.replace(',', ', ')}" in done.stdout
     assert not drawn or ElementTree.parse(data / "plot.svg").getroot().tag.endswith("svg")
 
 
