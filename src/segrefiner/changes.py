@@ -80,18 +80,16 @@ def describe(
     """
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
-    both = union = 0
-    for rows in bands(*mask.shape):
-        both += int(torch.count_nonzero(mask[rows] & coarse[rows]))
-        union += int(torch.count_nonzero(mask[rows] | coarse[rows]))
+    both = sum(int(torch.count_nonzero(mask[rows] & coarse[rows])) for rows in bands(*mask.shape))
     rim, changed = contour(mask), places(mask ^ coarse)
+    union = both + len(changed[0])
     rim[changed] = False
     told = torch.cat([confidence(probability[some]) for some in (changed, places(rim))])
     gain = predicted_gain(coarse, changed, probability)
     del mask, rim
     reasons = Counter(h.whole.value for h in held if h.whole)
     return Report(
-        changed=(union - both) / pixels,
+        changed=len(changed[0]) / pixels,
         agreement=both / union if union else 1.0,
         largest_shift=largest_distance(coarse, changed),
         confidence=float(told.mean(dtype=torch.float64)) if len(told) else 1.0,
