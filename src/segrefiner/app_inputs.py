@@ -15,6 +15,7 @@ from scipy import ndimage
 from .errors import InputError, MaskError, reason
 from .io import check_same_size, read_image, read_mask
 from .label_files import read_labels
+from .pictures import Given, decode, describe
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -32,12 +33,12 @@ _PAINTED = 128
 T = TypeVar("T")
 
 
-def read_photo(path: str, max_pixels: int) -> Photo:
+def read_photo(path: Path, max_pixels: int) -> Photo:
     """The photo in a visitor's file. Raises `InputError`, which names the file as the visitor does."""
     return _named(path, lambda: read_image(path, max_pixels=max_pixels))
 
 
-def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
+def read_objects(paths: Sequence[Path], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
     """The objects in mask files: one of each file, or of a single file that is a label map all of its labels.
 
     Args:
@@ -58,11 +59,17 @@ def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[l
         names, masks = [f"label {value}" for value in values], [labels == value for value in values]
     else:
         _check_count(len(paths))
-        names = _apart([Path(path).stem for path in paths])
+        names = _apart([path.stem for path in paths])
         masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     for name, mask in zip(names, masks, strict=True):
         check_same_size(photo, mask, mask_source=name)
     return names, masks
+
+
+def read_layer(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """What was painted, `(h, w, 4)` uint8, RGBA, from the file that the canvas made of it. Raises `MaskError`."""
+    given = Given(describe("layer", path), MaskError)
+    return _named(path, lambda: decode(path, given, max_pixels, lambda picture: np.asarray(picture.convert("RGBA"))))
 
 
 def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -> Mask:
@@ -154,15 +161,15 @@ def mask_in_box(photo: Photo, box: Box) -> Mask:
     return mask
 
 
-def _named(path: str, read: Callable[[], T]) -> T:
+def _named(path: Path, read: Callable[[], T]) -> T:
     """What a reader gives; its error names the file without the server's folder."""
     try:
         return read()
     except InputError as error:
-        raise type(error)(str(error).replace(os.path.dirname(path) + os.sep, "")) from error
+        raise type(error)(str(error).replace(f"{path.parent}{os.sep}", "")) from error
 
 
-def _mask(path: str, max_pixels: int) -> Mask:
+def _mask(path: Path, max_pixels: int) -> Mask:
     """A mask of two values, or a soft one cut in its middle."""
     try:
         return read_mask(path, max_pixels=max_pixels)
@@ -170,13 +177,13 @@ def _mask(path: str, max_pixels: int) -> Mask:
         return read_mask(path, threshold=_middle(path, max_pixels), max_pixels=max_pixels)
 
 
-def _middle(path: str, max_pixels: int) -> float:
+def _middle(path: Path, max_pixels: int) -> float:
     """Half of the scale on which a file stores its values; whatever it is for pictures that cannot be opened."""
     values = _values(path, max_pixels)
     return 32768.0 if values is not None and values.dtype == np.uint16 else 128.0
 
 
-def _values(path: str, max_pixels: int) -> NDArray[Any] | None:
+def _values(path: Path, max_pixels: int) -> NDArray[Any] | None:
     try:
         read_mask(path, threshold=1, max_pixels=max_pixels)  # The size is checked before all is decoded.
         return read_labels(path).labels
@@ -184,7 +191,7 @@ def _values(path: str, max_pixels: int) -> NDArray[Any] | None:
         return None
 
 
-def _label_map(path: str, max_pixels: int) -> NDArray[Any] | None:
+def _label_map(path: Path, max_pixels: int) -> NDArray[Any] | None:
     """The labels of a file that is a label map; of a soft mask, whose values between are thin edges, none."""
     labels = _values(path, max_pixels)
     if labels is None:
