@@ -152,7 +152,8 @@ def paths(bait: Path, page: Page) -> list[Any]:
         "http://127.0.0.1:9/x.png", "http://example.com/x.png", "//example.com/x.png", "file:///etc/passwd",
         "ftp://example.com/x", "data:image/png;base64,iVBORw0KGgo=", "\\\\example.com\\x", str(link), "link.png",
         str(folder / own), f"{folder}/../{bait.name}/private.png", f"{own}/../../../../etc/passwd", own + "\0",
-        own + "/", "../" + own, own.upper(), own.partition("/")[0], "", ".", "..", "~/.ssh/id_rsa", "\0", "\ud800", "a" * 5000,
+        own + "/", "../" + own, own.upper(), own.partition("/")[0], "", ".",
+        "..", "~/.ssh/id_rsa", "\0", "\ud800", "a" * 5000,
         None, 5, True, 1.5, [], {}, [own], {"path": own}, bait.name,
     ]  # fmt: skip
 
@@ -272,7 +273,8 @@ def test_files_of_the_front_end_come_from_a_list(page: Page) -> None:
     assert page.client.get(script).status_code == 200
     for path in (
         "/assets/../../../routes.py", "/assets/%2e%2e/%2e%2e/index.html", "/assets//etc/passwd",
-        "/static/../index.html", "/assets/", "/assets", "/static/..%2findex.html", script + "/", script + "%00", "/svelte/x.js",
+        "/static/../index.html", "/assets/", "/assets", "/static/..%2findex.html", script + "/",
+        script + "%00", "/svelte/x.js",
     ):  # fmt: skip
         assert page.client.get(path).status_code == 404, path
 

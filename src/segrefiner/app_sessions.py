@@ -25,9 +25,6 @@ _MESSAGES = 256
 _UNHEARD_SECONDS = 30.0
 """For which an event runs whose tab listens to nothing."""
 
-_LINGER_SECONDS = 0.3
-"""For which a stream without events stays open: mostly one event follows the other."""
-
 _LOOKS_SECONDS = 0.2
 _ALIVE_SECONDS = 15.0
 
@@ -74,15 +71,14 @@ class Tab:
     async def listen(self, stopping: Callable[[], bool]) -> AsyncIterator[Message]:
         """Its messages, until nothing runs any more, another listener comes, or the server is about to stop."""
         me = self.listener = object()
-        idle_since = told = time.monotonic()
+        told = time.monotonic()
         try:
             while self.listener is me and not stopping():
                 while self.messages:
-                    idle_since = told = time.monotonic()
+                    told = time.monotonic()
                     yield self.messages.popleft()
-                if self.running:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > _LINGER_SECONDS:
+                if not self.running:
+                    # At once: the next event begins when the browser has read this, and opens a stream of its own.
                     yield {"msg": "close_stream", "event_id": None}
                     return
                 if time.monotonic() - told > _ALIVE_SECONDS:
