@@ -4,7 +4,6 @@ A pack is decoded once, every photo stays as uint8 on the device, and crops are 
 """
 
 import io
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor
 
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
 from .distances import decode_distance, distance_reach
-from .errors import InputError
-from .packs import PACK_FORMAT, PARTS
+from .packs import Pack, read_pack
 from .unet import IMAGE_MEAN
 
 LEVELS = 3
@@ -37,21 +34,42 @@ def _half(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.fromarray(c).reduce(2)) for c in np.moveaxis(planes, -1, 0)], axis=-1)
 
 
-def _photo_levels(parts: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """One photo's `(H, W, 5)` planes (RGB, truth's and real coarse mask's distance) at full, half and quarter size."""
-    image = _decode(parts[0])[..., :3]
-    planes = [image]
-    for mask_blob, distance_blob in (parts[1:3], parts[3:5]):
-        if not len(mask_blob):
-            planes.append(np.zeros((*image.shape[:2], 1), np.uint8))
-            continue
-        mask = _decode(mask_blob)
-        distance = _decode(distance_blob)[..., 0]
-        planes.append(np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127))[..., None])
-    levels = [np.concatenate(planes, axis=-1).astype(np.uint8)]
+def _levels(planes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Planes `(H, W, C)` at full, half and quarter size."""
+    levels = [planes]
     while len(levels) < LEVELS:
         levels.append(_half(levels[-1]))
     return levels
+
+
+def _photo_levels(blob: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """A photo `(H, W, 3)`, RGB, at all sizes."""
+    return _levels(_decode(blob)[..., :3])
+
+
+def _mask_levels(blobs: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The encoded signed distance `(H, W, 1)` of a mask at all sizes, from the mask and its lossy distance."""
+    mask, distance = _decode(blobs[0]), _decode(blobs[1])[..., 0]
+    return _levels(np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127)).astype(np.uint8)[..., None])
+
+
+class _Planes:
+    """Pictures of different sizes one after another in one tensor, each at all sizes.
+
+    Args:
+        pictures: Levels `(H, W, C)` of each picture, of one C.
+        device: Where the pixels live.
+
+    Attributes:
+        pixels: `(n, C)` uint8, the pixels of all levels of all pictures.
+        starts: `(pictures, LEVELS)` int64, the first pixel of each level.
+    """
+
+    def __init__(self, pictures: Sequence[list[NDArray[np.uint8]]], device: torch.device) -> None:
+        arrays = [level.reshape(-1, level.shape[-1]) for picture in pictures for level in picture]
+        starts = np.cumsum([0] + [len(array) for array in arrays[:-1]]).reshape(-1, LEVELS)
+        self.pixels = torch.from_numpy(np.concatenate(arrays)).to(device)
+        self.starts = torch.from_numpy(starts).to(device)
 
 
 @dataclass(frozen=True)
@@ -115,31 +133,29 @@ class PackedPhotos:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.device = device
-        try:
-            with safe_open(path, framework="numpy") as pack:
-                metadata = pack.metadata() or {}
-                if metadata.get("format") != PACK_FORMAT:
-                    raise InputError(f"{path} is no pack of photos: make one with `segrefiner data pack FOLDER {path}`")
-                self.names: list[str] = json.loads(metadata["names"])
-                columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in PARTS]
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
-        self._reach = distance_reach(int(metadata["size"]))
+        pack = read_pack(path)
+        self.names, self.coarse_kinds = pack.names, pack.coarse_kinds
+        self._reach = distance_reach(pack.size)
+        # Samples share photos and truths: each is decoded and held once.
         with ThreadPoolExecutor() as pool:
-            photos = list(pool.map(_photo_levels, zip(*columns, strict=True)))
-        self._index(photos)
-        self.has_real = torch.tensor([len(blob) > 0 for blob in columns[3]], device=device)
-
-    def _index(self, photos: list[list[NDArray[np.uint8]]]) -> None:
-        arrays = [level for photo in photos for level in photo]
-        self._pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 5) for a in arrays])).to(self.device)
-        sizes = np.array([a.shape[:2] for a in arrays]).reshape(len(photos), LEVELS, 2)
-        starts = np.cumsum([0] + [a.shape[0] * a.shape[1] for a in arrays[:-1]]).reshape(len(photos), LEVELS)
-        self._sizes = torch.from_numpy(sizes).to(self.device)
-        self._starts = torch.from_numpy(starts).to(self.device)
-        boxes, contours = zip(*(_box_and_contour(photo[0][..., 3]) for photo in photos), strict=True)
-        self._boxes = torch.from_numpy(np.stack(boxes)).to(self.device)
-        self._contours = torch.from_numpy(np.stack(contours)).to(self.device)
+            photos = list(pool.map(_photo_levels, pack.blobs["photo"]))
+            truths, truth_of = _masks(pool, pack, "truth")
+            reals, real_of = _masks(pool, pack, "real")
+            # Samples without a real coarse mask point at this one, which nothing looks at.
+            reals = reals or [_levels(np.zeros((1, 1, 1), np.uint8))]
+            outlines = list(pool.map(lambda truth: _box_and_contour(truth[0][..., 0]), truths))
+        photo_of = torch.from_numpy(pack.index["photo"]).to(device)
+        self._photos, self._truths, self._reals = (_Planes(some, device) for some in (photos, truths, reals))
+        sizes = np.array([[level.shape[:2] for level in photo] for photo in photos])
+        self._sizes = torch.from_numpy(sizes).to(device)[photo_of]
+        self.has_real = torch.from_numpy(real_of >= 0).to(device)
+        self._starts = {
+            "photo": self._photos.starts[photo_of],
+            "truth": self._truths.starts[torch.from_numpy(truth_of).to(device)],
+            "real": self._reals.starts[torch.from_numpy(real_of.clip(min=0)).to(device)],
+        }
+        boxes, contours = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*outlines, strict=True))
+        self._boxes, self._contours = boxes[truth_of], contours[truth_of]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -147,10 +163,15 @@ class PackedPhotos:
     def photo(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
         """A photo `(H, W, 3)` uint8 as it is in the pack, its truth `(H, W)` bool and its real coarse mask or None."""
         height, width = self._sizes[index, 0].tolist()
-        start = int(self._starts[index, 0])
-        planes = self._pixels[start : start + height * width].view(height, width, 5).cpu().numpy()
-        coarse = planes[..., 4] > 128 if self.has_real[index] else None
-        return np.ascontiguousarray(planes[..., :3]), planes[..., 3] > 128, coarse
+
+        def plane(planes: _Planes, part: str) -> NDArray[np.uint8]:
+            start = int(self._starts[part][index, 0])
+            pixels: NDArray[np.uint8] = planes.pixels[start : start + height * width].cpu().numpy()
+            return pixels.reshape(height, width, -1)
+
+        coarse = plane(self._reals, "real")[..., 0] > 128 if self.has_real[index] else None
+        image = np.ascontiguousarray(plane(self._photos, "photo"))
+        return image, plane(self._truths, "truth")[..., 0] > 128, coarse
 
     def batch(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig) -> Batch:
         """Cuts, augments and perturbs one crop of each photo.
@@ -237,19 +258,36 @@ class PackedPhotos:
         sizes = self._sizes[indices, level]
         height, width = sizes[:, 0, None, None], sizes[:, 1, None, None]
         inside = (y > -0.5) & (y < height - 0.5) & (x > -0.5) & (x < width - 0.5)
-        start = self._starts[indices, level][:, None, None]
+        starts = {part: start[indices, level][:, None, None] for part, start in self._starts.items()}
+        has_real = self.has_real[indices][:, None, None]
         y, x = y.clamp(min=0), x.clamp(min=0)
         y0, x0 = torch.minimum(y.long(), height - 1), torch.minimum(x.long(), width - 1)
         y1, x1 = torch.minimum(y0 + 1, height - 1), torch.minimum(x0 + 1, width - 1)
         fy, fx = (y - y0).clamp(0, 1)[..., None], (x - x0).clamp(0, 1)[..., None]
 
         def pixels(rows: Tensor, columns: Tensor) -> Tensor:
-            return self._pixels[(start + rows * width + columns).reshape(-1)].view(batch, size, size, 5).float()
+            places = rows * width + columns
+            photo = self._photos.pixels[starts["photo"] + places]
+            truth = self._truths.pixels[starts["truth"] + places]
+            real = self._reals.pixels[starts["real"] + torch.where(has_real, places, 0)]
+            return torch.cat([photo, truth, real], dim=-1).float()
 
         top = torch.lerp(pixels(y0, x0), pixels(y0, x1), fx)
         bottom = torch.lerp(pixels(y1, x0), pixels(y1, x1), fx)
         planes = torch.lerp(top, bottom, fy).permute(0, 3, 1, 2)
         return planes, inside[:, None], scale[:, :, None, None]
+
+
+def _masks(pool: ThreadPoolExecutor, pack: Pack, part: str) -> tuple[list[list[NDArray[np.uint8]]], NDArray[np.int64]]:
+    """Levels of the different masks of a part, and which of them each sample has, -1 for none."""
+    pairs = np.stack([pack.index[part], pack.index[f"{part}_distance"]], axis=1)
+    there = pairs[:, 0] >= 0
+    which = np.full(len(pairs), -1, np.int64)
+    if not there.any():
+        return [], which
+    different, which[there] = np.unique(pairs[there], axis=0, return_inverse=True)
+    blobs = [(pack.blobs[part][mask], pack.blobs[f"{part}_distance"][distance]) for mask, distance in different]
+    return list(pool.map(_mask_levels, blobs)), which
 
 
 _CONTOUR_POINTS = 256
