@@ -1,4 +1,4 @@
-"""The commands that prepare training data: `data pack`, `data shards`, `data coarse` and `data check`."""
+"""The commands that prepare training data: `data pack`, `shards`, `coarse`, `snap` and `check`."""
 
 import sys
 from collections.abc import Sequence
@@ -118,6 +118,48 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
     if sheet is not None:
         write_png(sheet, coarse_sheet(opened, output))
     click.echo(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="DATA", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--by", "other", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
+              help="Folder with a strong network's masks of the same objects, NAME.png.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for NAME.png.")
+@errors_in_one_line
+def snap(source: Path, other: Path, output: Path) -> None:
+    """Write the true masks of the folder DATA with contours moved onto edges where a strong network shows them.
+
+    A contour moves by two pixels at most, and only where the photo's edges clearly prefer the other one; all other
+    masks are written as they are. Run again to go on.
+    """
+    from dataclasses import replace
+
+    from .align import snap_truth
+    from .errors import InputError
+    from .output import write_png
+    from .sources import find_photos, open_folder
+
+    output.mkdir(parents=True, exist_ok=True)
+    opened, failures, written, moved = open_folder(source), [], 0, 0
+    files = [replace(photo, coarse=path if (path := other / f"{photo.name}.png").is_file() else None)
+             for photo in find_photos(source)]  # fmt: skip
+    opened = replace(opened, photos=tuple(files))
+    for index in item_bar("snapping")(range(len(opened))):
+        target = output / f"{files[index].name}.png"
+        if target.exists():
+            continue
+        try:
+            sample = opened.read(index)
+        except InputError as error:
+            failures.append((index, str(error)))
+            continue
+        mask = sample.mask if sample.coarse is None else snap_truth(sample.image, sample.mask, sample.coarse)
+        write_png(target, mask)
+        written += 1
+        moved += bool((mask != sample.mask).any())
+    there = len(opened) - written - len(failures)
+    click.echo(f"{output}: {written} masks written, {moved} of them moved, {there} were there")
     _report(failures)
 
 

@@ -31,6 +31,7 @@ _NAMES = (
     "compact-fourth",
     "compact-fifth",
     "compact-sixth",
+    "compact-general",
     "finetune",
     "lr",
     "hr",
@@ -43,6 +44,7 @@ _STARTS = {
     "compact-fourth": "those of compact-third",
     "compact-fifth": "those of compact-fourth",
     "compact-sixth": "those of compact-fifth",
+    "compact-general": "those of compact-sixth",
 }
 
 

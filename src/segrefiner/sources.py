@@ -214,9 +214,8 @@ def _paired(
         raise InputError(f"{images} holds no photo: expected files that end in {', '.join(SUFFIXES)}")
     result = []
     for name in names:
-        coarse = [path for folder in coarse_folders if (path := folder / f"{name}.png").is_file()]
-        first, more = next(iter(coarse), None), tuple(coarse[1:])
-        result.append(PhotoFiles(name, found[name], masks / f"{name}.png", first, more))
+        there = [path for folder in coarse_folders if (path := folder / f"{name}.png").is_file()]
+        result.append(PhotoFiles(name, found[name], masks / f"{name}.png", next(iter(there), None), tuple(there[1:])))
     return result
 
 
