@@ -109,6 +109,8 @@ class Recipe:
         group: Crops whose draws are made together. A batch is divided among processes by whole groups.
         lr: Peak learning rate of AdamW, before `batch_factor`.
         image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a fifth less time.
+        image_frozen: Stages of the image encoder, the first ones with its stem, that stay as they are even so: they
+            see edges and textures, which are the same everywhere, and take most of the time.
         warmup_steps: Steps over which the learning rate rises from zero.
         decay: How it falls.
         weight_decay: Of AdamW.
@@ -159,6 +161,7 @@ class Recipe:
     group: int = 4
     lr: float = 1e-3
     image_lr: float = 0.0
+    image_frozen: int = 0
     warmup_steps: int = 300
     decay: Decay = LinearDecay()
     weight_decay: float = 0.01
@@ -240,7 +243,10 @@ class Recipe:
     def small_steps_before(self, step: int) -> int:
         """Steps at the small patch size before this one."""
         if self.interleaved:
-            return step * self.small_steps // max(1, self.steps)
+            # Of the shares alone, so that a run may become longer or shorter.
+            small, large = self.batches
+            rate = (1 - self.large_share) / small, self.large_share / large
+            return math.floor(step * rate[0] / sum(rate) + 1e-9)
         return min(step, self.small_steps)
 
     def is_large(self, step: int) -> bool:
@@ -368,6 +374,7 @@ COMPACT_GENERAL = Recipe(
     interleaved=True,
     lr=6e-4,
     image_lr=0.6,
+    image_frozen=2,
     warmup_steps=500,
     decay=LinearDecay(0.5),
     coarse_timestep_share=1.0,

@@ -128,6 +128,7 @@ class Trainer:
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.model.image_stages:
             self.net.image_encoder.requires_grad_(recipe.image_lr > 0)
+            self.net.image_encoder.freeze(recipe.image_frozen)
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self._model = processes.shared(self.net)
         self.optimizer = torch.optim.AdamW(
