@@ -206,3 +206,22 @@ def test_a_contour_is_moved_onto_an_edge_that_another_mask_shows() -> None:
     assert snap_truth(photo, disc, np.roll(disc, 2, axis=0)) is disc
     # A contour that is elsewhere is another one.
     assert snap_truth(photo, np.roll(disc, 8, axis=1), disc)[50, 80]
+
+
+def test_snapping_writes_every_mask_and_goes_on(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:100, :100]
+    disc = np.hypot(rows - 50, columns - 50) < 25
+    photo = np.where(disc[..., None], 200, 60).astype(np.uint8).repeat(3, axis=2)
+    for name, truth in (("beside", np.roll(disc, 2, axis=1)), ("on", disc), ("alone", np.roll(disc, 2, axis=0))):
+        for part, array in (("images", photo), ("masks", truth), ("network", disc)):
+            if (name, part) != ("alone", "network"):
+                (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(tmp_path / "data" / part / f"{name}.png")
+    network, out = str(tmp_path / "data" / "network"), tmp_path / "snapped"
+    command = ["data", "snap", str(tmp_path / "data"), "--by", network, "-o", str(out)]
+    said = CliRunner().invoke(main, command)
+    assert said.exit_code == 0 and "3 masks written, 1 of them moved, 0 were there" in said.output
+    written = {path.stem: np.asarray(Image.open(path)).astype(bool) for path in out.iterdir()}
+    assert (written["on"] == disc).all() and (written["alone"] == np.roll(disc, 2, axis=0)).all()
+    assert (written["beside"] != np.roll(disc, 2, axis=1)).any()
+    assert "0 masks written, 0 of them moved, 3 were there" in CliRunner().invoke(main, command).output
