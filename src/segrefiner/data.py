@@ -5,7 +5,6 @@ A pack is decoded once, every photo stays as uint8 on the device, and crops are 
 
 import io
 import math
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,47 +28,56 @@ def _decode(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(blob.tobytes())))
 
 
+def _size(blob: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of an encoded picture, which is not decoded for it."""
+    width, height = Image.open(io.BytesIO(blob.tobytes())).size
+    return height, width
+
+
 def _half(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every channel of `(H, W, C)` shrunk by two by the area mean."""
     return np.stack([np.asarray(Image.fromarray(c).reduce(2)) for c in np.moveaxis(planes, -1, 0)], axis=-1)
 
 
-def _levels(planes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Planes `(H, W, C)` at full, half and quarter size."""
-    levels = [planes]
-    while len(levels) < LEVELS:
-        levels.append(_half(levels[-1]))
-    return levels
+def _photo(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photo `(H, W, 3)`, RGB."""
+    return _decode(blob)[..., :3]
 
 
-def _photo_levels(blob: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """A photo `(H, W, 3)`, RGB, at all sizes."""
-    return _levels(_decode(blob)[..., :3])
-
-
-def _mask_levels(blobs: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """The encoded signed distance `(H, W, 1)` of a mask at all sizes, from the mask and its lossy distance."""
-    mask, distance = _decode(blobs[0]), _decode(blobs[1])[..., 0]
-    return _levels(np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127)).astype(np.uint8)[..., None])
+def _encoded_distance(mask_blob: NDArray[np.uint8], distance_blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The encoded signed distance `(H, W, 1)` of a mask, from the mask and its lossy distance."""
+    mask, distance = _decode(mask_blob), _decode(distance_blob)[..., 0]
+    return np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127)).astype(np.uint8)[..., None]
 
 
 class _Planes:
-    """Pictures of different sizes one after another in one tensor, each at all sizes.
+    """Pictures of different sizes one after another in one tensor, each at full, half and quarter size.
+
+    The memory is taken once and filled picture by picture: decoded pictures are several gigabytes.
 
     Args:
-        pictures: Levels `(H, W, C)` of each picture, of one C.
-        device: Where the pixels live.
+        sizes: `(pictures, 2)` int64, heights and widths.
+        channels: Of every picture.
 
     Attributes:
-        pixels: `(n, C)` uint8, the pixels of all levels of all pictures.
+        pixels: `(n, channels)` uint8, the pixels of all levels of all pictures.
+        sizes: `(pictures, LEVELS, 2)` int64, height and width of each level.
         starts: `(pictures, LEVELS)` int64, the first pixel of each level.
     """
 
-    def __init__(self, pictures: Sequence[list[NDArray[np.uint8]]], device: torch.device) -> None:
-        arrays = [level.reshape(-1, level.shape[-1]) for picture in pictures for level in picture]
-        starts = np.cumsum([0] + [len(array) for array in arrays[:-1]]).reshape(-1, LEVELS)
-        self.pixels = torch.from_numpy(np.concatenate(arrays)).to(device)
-        self.starts = torch.from_numpy(starts).to(device)
+    def __init__(self, sizes: NDArray[np.int64], channels: int) -> None:
+        # Sides are halved and rounded up, as `_half` does.
+        self.sizes = np.stack([-(-sizes // 2**level) for level in range(LEVELS)], axis=1)
+        ends = self.sizes.prod(axis=2).cumsum()
+        self.starts = np.concatenate([[0], ends[:-1]]).reshape(-1, LEVELS)
+        self.pixels = torch.empty(int(ends[-1]), channels, dtype=torch.uint8)
+
+    def put(self, index: int, picture: NDArray[np.uint8]) -> None:
+        """Fill in one picture `(H, W, C)`."""
+        for start in self.starts[index]:
+            flat = torch.from_numpy(np.array(picture)).flatten(0, 1)
+            self.pixels[start : start + len(flat)] = flat
+            picture = _half(picture)
 
 
 @dataclass(frozen=True)
@@ -138,24 +146,17 @@ class PackedPhotos:
         self._reach = distance_reach(pack.size)
         # Samples share photos and truths: each is decoded and held once.
         with ThreadPoolExecutor() as pool:
-            photos = list(pool.map(_photo_levels, pack.blobs["photo"]))
-            truths, truth_of = _masks(pool, pack, "truth")
-            reals, real_of = _masks(pool, pack, "real")
-            # Samples without a real coarse mask point at this one, which nothing looks at.
-            reals = reals or [_levels(np.zeros((1, 1, 1), np.uint8))]
-            outlines = list(pool.map(lambda truth: _box_and_contour(truth[0][..., 0]), truths))
-        photo_of = torch.from_numpy(pack.index["photo"]).to(device)
-        self._photos, self._truths, self._reals = (_Planes(some, device) for some in (photos, truths, reals))
-        sizes = np.array([[level.shape[:2] for level in photo] for photo in photos])
-        self._sizes = torch.from_numpy(sizes).to(device)[photo_of]
+            photos, photo_of = _photos(pool, pack)
+            truths, truth_of, outlines = _masks(pool, pack, "truth")
+            reals, real_of, _ = _masks(pool, pack, "real")
+        self._pixels = {part: p.pixels.to(device) for part, p in zip(_PLANES, (photos, truths, reals), strict=True)}
+        self._sizes = torch.from_numpy(photos.sizes[photo_of]).to(device)
         self.has_real = torch.from_numpy(real_of >= 0).to(device)
-        self._starts = {
-            "photo": self._photos.starts[photo_of],
-            "truth": self._truths.starts[torch.from_numpy(truth_of).to(device)],
-            "real": self._reals.starts[torch.from_numpy(real_of.clip(min=0)).to(device)],
-        }
-        boxes, contours = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*outlines, strict=True))
-        self._boxes, self._contours = boxes[truth_of], contours[truth_of]
+        # A sample without a real coarse mask points at any, which nothing looks at.
+        places = photos.starts[photo_of], truths.starts[truth_of], reals.starts[real_of.clip(min=0)]
+        self._starts = {part: torch.from_numpy(s).to(device) for part, s in zip(_PLANES, places, strict=True)}
+        outlined = [torch.from_numpy(np.stack(part)[truth_of]).to(device) for part in zip(*outlines, strict=True)]
+        self._boxes, self._contours = outlined
 
     def __len__(self) -> int:
         return len(self.names)
@@ -164,14 +165,13 @@ class PackedPhotos:
         """A photo `(H, W, 3)` uint8 as it is in the pack, its truth `(H, W)` bool and its real coarse mask or None."""
         height, width = self._sizes[index, 0].tolist()
 
-        def plane(planes: _Planes, part: str) -> NDArray[np.uint8]:
+        def plane(part: str) -> NDArray[np.uint8]:
             start = int(self._starts[part][index, 0])
-            pixels: NDArray[np.uint8] = planes.pixels[start : start + height * width].cpu().numpy()
+            pixels: NDArray[np.uint8] = self._pixels[part][start : start + height * width].cpu().numpy()
             return pixels.reshape(height, width, -1)
 
-        coarse = plane(self._reals, "real")[..., 0] > 128 if self.has_real[index] else None
-        image = np.ascontiguousarray(plane(self._photos, "photo"))
-        return image, plane(self._truths, "truth")[..., 0] > 128, coarse
+        coarse = plane("real")[..., 0] > 128 if self.has_real[index] else None
+        return plane("photo").copy(), plane("truth")[..., 0] > 128, coarse
 
     def batch(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig) -> Batch:
         """Cuts, augments and perturbs one crop of each photo.
@@ -267,10 +267,8 @@ class PackedPhotos:
 
         def pixels(rows: Tensor, columns: Tensor) -> Tensor:
             places = rows * width + columns
-            photo = self._photos.pixels[starts["photo"] + places]
-            truth = self._truths.pixels[starts["truth"] + places]
-            real = self._reals.pixels[starts["real"] + torch.where(has_real, places, 0)]
-            return torch.cat([photo, truth, real], dim=-1).float()
+            where = {**dict.fromkeys(_PLANES, places), "real": torch.where(has_real, places, 0)}
+            return torch.cat([self._pixels[p][starts[p] + where[p]] for p in _PLANES], dim=-1).float()
 
         top = torch.lerp(pixels(y0, x0), pixels(y0, x1), fx)
         bottom = torch.lerp(pixels(y1, x0), pixels(y1, x1), fx)
@@ -278,16 +276,38 @@ class PackedPhotos:
         return planes, inside[:, None], scale[:, :, None, None]
 
 
-def _masks(pool: ThreadPoolExecutor, pack: Pack, part: str) -> tuple[list[list[NDArray[np.uint8]]], NDArray[np.int64]]:
-    """Levels of the different masks of a part, and which of them each sample has, -1 for none."""
+_PLANES = ("photo", "truth", "real")
+"""Parts of a sample's pixels, in the order of their channels."""
+
+
+def _photos(pool: ThreadPoolExecutor, pack: Pack) -> tuple[_Planes, NDArray[np.int64]]:
+    """The photos of a pack, and which of them each sample has."""
+    blobs = pack.blobs["photo"]
+    planes = _Planes(np.array([_size(blob) for blob in blobs]), 3)
+    list(pool.map(lambda index: planes.put(index, _photo(blobs[index])), range(len(blobs))))
+    return planes, pack.index["photo"]
+
+
+def _masks(
+    pool: ThreadPoolExecutor, pack: Pack, part: str
+) -> tuple[_Planes, NDArray[np.int64], list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    """The encoded distances of a part's different masks, which each sample has (-1 for none), boxes and contours."""
     pairs = np.stack([pack.index[part], pack.index[f"{part}_distance"]], axis=1)
     there = pairs[:, 0] >= 0
     which = np.full(len(pairs), -1, np.int64)
     if not there.any():
-        return [], which
+        return _Planes(np.ones((1, 2), np.int64), 1), which, []
     different, which[there] = np.unique(pairs[there], axis=0, return_inverse=True)
-    blobs = [(pack.blobs[part][mask], pack.blobs[f"{part}_distance"][distance]) for mask, distance in different]
-    return list(pool.map(_mask_levels, blobs)), which
+    masks, distances = pack.blobs[part], pack.blobs[f"{part}_distance"]
+    planes = _Planes(np.array([_size(masks[mask]) for mask, _ in different]), 1)
+
+    def put(index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        mask, distance = different[index]
+        encoded = _encoded_distance(masks[mask], distances[distance])
+        planes.put(index, encoded)
+        return _box_and_contour(encoded[..., 0])
+
+    return planes, which, list(pool.map(put, range(len(different))))
 
 
 _CONTOUR_POINTS = 256
