@@ -1,4 +1,4 @@
-"""The commands that prepare training data: `data pack`, `data shards`, `data coarse` and `data check`."""
+"""The commands that prepare training data: `data pack`, `shards`, `coarse`, `composites`, `labels` and `check`."""
 
 import sys
 from collections.abc import Sequence
@@ -118,6 +118,31 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
     if sheet is not None:
         write_png(sheet, coarse_sheet(opened, output))
     click.echo(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("photos", metavar="PHOTOS")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--cutouts", type=click.Path(path_type=Path), help="Folder of cut-outs with alpha, PNG or WebP.")
+@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Composites in the folder.")
+@click.option("--size", type=click.IntRange(64), default=480, show_default=True, help="Long side in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
+@errors_in_one_line
+def composites(photos: str, output: Path, cutouts: Path | None, count: int, size: int, seed: int, workers: int) -> None:
+    """Put cut-outs, or thin structures without --cutouts, on PHOTOS, with exact masks; run again to go on.
+
+    PHOTOS is DATA whose photos serve as backgrounds. Thin structures are drawn: wires, spokes, strings, branches,
+    fences, vessels and leaves. Names begin with cutout_ or thin_.
+    """
+    from .composites_offline import Materials, find_cutouts, write_composites
+
+    materials = Materials(_open(photos, None), find_cutouts(cutouts) if cutouts else (), size, seed)
+    written, failures = write_composites(
+        materials, output, count=count, workers=workers, progress=item_bar("composing", count)
+    )
+    click.echo(f"{output}: {written} composites written, {count - written - len(failures)} were there")
     _report(failures)
 
 

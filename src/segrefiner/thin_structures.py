@@ -6,6 +6,7 @@ structure covers. Points are `(x, y)` in pixels of the final size; pixel `i` rea
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -158,8 +159,8 @@ def _wires(pen: _Pen, random: Generator) -> None:
         t = np.linspace(-1, 1, 48)
         hang = sag * (1 - (np.cosh(steep * t) - 1) / (math.cosh(steep) - 1))
         for place in range(random.integers(1, 6)):
-            line = _line(start + (0, place * gap), end + (0, place * gap * spread), 48)
-            line[:, 1] += hang * random.uniform(0.9, 1.1)
+            line = _line(start, end, 48)
+            line[:, 1] += place * gap * np.linspace(1, spread, 48) + hang * random.uniform(0.9, 1.1)
             pen.stroke(line, max(1.1, thick * random.uniform(0.75, 1.1)))
     if random.random() < 0.25:
         x, lean = random.uniform(0.1, 0.9) * pen.width, random.uniform(-0.03, 0.03) * pen.width
@@ -211,7 +212,7 @@ def _strings(pen: _Pen, random: Generator) -> None:
             pen.stroke(project(line[:, ::-1]), float(wide))
     if random.random() < 0.6:
         frame = np.array([[0, 0], [1, 0], [1, 1 - slope], [0, 1], [0, 0]], float)
-        sides = [project(_line(a, b, 12)) for a, b in zip(frame, frame[1:], strict=False)]
+        sides = [project(_line(a, b, 12)) for a, b in pairwise(frame)]
         pen.stroke(np.concatenate(sides), _between(random, 3, 8))
 
 
