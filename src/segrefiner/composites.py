@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -137,21 +138,22 @@ def paint_structure(
     """
     size = coverage.shape
     around = np.stack([ndimage.gaussian_filter(c, 6) for c in np.moveaxis(background, -1, 0)], axis=-1)
-    colour: Colours
-    if tone == "tint":
-        colour = around * random.uniform(0.35, 0.8) * random.uniform([0.9, 0.6, 0.6], 1.1).astype(np.float32)
-        colour = colour if random.random() < 0.8 else 1 - (1 - around) * random.uniform(0.3, 0.7)
-    elif texture is not None and random.random() < 0.35:
-        colour = texture * random.uniform(0.6, 1.2)
+    plain: NDArray[np.floating[Any]]
+    if tone == "tint" and random.random() < 0.8:
+        plain = around * random.uniform(0.35, 0.8) * random.uniform([0.9, 0.6, 0.6], 1.1)
+    elif tone == "tint":
+        plain = 1 - (1 - around) * random.uniform(0.3, 0.7)
+    elif tone == "any" and texture is not None and random.random() < 0.35:
+        plain = texture * random.uniform(0.6, 1.2)
     else:
-        colour = np.tile(_own_colour(tone, random), (*size, 1))
+        plain = _own_colour(tone, random)
     uneven = 1 + random.uniform(0.05, 0.3) * _cloud(size, random) + random.uniform(0.01, 0.06) * _rough(size, random)
     light = random.uniform(0, 2 * math.pi)
-    round_ = ndimage.gaussian_filter(coverage, random.uniform(0.8, 2))
-    slope = np.gradient(round_)
+    slope = np.gradient(ndimage.gaussian_filter(coverage, random.uniform(0.8, 2)))
     relief = random.uniform(0, 0.6) * (math.cos(light) * slope[0] + math.sin(light) * slope[1])
-    colour = np.clip(colour * (uneven + relief)[..., None], 0, 1).astype(np.float32)
-    return Layer(_told_apart(colour, coverage, background, around, random), coverage, coverage)
+    colour = np.clip(plain * (uneven + relief)[..., None], 0, 1).astype(np.float32)
+    reach = 40.0 if tone == "plant" else 4.0
+    return Layer(_told_apart(colour, coverage, background, around, reach, random), coverage, coverage)
 
 
 def _own_colour(tone: str, random: Generator) -> NDArray[np.float32]:
@@ -166,8 +168,13 @@ def _own_colour(tone: str, random: Generator) -> NDArray[np.float32]:
     return np.asarray(value * (1 - saturation + saturation * spectrum), np.float32)
 
 
-def _told_apart(colour: Colours, coverage: Plane, background: Colours, around: Colours, random: Generator) -> Colours:
-    """The colours, moved away from the background's brightness where they are too near to be seen."""
+def _told_apart(
+    colour: Colours, coverage: Plane, background: Colours, around: Colours, reach: float, random: Generator
+) -> Colours:
+    """The colours, moved away from the background's brightness where they are too near to be seen.
+
+    `reach` is over how many pixels along the structure they are moved alike.
+    """
     brightness = background @ _LUMA
     busy = np.sqrt(
         np.maximum(ndimage.gaussian_filter(brightness**2, 6) - ndimage.gaussian_filter(brightness, 6) ** 2, 0)
@@ -176,11 +183,17 @@ def _told_apart(colour: Colours, coverage: Plane, background: Colours, around: C
     base, own = around @ _LUMA, colour @ _LUMA
     weight = coverage + 1e-6
     darker = float((weight * (own - base)).sum()) < 0
-    # Where one side has no room, the other one has: a wire is dark before the sky and light before a forest.
-    down = np.where(base < least + 0.03, False, np.where(base > 0.97 - least, True, darker))
+    # Where one side has no room, the other one has: a wire is dark before the sky and light before a forest. Asking a
+    # wide neighbourhood keeps it from changing with every fold of a coat.
+    broad = ndimage.gaussian_filter(base, 20)
+    low, high = np.minimum(broad, base + least / 2), np.maximum(broad, base - least / 2)
+    down = np.where(low < least, False, np.where(high > 1 - least, True, darker))
     lacking = np.where(down, np.minimum(base - least - own, 0), np.maximum(base + least - own, 0))
-    moved = np.clip(colour + ndimage.gaussian_filter(lacking, 1)[..., None], 0, 1)
-    return np.asarray(moved, np.float32)
+    # Along the structure alone, and smoothly, or what a leaf hides would shine through it.
+    lacking = ndimage.gaussian_filter(lacking * weight, reach) / np.maximum(
+        ndimage.gaussian_filter(weight, reach), 1e-6
+    )
+    return np.asarray(np.clip(colour + lacking[..., None], 0, 1), np.float32)
 
 
 def match_sharpness(layer: Layer, background: Colours, random: Generator, *, blur: float | None = None) -> Layer:
@@ -224,12 +237,12 @@ def match_light(layer: Layer, background: Colours, random: Generator) -> Layer:
     spread = float((own @ _LUMA).std())
     contrast = np.clip((there @ _LUMA).std() / max(spread, 0.03), 0.7, 1.3) ** random.uniform(0, 0.7)
     middle = own.mean(axis=0)
-    colour = ((layer.colour - middle) * contrast + middle) * gains
+    moved = ((layer.colour - middle) * contrast + middle) * gains
     # An object that looks like what is behind it has no contour to be found.
-    mean, base = float((colour[inside] @ _LUMA).mean()), float((there @ _LUMA).mean())
-    if abs(mean - base) < LEAST_CONTRAST / 2 and np.abs(colour[inside].mean(axis=0) - there.mean(axis=0)).max() < 0.1:
-        colour = colour + (LEAST_CONTRAST if mean >= base else -LEAST_CONTRAST)
-    return replace(layer, colour=np.clip(colour, 0, 1).astype(np.float32))
+    mean, base = float((moved[inside] @ _LUMA).mean()), float((there @ _LUMA).mean())
+    if abs(mean - base) < LEAST_CONTRAST / 2 and np.abs(moved[inside].mean(axis=0) - there.mean(axis=0)).max() < 0.1:
+        moved = moved + (LEAST_CONTRAST if mean >= base else -LEAST_CONTRAST)
+    return replace(layer, colour=np.clip(moved, 0, 1).astype(np.float32))
 
 
 def _around(coverage: Plane) -> NDArray[np.bool_]:

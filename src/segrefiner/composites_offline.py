@@ -45,6 +45,8 @@ _BEFORE_OBJECTS = ("branches", "fences", "leaves", "wires")
 _LEAST_VISIBLE, _LEAST_PIXELS = 0.35, 150
 _ATTEMPTS = 8
 _CALM_CROPS = 4
+_MOST_BLUR, _MOST_BLUR_OF_THIN = 1.4, 0.6
+"""In pixels; more would dissolve legs, and lines of one pixel."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,10 @@ def _cutout_scene(materials: Materials, index: int, height: int, width: int, ran
     background = crop_background(_photo(materials, random), height, width, random)
     which = int(default_rng([materials.seed, index // len(files)]).permutation(len(files))[index % len(files)])
     cutout = read_cutout(files[which])
-    if random.random() < 0.15:  # A shallow depth of field.
+    sharpness = min(edge_blur(background), _MOST_BLUR)
+    if random.random() < 0.15:  # A shallow depth of field: only the object is in focus.
         background = soften(background, random.uniform(0.8, 3))
-    wanted, sharpness = place_cutout(cutout, height, width, random), edge_blur(background)
+    wanted = place_cutout(cutout, height, width, random)
 
     def another(centre: tuple[float, float] | None) -> Layer:
         other = cutout if random.random() < 0.3 else read_cutout(files[random.integers(len(files))])
@@ -151,7 +154,7 @@ def _cutout_scene(materials: Materials, index: int, height: int, width: int, ran
                 below = blend(background, [*behind, matched])
                 coverage = draw_structure(kind, height, width, random)
                 painted = paint_structure(coverage, below, random, tone=_TONES.get(kind, "any"))
-                front = match_sharpness(painted, background, random, blur=min(sharpness, 0.8))
+                front = match_sharpness(painted, background, random, blur=min(sharpness, _MOST_BLUR_OF_THIN))
             layers = [*behind, matched, front]
             if _enough(layers, len(behind)):
                 return background, layers, len(behind)
@@ -162,7 +165,7 @@ def _thin_scene(materials: Materials, index: int, height: int, width: int, rando
     """Thin structures of the kind whose turn it is, now and then partly hidden by leaves or branches."""
     kind = KINDS[index % len(KINDS)]
     photo = _photo(materials, random)
-    crops = [crop_background(photo, height, width, random) for _ in range(_CALM_CROPS if random.random() < 0.5 else 1)]
+    crops = [crop_background(photo, height, width, random) for _ in range(_CALM_CROPS if random.random() < 0.7 else 1)]
     background = min(crops, key=lambda crop: float(np.abs(np.diff(crop, axis=0)).mean()))
     if kind == "vessels" and random.random() < 0.6:  # Tissue has no sharp edges but those of its vessels.
         tissue = np.array([1.0, random.uniform(0.4, 1), random.uniform(0.25, 1)], np.float32)
@@ -172,7 +175,7 @@ def _thin_scene(materials: Materials, index: int, height: int, width: int, rando
     texture = crop_background(_photo(materials, random), height, width, random)
     coverage = draw_structure(kind, height, width, random)
     painted = paint_structure(coverage, background, random, tone=_TONES.get(kind, "any"), texture=texture)
-    sharpness = min(edge_blur(background), 0.8)
+    sharpness = min(edge_blur(background), _MOST_BLUR_OF_THIN)
     wanted = match_sharpness(painted, background, random, blur=sharpness)
     if random.random() < 0.2:
         for _ in range(_ATTEMPTS):
