@@ -1,4 +1,4 @@
-"""The commands that prepare training data: `data pack`, `shards`, `coarse`, `snap` and `check`."""
+"""The commands that prepare training data: `pack`, `shards`, `coarse`, `snap`, `composites`, `labels`, `check`."""
 
 import sys
 from collections.abc import Sequence
@@ -160,6 +160,50 @@ def snap(source: Path, other: Path, output: Path) -> None:
         moved += bool((mask != sample.mask).any())
     there = len(opened) - written - len(failures)
     click.echo(f"{output}: {written} masks written, {moved} of them moved, {there} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("photos", metavar="PHOTOS")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--cutouts", type=click.Path(path_type=Path), help="Folder of cut-outs with alpha, PNG or WebP.")
+@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Composites in the folder.")
+@click.option("--size", type=click.IntRange(64), default=480, show_default=True, help="Long side in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
+@errors_in_one_line
+def composites(photos: str, output: Path, cutouts: Path | None, count: int, size: int, seed: int, workers: int) -> None:
+    """Put cut-outs, or thin structures without --cutouts, on PHOTOS, with exact masks; run again to go on.
+
+    PHOTOS is DATA whose photos serve as backgrounds. Thin structures are drawn: wires, spokes, strings, branches,
+    fences, vessels and leaves. Names begin with cutout_ or thin_.
+    """
+    from .composites_offline import Materials, find_cutouts, write_composites
+
+    materials = Materials(_open(photos, None), find_cutouts(cutouts) if cutouts else (), size, seed)
+    written, failures = write_composites(
+        materials, output, count=count, workers=workers, progress=item_bar("composing", count)
+    )
+    click.echo(f"{output}: {written} composites written, {count - written - len(failures)} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--prefix", default="labels", show_default=True, help="Letters that names begin with.")
+@click.option("--per-photo", type=click.IntRange(1), default=5, show_default=True, help="Masks of each, at most.")
+@click.option("--ignore", type=int, multiple=True, help="Label that is never shown, such as void; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@errors_in_one_line
+def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tuple[int, ...], seed: int) -> None:
+    """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
+    from .label_masks import write_label_masks
+
+    written, kept, failures = write_label_masks(
+        source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
+    )
+    click.echo(f"{output}: {written} masks written, {kept} were there")
     _report(failures)
 
 
