@@ -147,6 +147,25 @@ def composites(photos: str, output: Path, cutouts: Path | None, count: int, size
 
 
 @data.command()
+@click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--prefix", default="labels", show_default=True, help="Letters that names begin with.")
+@click.option("--per-photo", type=click.IntRange(1), default=5, show_default=True, help="Masks of each, at most.")
+@click.option("--ignore", type=int, multiple=True, help="Label that is never shown, such as void; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@errors_in_one_line
+def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tuple[int, ...], seed: int) -> None:
+    """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
+    from .label_masks import write_label_masks
+
+    written, failures = write_label_masks(
+        source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
+    )
+    click.echo(f"{output}: {written} masks written")
+    _report(failures)
+
+
+@data.command()
 @click.argument("source", metavar="DATA")
 @click.option("--all", "everything", is_flag=True, help="Read every photo, not only a hundred of them.")
 @_coarse_option

@@ -1,6 +1,5 @@
 """Coarse masks made beforehand, for whole data sets: in parallel, continued after a stop, with a sheet to look at."""
 
-import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,9 @@ from .coarse import CoarseConfig, coarse_mask, low_resolution
 from .coarse_grabcut import grabcut_coarse
 from .coarse_published import published_coarse
 from .distances import signed_distance
-from .errors import InputError, OutputError
-from .output import atomic_write, write_png
+from .errors import InputError
+from .output import write_png
+from .settings_record import begin_folder
 from .sources import Sample, Source, evenly
 from .worker_pool import in_processes
 
@@ -107,17 +107,7 @@ def write_coarse(
     """
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    settings = {"kind": kind, "seed": seed}
-    record = folder / SETTINGS_NAME
-    if record.exists():
-        before = json.loads(record.read_text())
-        if before != settings:
-            raise InputError(f"{folder} holds coarse masks of {before}, not {settings}: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
-    atomic_write(record, lambda file: file.write(json.dumps(settings).encode()))
+    begin_folder(folder, SETTINGS_NAME, {"kind": kind, "seed": seed}, "coarse masks")
     work = partial(_write_one, source, folder, kind, seed)
     written, failures = 0, []
     for index, outcome in progress(in_processes(work, range(len(source)), workers)):

@@ -1,6 +1,5 @@
 """Training folders of composites: cut-outs and procedural thin structures on photos, each drawn by seed and number."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,10 +27,11 @@ from .composites import (
     soften,
     visible,
 )
-from .errors import ImageError, InputError, OutputError
+from .errors import ImageError, InputError
 from .io import MAX_PIXELS
 from .output import atomic_write, write_png
 from .pictures import Given, decode, describe
+from .settings_record import begin_folder
 from .sources import SUFFIXES, Source
 from .thin_structures import KINDS, SMALLEST, draw_structure
 from .worker_pool import in_processes
@@ -239,17 +239,9 @@ def write_composites(
         "seed": materials.seed,
         "size": materials.size,
         "photos": len(materials.photos),
-        "cutouts": [path.name for path in materials.cutouts],
+        "cutouts": len(materials.cutouts),
     }
-    record = folder / f"{materials.prefix}.json"
-    if record.exists() and json.loads(record.read_text()) != settings:
-        raise InputError(f"{folder} holds composites of another seed, size, photos or cut-outs: choose another folder")
-    try:
-        for part in ("images", "masks"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
-    atomic_write(record, lambda file: file.write(json.dumps(settings).encode()))
+    begin_folder(folder, f"{materials.prefix}.json", settings, "composites", ("images", "masks"))
     written, failures = 0, []
     for index, outcome in progress(in_processes(partial(_write_one, materials, folder), range(count), workers)):
         written += outcome is True

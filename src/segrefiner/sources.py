@@ -114,6 +114,13 @@ def find_photos(folder: Path) -> list[PhotoFiles]:
     return _paired(images, masks, sorted(p for p in folder.glob("coarse*") if p.is_dir()))
 
 
+def find_label_maps(folder: Path) -> list[PhotoFiles]:
+    """The photos of a folder of `images/` and `labels/`, whose masks are label maps. Raises `InputError` like that."""
+    images, labels = folder / "images", folder / "labels"
+    _need(folder, (images, labels), "images/ and labels/")
+    return _paired(images, labels)
+
+
 def open_folder(folder: Path) -> Files:
     """A folder of one's own: `images/NAME.jpg`, `masks/NAME.png` and, where there is one, `coarse*/NAME.png`.
 
