@@ -36,7 +36,7 @@ from thin_kinds import held_back_cutouts
 from torch import Tensor
 from trust_tables import class_table, comparison, main_table, set_table, step_table, summary
 
-from segrefiner import Refiner, SegRefinerError, weights
+from segrefiner import InputError, Refiner, SegRefinerError, weights
 from segrefiner.backends import Backend
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.held_back import held_back
@@ -251,8 +251,9 @@ def run(
     refiner = Refiner.from_pretrained(model, dtype=dtype)
     steps = steps or [refiner.steps]
     there = find_photos(data)
-    # Only where training leaves them out, too: all photos are of a held-out folder otherwise.
     pool = held_back(there, hold_back) if hold_back else there
+    if not pool:
+        raise InputError(f"{data} has {len(there)} photos, of which none is held back: expected {hold_back} at least")
     offsets = offsets_of(data, align) if align else NONE
     maps = find_maps(street) if street else []
     cutouts = held_back_cutouts(objects) if objects else ()

@@ -179,7 +179,7 @@ def comparison(rows: Sequence[Row], other: Sequence[Row], kinds: Sequence[str], 
     common = here.keys() & there.keys()
     wanted = {COARSE, *_pair(steps)}
     # A coarse mask that is another one by now cannot be compared.
-    same = {key[:2] for key in common if key[2] == COARSE and _equal(here[key].iou, there[key].iou)}
+    same = {key[:2] for key in common if key[2] == COARSE and _counts(here[key]) == _counts(there[key])}
     keys = [key for key in common if key[2] in wanted and key[:2] in same]
     old, new = figures(there[key] for key in keys), figures(here[key] for key in keys)
     lines = [["kind", "masks"]]
@@ -200,8 +200,8 @@ def comparison(rows: Sequence[Row], other: Sequence[Row], kinds: Sequence[str], 
     return aligned(lines), note + (f"; {unlike} that differ are left out" if unlike else "")
 
 
-def _equal(one: float, other: float) -> bool:
-    return math.isclose(one, other, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
+def _counts(row: Row) -> tuple[int, int]:
+    return row.intersection, row.union
 
 
 def _pair(steps: int) -> tuple[str, str]:
