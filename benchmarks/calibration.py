@@ -15,7 +15,7 @@ import click
 import numpy as np
 import torch
 from cases import cases, chosen
-from coarse_kinds import KINDS
+from coarse_kinds import EVERY_KIND
 from numpy.typing import NDArray
 from options import OUTPUT, names_of
 from plots import panels
@@ -55,7 +55,7 @@ def reliability(counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], float
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--photos", default=60, show_default=True, help="How many, evenly spread; 0 for all.")
 @click.option("--kinds", default="real,polygon,low-8,low-16,shifted,missing,perfect", show_default=True,
-              callback=names_of(KINDS))  # fmt: skip
+              callback=names_of(EVERY_KIND))  # fmt: skip
 @click.option("--model", help="As for `segrefiner refine`.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--plot", type=OUTPUT, help="SVG of both.")

@@ -3,14 +3,22 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from coarse_kinds import REAL, Mask, Photo, make
+from coarse_kinds import REAL, STRONG, Mask, Photo, make
 
 from segrefiner.align import Offset, aligned_by_name, measure_offsets
 from segrefiner.io import read_image, read_mask
+from segrefiner.metrics import iou
 from segrefiner.sources import PhotoFiles, Sample, evenly, open_folder
 
 NONE: Mapping[str, Offset] = {}
+
+STRONG_FOLDER = "coarse_isnet"
+"""Of the masks of a strong network, beside a data folder's images and masks."""
+
+SAME_OBJECT = 0.5
+"""A strong network's mask whose IoU with the truth is less shows another object."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,11 @@ class Case:
     truth: Mask
 
 
-def chosen(photos: Sequence[PhotoFiles], count: int) -> list[PhotoFiles]:
-    """`count` photos evenly spread over the sorted names, or all of them for 0."""
+T = TypeVar("T")
+
+
+def chosen(photos: Sequence[T], count: int) -> list[T]:
+    """`count` photos, or other items, evenly spread over the sorted names, or all of them for 0."""
     if not 0 < count < len(photos):
         return list(photos)
     return [photos[i] for i in evenly(len(photos), count)]
@@ -44,10 +55,19 @@ def photo_and_truth(photo: PhotoFiles, offsets: Mapping[str, Offset] = NONE) -> 
 
 
 def coarse_mask(photo: PhotoFiles, kind: str, image: Photo, truth: Mask, seed: int) -> Mask | None:
-    """The coarse mask of this kind; `None` where a real one is asked for and there is none."""
+    """The coarse mask of this kind; `None` where it is read from a file and there is none of this object."""
+    if kind == STRONG:
+        found = strong_mask(photo)
+        return found if found is not None and iou(found, truth) >= SAME_OBJECT else None
     if kind != REAL:
         return make(kind, photo.name, image, truth, seed)
-    return None if photo.coarse is None else read_mask(photo.coarse)
+    return None if photo.coarse is None or photo.coarse.parent.name == STRONG_FOLDER else read_mask(photo.coarse)
+
+
+def strong_mask(photo: PhotoFiles) -> Mask | None:
+    """What a strong network predicted, whichever object it shows; `None` where there is no file."""
+    path = photo.mask.parent.parent / STRONG_FOLDER / f"{photo.name}.png"
+    return read_mask(path) if path.is_file() else None
 
 
 def cases(photos: Iterable[PhotoFiles], kinds: Sequence[str], seed: int) -> Iterator[Case]:

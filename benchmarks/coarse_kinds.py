@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from soft_kinds import sam_like, yolo_like
 
 Photo: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 Make: TypeAlias = Callable[[Photo, Mask, np.random.Generator], Mask]
 
 REAL = "real"
-"""The one kind that is read from a file: what a segmentation network predicted."""
+"""Read from a file: what a weak segmentation network predicted."""
+
+STRONG = "strong"
+"""Read from a file, too: what a strong network of today predicted."""
 
 _BLOBS = 2
 _BLOB_RADIUS = (0.12, 0.22)
@@ -31,7 +35,7 @@ def make(kind: str, name: str, image: Photo, truth: Mask, seed: int) -> Mask:
     """A coarse mask.
 
     Args:
-        kind: One of `KINDS`, but not `REAL`.
+        kind: One of `EVERY_KIND`, but neither `REAL` nor `STRONG`.
         name: Of the photo; another name draws other numbers.
         image: `(H, W, 3)` uint8, RGB.
         truth: `(H, W)` bool.
@@ -181,7 +185,14 @@ _MAKERS: dict[str, Make] = {
     "missing": missing,
     "false": false,
     "perfect": perfect,
+    "sam-like": sam_like,
+    "yolo-like": yolo_like,
 }
 
-KINDS: tuple[str, ...] = (REAL, *_MAKERS)
-"""Every kind, in the order of the tables."""
+_LIKE_NETWORKS = ("sam-like", "yolo-like")
+
+KINDS: tuple[str, ...] = (REAL, *(kind for kind in _MAKERS if kind not in _LIKE_NETWORKS))
+"""The kinds by which methods are compared, in the order of the tables."""
+
+EVERY_KIND: tuple[str, ...] = (*KINDS, STRONG, *_LIKE_NETWORKS)
+"""These and masks as the networks of today draw them."""

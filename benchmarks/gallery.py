@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 from cases import Case, cases, chosen
-from coarse_kinds import KINDS, Mask, Photo
+from coarse_kinds import EVERY_KIND, Mask, Photo
 from options import OUTPUT, names_of
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
@@ -54,7 +54,7 @@ class Refined:
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The picture.")
 @click.option("--count", default=5, show_default=True, help="How many of the worst and of the best.")
 @click.option("--photos", default=0, show_default=True, help="How many to refine, evenly spread; 0 for all.")
-@click.option("--kinds", default="real", show_default=True, callback=names_of(KINDS))
+@click.option("--kinds", default="real", show_default=True, callback=names_of(EVERY_KIND))
 @click.option("--only", default="", help="Photos whose names start with one of these, separated by commas.")
 @click.option("--model", help="As for `segrefiner refine`.")
 @click.option("--seed", default=0, show_default=True)

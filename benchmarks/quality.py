@@ -9,83 +9,42 @@ process does one mask at a time. With `--json`, a run that was cut off goes on w
 photos, methods or kinds adds to the last one.
 """
 
-import hashlib
-import json
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
+import numpy as np
 from cases import NONE, chosen, coarse_mask, offsets_of, photo_and_truth
-from coarse_kinds import KINDS, Mask, Photo
+from coarse_kinds import EVERY_KIND, KINDS, Mask, Photo
 from options import OUTPUT, names_of
 from peers import PEERS, Refine, UnavailableError
+from results import Results, Settings, code_checksum
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tables import COARSE, Row, comma_separated, markdown, summarize
 
-from segrefiner import InputError, Refiner, SegRefinerError, weights
+from segrefiner import Refiner, SegRefinerError, weights
 from segrefiner.align import Offset
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.output import atomic_write, check_output
+from segrefiner.pipeline import FREE, refine_masks
 from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.sources import PhotoFiles, find_photos
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},
+    "free-1": (partial(refine_masks, config=FREE), 1),
     "published-semantic": (semantic_pipeline, NUM_TIMESTEPS),
     "published-instance": (instance_pipeline, NUM_TIMESTEPS),
 }
 METHODS = (*OURS, *PEERS)
 DEFAULT_METHODS = ("ours-6", "ours-1", "published-semantic", "published-instance", *PEERS)
-_SOURCES = (
-    "align",
-    "backends",
-    "batches",
-    "calls",
-    "canvas",
-    "diffusion",
-    "edges",
-    "geometry",
-    "image_encoder",
-    "io",
-    "metrics",
-    "norm",
-    "pictures",
-    "pipeline",
-    "published",
-    "refiner",
-    "settle",
-    "unet",
-    "views",
-)
-_LIBRARIES = ("segrefiner", "torch", "numpy", "scipy", "opencv-python-headless", "pymatting", "pydensecrf2")
 _SAVE_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What figures depend on, apart from photo, kind and method; rows of other settings are never mixed.
-
-    Attributes:
-        data: Name of the data folder, number of its photos, and what was taken away of its masks' offsets.
-        seed: Of the coarse masks and of our sampler.
-        weights: SHA-256 of our weights' file.
-        precision: In which our network runs.
-        code: SHA-256 of the sources that figures depend on.
-    """
-
-    data: str
-    seed: int
-    weights: str
-    precision: str
-    code: str
 
 
 def prepared(
@@ -106,51 +65,6 @@ def _ours(name: str, refiner: Refiner, seed: int) -> Refine:
     pipeline, steps = OURS[name]
     own = Refiner(refiner.backend.network, dtype=refiner.dtype, name=refiner.name, pipeline=pipeline)
     return lambda image, coarse: own(image, coarse, seed=seed, steps=steps).mask
-
-
-def code_checksum() -> str:
-    """SHA-256 of our sources that decide about a figure: network, pipelines, metrics, coarse masks and peers."""
-    here, package = Path(__file__).parent, Path(weights.__file__).parent
-    files = [here / "coarse_kinds.py", here / "peers.py", *(package / f"{name}.py" for name in _SOURCES)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-class Results:
-    """Rows by key, kept in a JSON file where one is given.
-
-    Args:
-        path: Of the JSON file; what it holds already is taken over.
-        settings: Of this run.
-
-    Raises:
-        InputError: The file is from a run with other settings, or is none of ours.
-    """
-
-    def __init__(self, path: Path | None, settings: Settings) -> None:
-        self.path, self.settings = path, settings
-        self.rows: dict[tuple[str, str, str], Row] = {}
-        if path is None or not path.exists():
-            return
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            rows = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in stored["rows"]]
-            differing = [k for k, v in asdict(settings).items() if stored["settings"].get(k) != v]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{path} is no result of this benchmark ({error}): choose another file") from error
-        if differing:
-            what = ", ".join(differing)
-            raise InputError(f"{path} is from a run with other {what}: delete it, or choose another file")
-        # What failed is tried again.
-        self.rows = {row.key: row for row in rows if not row.error}
-
-    def save(self, summary: dict[str, Any]) -> None:
-        """Writes everything, or nothing where no file was given."""
-        if self.path is None:
-            return
-        rows = [{k: None if v != v else v for k, v in asdict(row).items()} for row in self.rows.values()]
-        content = {"settings": asdict(self.settings), "versions": _versions(), **summary, "rows": rows}
-        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-        atomic_write(self.path, lambda stream: stream.write(text.encode()))
 
 
 def measure_all(
@@ -206,24 +120,14 @@ def _measured(photo: str, kind: str, name: str, method: Refine | None, image: Ph
             error = f"{type(failure).__name__}: {failure}"
     seconds = time.perf_counter() - started
     scores = (metric(refined, truth) for metric in (iou, mba, boundary_iou))
-    return Row(photo, kind, name, *scores, seconds=seconds, error=error)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return Row(photo, kind, name, *scores, seconds, error, untouched=np.array_equal(refined, coarse))
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--photos", default=60, show_default=True, help="How many, spread evenly over the names; 0 for all.")
 @click.option("--methods", default=",".join(DEFAULT_METHODS), show_default=True, callback=names_of(METHODS))
-@click.option("--kinds", default=",".join(KINDS), show_default=True, callback=names_of(KINDS))
+@click.option("--kinds", default=",".join(KINDS), show_default=True, callback=names_of(EVERY_KIND))
 @click.option("--model", help="Our weights, as for `segrefiner refine`.")
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the coarse masks and of our sampler.")
@@ -258,7 +162,7 @@ def main(
             seed=seed,
             weights=weights.checksum(weights.resolve(model)),
             precision=f"{refiner.device.type}, {str(refiner.dtype).removeprefix('torch.')}",
-            code=code_checksum(),
+            code=code_checksum(["coarse_kinds", "soft_kinds", "peers"]),
         )
         results = Results(json_file, settings)
         subjects = chosen(photos_there, photos)
@@ -291,8 +195,9 @@ def _about(settings: Settings, photos: Sequence[PhotoFiles]) -> str:
 def _labels(refiner: Refiner) -> str:
     which = "our own weights" if refiner.name == weights.BUNDLED else "the weights"
     return (
-        "ours-N is our default pipeline with N steps, published-semantic and published-instance are the published "
-        f"pipelines, all with {which} {refiner.name!r}"
+        "ours-N is our default pipeline with N steps, free-1 its network without any rule of acceptance, "
+        "published-semantic and published-instance are the published pipelines, "
+        f"all with {which} {refiner.name!r}"
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 from cases import cases, chosen
-from coarse_kinds import KINDS
+from coarse_kinds import EVERY_KIND
 from numpy.typing import NDArray
 from options import OUTPUT, names_of
 from plots import panels
@@ -33,7 +33,7 @@ STEPS = range(1, NUM_TIMESTEPS + 1)
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--photos", default=60, show_default=True, help="How many, evenly spread; 0 for all.")
-@click.option("--kinds", default="real", show_default=True, callback=names_of(KINDS))
+@click.option("--kinds", default="real", show_default=True, callback=names_of(EVERY_KIND))
 @click.option("--model", help="As for `segrefiner refine`.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--plot", type=OUTPUT, help="SVG of the curves.")

@@ -29,6 +29,9 @@ class Row:
         boundary_iou: At 2 % of the diagonal.
         seconds: Wall clock.
         error: Why the method failed, or an empty string. A failed mask counts as unchanged.
+        untouched: Whether the mask came back exactly as it was.
+        intersection: Pixels that mask and truth share, for the IoU of a whole set; 0 where that is not asked for.
+        union: Pixels that either has, likewise.
     """
 
     photo: str
@@ -39,6 +42,9 @@ class Row:
     boundary_iou: float
     seconds: float
     error: str = ""
+    untouched: bool = False
+    intersection: int = 0
+    union: int = 0
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -56,6 +62,7 @@ class Cell:
         mba: Mean gain.
         boundary_iou: Mean gain.
         harmed: Share in percent that lost more than half an IoU point.
+        untouched: Share in percent that came back exactly as they were.
         seconds: Mean per mask.
         failed: How many the method could not do.
     """
@@ -65,6 +72,7 @@ class Cell:
     mba: float
     boundary_iou: float
     harmed: float
+    untouched: float
     seconds: float
     failed: int
 
@@ -77,8 +85,10 @@ _FIGURES: tuple[tuple[str, str], ...] = (
     ("mba", "mBA, points gained"),
     ("boundary_iou", "Boundary IoU, points gained"),
     ("harmed", "Harmed masks, %"),
+    ("untouched", "Untouched masks, %"),
     ("seconds", "Seconds per mask"),
 )
+_UNSIGNED = ("harmed", "untouched", "seconds")
 
 
 def summarize(rows: Iterable[Row], methods: Sequence[str], kinds: Sequence[str]) -> Cells:
@@ -111,6 +121,7 @@ def _cell(rows: Sequence[Row], coarse: dict[tuple[str, str], Row]) -> Cell:
         mba=points(lambda r: r.mba),
         boundary_iou=points(lambda r: r.boundary_iou),
         harmed=100 * fmean(r.iou < b.iou - HARMED for r, b in zip(rows, before, strict=True)),
+        untouched=100 * fmean(r.untouched for r in rows),
         seconds=fmean(r.seconds for r in rows),
         failed=sum(bool(r.error) for r in rows),
     )
@@ -129,12 +140,12 @@ def markdown(cells: Cells, kinds: Sequence[str], notes: Sequence[str]) -> str:
         counts = [str(max(row[kind].masks for row in cells.values() if kind in row)) for kind in shown]
         lines = [[title, *shown, *("mean", "imperfect")[: len(means)]], ["masks", *counts, *[""] * len(means)]]
         for method, row in cells.items():
-            if method == COARSE and field in ("harmed", "seconds"):
+            if method == COARSE and field in _UNSIGNED:
                 continue
             label = f"{method} (absolute)" if method == COARSE else method
             values = {kind: getattr(row[kind], field) if kind in row else math.nan for kind in shown}
             averages = [fmean(values[kind] for kind in group) for group in means]
-            sign = "+" if field not in ("harmed", "seconds") and method != COARSE else ""
+            sign = "+" if field not in _UNSIGNED and method != COARSE else ""
             lines.append([label, *(_number(value, sign) for value in [*values.values(), *averages])])
         parts.append(aligned(lines))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]).rstrip() + "\n"

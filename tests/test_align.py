@@ -10,7 +10,16 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.align import Aligned, Edges, Offset, aligned, edge_profile, measure_offsets, offset_of
+from segrefiner.align import (
+    Aligned,
+    Edges,
+    Offset,
+    aligned,
+    edge_profile,
+    measure_offsets,
+    offset_of,
+    snap_truth,
+)
 from segrefiner.cli import main
 from segrefiner.data import PackedPhotos
 from segrefiner.distances import signed_distance
@@ -180,3 +189,39 @@ def test_packing_puts_it_right_and_checking_tells(tmp_path: Path) -> None:
     own = PackedPhotos(tmp_path / "run" / "photos.pack", torch.device("cpu"))
     for i in range(10):
         assert all(np.array_equal(one, other) for one, other in zip(own.photo(i)[:2], after.photo(i)[:2], strict=True))
+
+
+def test_a_contour_is_moved_onto_an_edge_that_another_mask_shows() -> None:
+    rows, columns = np.mgrid[:100, :100]
+    disc = np.hypot(rows - 50, columns - 50) < 25
+    photo = np.where(disc[..., None], 200, 60).astype(np.uint8).repeat(3, axis=2)
+    truth = np.roll(disc, 2, axis=1)
+    truth[:10, :10] = True  # what the network does not show stays
+    snapped = snap_truth(photo, truth, disc)
+    assert (snapped[:10, :10]).all()
+    wrong = snapped != disc
+    wrong[:10, :10] = False
+    assert wrong.sum() < 0.2 * (truth != disc).sum()
+    # A truth on the edge stays, whatever another mask shows.
+    assert snap_truth(photo, disc, np.roll(disc, 2, axis=0)) is disc
+    # A contour that is elsewhere is another one.
+    assert snap_truth(photo, np.roll(disc, 8, axis=1), disc)[50, 80]
+
+
+def test_snapping_writes_every_mask_and_goes_on(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:100, :100]
+    disc = np.hypot(rows - 50, columns - 50) < 25
+    photo = np.where(disc[..., None], 200, 60).astype(np.uint8).repeat(3, axis=2)
+    for name, truth in (("beside", np.roll(disc, 2, axis=1)), ("on", disc), ("alone", np.roll(disc, 2, axis=0))):
+        for part, array in (("images", photo), ("masks", truth), ("network", disc)):
+            if (name, part) != ("alone", "network"):
+                (tmp_path / "data" / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(tmp_path / "data" / part / f"{name}.png")
+    network, out = str(tmp_path / "data" / "network"), tmp_path / "snapped"
+    command = ["data", "snap", str(tmp_path / "data"), "--by", network, "-o", str(out)]
+    said = CliRunner().invoke(main, command)
+    assert said.exit_code == 0 and "3 masks written, 1 of them moved, 0 were there" in said.output
+    written = {path.stem: np.asarray(Image.open(path)).astype(bool) for path in out.iterdir()}
+    assert (written["on"] == disc).all() and (written["alone"] == np.roll(disc, 2, axis=0)).all()
+    assert (written["beside"] != np.roll(disc, 2, axis=1)).any()
+    assert "0 masks written, 0 of them moved, 3 were there" in CliRunner().invoke(main, command).output

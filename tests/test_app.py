@@ -76,8 +76,7 @@ def test_what_cannot_be_read_is_told_by_the_visitors_names(tmp_path: Path) -> No
 
 
 def test_painting_is_scaled_to_the_photo() -> None:
-    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    layer[MASK, 3] = 200
+    layer = np.where(MASK, np.uint8(200), np.uint8(0))
     assert (inputs.painted_mask([layer], HEIGHT, WIDTH) == MASK).all()
     large = inputs.painted_mask([layer], 4 * HEIGHT, 4 * WIDTH)
     assert abs(large.mean() - MASK.mean()) < 0.01

@@ -12,6 +12,7 @@ from segrefiner.coarse import (
     CoarseConfig,
     coarse_masks,
     contour_noise,
+    grid_masks,
     low_resolution,
     shift,
     smooth_noise,
@@ -243,3 +244,35 @@ def test_shifted_masks_lie_beside_their_place() -> None:
     moved = (after - before).norm(dim=0)
     assert (moved > 0.5).float().mean() > 0.7
     assert moved.max() < 0.1 * 2**0.5 * truth.shape[-1]
+
+
+def test_grids_are_soft_masks_cut_at_one_half() -> None:
+    masks = torch.cat([grid_masks(DISCS, seeded(seed), cropped=0.0) for seed in range(4)])
+    truth = TRUTH.repeat(4, 1, 1, 1)
+    assert ((masks == 0) | (masks == 1)).all()
+    # Most of each disc is there, and most contours are off somewhere.
+    assert float(iou(masks, truth)[16:].quantile(0.1)) > 0.6
+    assert float((masks != truth).any(dim=(1, 2, 3)).float().mean()) > 0.9
+
+
+def test_boxes_cut_grids_near_the_object_s_own_sides() -> None:
+    whole = grid_masks(DISCS, seeded(1), cropped=0.0)
+    cut = grid_masks(DISCS, seeded(1), cropped=1.0)
+    assert (cut <= whole).all() and (cut < whole).any()
+    lost = (whole > cut) & (DISCS > 0.04 * SIZE + 1)
+    assert not lost.any()
+
+
+def test_real_masks_may_stay_as_they_are_however_bad() -> None:
+    config = CoarseConfig(perfect=0.0, real=1.0, real_as_is=1.0)
+    real = DISCS.flip(0)
+    everywhere = torch.ones(64, dtype=torch.bool)
+    assert torch.equal(draw(config, has_real=everywhere, real=real), (real > 0).float())
+
+
+def test_masks_may_be_exact_in_one_part() -> None:
+    moved = CoarseConfig(perfect=0.0, real=0.0, slight=0.0, blobs=0.0, low_resolution=0.0)
+    whole, part = draw(moved, 2), draw(replace(moved, part_exact=1.0), 2)
+    assert float(iou(part, TRUTH).mean()) > float(iou(whole, TRUTH).mean())
+    wrong = (part != TRUTH).flatten(1).any(dim=1)
+    assert float(wrong.float().mean()) > 0.5

@@ -1,5 +1,6 @@
 """Laws of packs and crops: what comes out of a crop is what lay there in the photo, for image and masks alike."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from segrefiner.coarse import CoarseConfig
 from segrefiner.data import Batch, PackedPhotos, ViewConfig, shuffled
 from segrefiner.distances import DISTANCE_RANGE, decode_distance, distance_reach, encode_distance, signed_distance
 from segrefiner.errors import InputError
-from segrefiner.packs import pack_folder, pack_source
-from segrefiner.sources import find_photos, open_folder
+from segrefiner.packs import pack_folder, pack_source, read_pack
+from segrefiner.sources import every_coarse, find_photos, open_folder
 from segrefiner.unet import IMAGE_MEAN
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -461,3 +462,42 @@ def test_what_is_no_pack_is_refused(tmp_path: Path, spoil) -> None:
     spoil(path)
     with pytest.raises(InputError, match=r"photos\.pack"):
         PackedPhotos(path, CPU)
+
+
+def test_a_photo_with_several_coarse_masks_is_held_once(tmp_path: Path) -> None:
+    size = SIZES["a"]
+    masks = [blobs(*size, seed=seed) for seed in range(3)]
+    write(tmp_path, "a", coordinates(*size), masks[0], masks[1])
+    (tmp_path / "coarse_other").mkdir()
+    Image.fromarray(masks[2]).save(tmp_path / "coarse_other" / "a.png")
+    write(tmp_path, "b", coordinates(*SIZES["b"]), truth_of("b"))
+    source = every_coarse(open_folder(tmp_path))
+    assert pack_source(source, tmp_path / "pack", size=PACK_SIZE) == (3, [])
+    pack = read_pack(tmp_path / "pack")
+    assert pack.names == ["a", "a~coarse_other", "b"] and pack.coarse_kinds == ["coarse_net", "coarse_other", ""]
+    assert [len(pack.blobs[part]) for part in ("photo", "truth", "real")] == [2, 2, 2]
+    photos = PackedPhotos(tmp_path / "pack", CPU)
+    assert photos.has_real.tolist() == [True, True, False]
+    (first, truth, net), (second, again, other), (_, _, none) = (photos.photo(i) for i in range(3))
+    assert (first == second).all() and (truth == masks[0]).all() and (again == masks[0]).all()
+    assert none is None and net is not None and other is not None
+    assert (net == masks[1]).all() and (other == masks[2]).all()
+
+
+def test_packs_of_before_can_be_read(folder: Path, photos: PackedPhotos, tmp_path: Path) -> None:
+    pack_folder(folder, tmp_path / "new", size=PACK_SIZE)
+    pack = read_pack(tmp_path / "new")
+    arrays = {}
+    for part, index in pack.index.items():
+        blobs = [pack.blobs[part][i] if i >= 0 else np.empty(0, np.uint8) for i in index]
+        arrays[part] = np.concatenate(blobs)
+        arrays[f"{part}_ends"] = np.cumsum([len(blob) for blob in blobs])
+    metadata = {"format": "segrefiner-pack-1", "size": str(pack.size), "names": json.dumps(pack.names)}
+    save_file(arrays, tmp_path / "old", metadata)
+    old = PackedPhotos(tmp_path / "old", CPU)
+    assert old.names == photos.names and torch.equal(old.has_real, photos.has_real)
+    for index in range(len(old)):
+        assert all(
+            (a is None and b is None) or (a == b).all()
+            for a, b in zip(old.photo(index), photos.photo(index), strict=True)
+        )

@@ -595,7 +595,7 @@ def test_davis_names_bad_frames_and_goes_on(davis: Path) -> None:
     save(folder / "00005.png", photo()[: FRAME[0], : FRAME[1]])
     result = run("davis", davis, davis / "results", "--split", "val")
     assert result.exit_code == 1 and result.stderr.count("\n") == 6
-    for step, said in enumerate(("read as PNG", "is 40x23 but", "read as PNG", "the index 4", "mode RGB"), start=1):
+    for step, said in enumerate(("is damaged", "is 40x23 but", "does not exist", "the index 4", "mode RGB"), start=1):
         assert f"two/{step:05d}: " in result.stderr and said in result.stderr
     save_labels(folder / "00005.png", labels_of(5))
     result = run("davis", davis, davis / "results", "--split", "val")

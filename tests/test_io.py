@@ -283,7 +283,7 @@ CARRIERS = {
     "gif": encode(Image.fromarray(ALPHA), "GIF"),
     "bmp": encode(Image.fromarray(MASK), "BMP"),
     "palette": encode(in_palette(MASK, (0, 0, 0), (128, 0, 0)), "PNG"),
-    "palette of a light background": encode(in_palette(MASK, (255, 0, 0), (0, 0, 0)), "PNG"),
+    "palette of the object first": encode(in_palette(~MASK, (255, 0, 0), (0, 0, 0)), "PNG"),
     "palette of white and black": encode(in_palette(~MASK, (255, 255, 255), (0, 0, 0)), "PNG"),
     "palette with transparency": encode(in_palette(MASK, (0, 0, 0), (9, 0, 0)), "PNG", transparency=b"\0\x80"),
     "grey RGB": encode(Image.fromarray(ALPHA).convert("RGB"), "PNG"),
@@ -413,7 +413,7 @@ BAD_IMAGES = {
     "0-255 floats": (lambda _: np.full((4, 4, 3), 200.0), "(4, 4, 3) float64", "expected [0, 1]"),
     "negative": (lambda _: np.full((4, 4, 3), -1), "(4, 4, 3) int64", "values from -1"),
     "32 bit": (lambda _: np.full((4, 4), 70_000), "(4, 4) int64", "to 70000"),
-    "channels first": (lambda _: np.zeros((3, 4, 5)), "(3, 4, 5)", "channels last"),
+    "a stack": (lambda _: np.zeros((2, 4, 5)), "(2, 4, 5)", "channels last"),
 }
 BAD_MASKS = {
     "labels": (lambda _: np.array([[0, 1, 2]]), "(1, 3) int64", "3 different values from 0 to 2"),

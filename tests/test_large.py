@@ -174,7 +174,7 @@ def test_objects_are_those_of_the_whole_mask(tmp_path: Path, seed: int) -> None:
         y, x, h, w = rng.integers(0, (200, 300, 40, 40))
         mask[y : y + h + 1, x : x + w + 1] = rng.random((mask[y : y + h + 1, x : x + w + 1]).shape) < 0.4
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    store = MaskFile(Picture.mask(tmp_path / "mask.png", None), None, tmp_path / "store")
+    store = MaskFile(Picture.mask(tmp_path / "mask.png"), None, tmp_path / "store")
     assert find_objects(store) == find_in_memory(torch.from_numpy(mask), DEFAULT)
 
 
@@ -193,6 +193,10 @@ def as_kinds(mask: NDArray[np.bool_]) -> dict[str, tuple[Image.Image, float | No
     soft[0, 0] = 77
     palette = Image.fromarray(mask.astype(np.uint8))
     palette.putpalette([0, 0, 0, 128, 0, 0], "RGB")
+    object_first = Image.fromarray((~mask).astype(np.uint8))
+    object_first.putpalette([128, 0, 0, 0, 0, 0], "RGB")
+    cut_out = Image.fromarray(np.arange(mask.size * 3).reshape(*mask.shape, 3).astype(np.uint8))
+    cut_out.putalpha(grey)
     alpha = Image.new("RGB", grey.size, (10, 200, 30))
     alpha.putalpha(grey)
     white_on_alpha = Image.merge("LA", (grey, Image.new("L", grey.size, 255)))
@@ -204,6 +208,8 @@ def as_kinds(mask: NDArray[np.bool_]) -> dict[str, tuple[Image.Image, float | No
         "sixteen": (Image.fromarray(mask * np.uint16(65535)), None),
         "sixteen, threshold": (Image.fromarray(soft.astype(np.uint16) * 257), 30000),
         "palette": (palette, None),
+        "palette, object first": (object_first, None),
+        "cut out": (cut_out, None),
         "red": (Image.merge("RGB", (grey, *[Image.new("L", grey.size, 0)] * 2)), None),
         "white": (Image.merge("RGB", (grey, grey, grey)), None),
         "alpha": (alpha, None),
@@ -220,7 +226,7 @@ def test_masks_mean_what_they_mean_in_memory(tmp_path: Path, kind: str, suffix: 
     picture.save(path)
     expected = read_mask(path, threshold=threshold)
     np.testing.assert_array_equal(expected, mask)
-    store = MaskFile(Picture.mask(path, threshold), threshold, tmp_path / "store")
+    store = MaskFile(Picture.mask(path), threshold, tmp_path / "store")
     box = store.box
     assert box is not None and store.pixels == mask.sum()
     np.testing.assert_array_equal(store.part(box), mask[box.y0 : box.y1, box.x0 : box.x1])
@@ -238,8 +244,8 @@ def test_masks_that_say_too_little_are_refused(tmp_path: Path, kind: str) -> Non
         Image.fromarray(np.stack([values % 251, values % 3, values % 7], -1).astype(np.uint8)).save(path)
     elif kind == "label map":
         path = tmp_path / "mask.png"
-        labels = Image.fromarray((values % 2).astype(np.uint8))
-        labels.putpalette([200, 0, 0, 0, 0, 0], "RGB")
+        labels = Image.fromarray((values % 3).astype(np.uint8))
+        labels.putpalette([200, 0, 0, 0, 0, 0, 0, 9, 0], "RGB")
         labels.save(path)
     elif kind == "threshold":
         threshold = 0.5
@@ -247,7 +253,7 @@ def test_masks_that_say_too_little_are_refused(tmp_path: Path, kind: str) -> Non
     else:
         Image.fromarray((values / values.max()).astype(np.float32)).save(path)
     with pytest.raises(MaskError, match="mask") as caught:
-        MaskFile(Picture.mask(path, threshold), threshold, tmp_path / "store")
+        MaskFile(Picture.mask(path), threshold, tmp_path / "store")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

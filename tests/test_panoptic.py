@@ -240,7 +240,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "map absent": (lambda place: (place.maps / "b.png").unlink(), "No such file"),
     "map broken": (lambda place: (place.maps / "b.png").write_text("text"), "not an image"),
     "map grey": (picture("L", (WIDTH, HEIGHT)), "mode L"),
-    "map with palette": (picture("P", (WIDTH, HEIGHT)), "mode P"),
+    "map transparent": (picture("RGBA", (WIDTH, HEIGHT)), "transparent"),
     "map small": (picture("RGB", (5, 5)), "5x5"),
     "map turned": (picture("RGB", (HEIGHT, WIDTH)), "40x48"),
     "photo outside": (rename("images", "../images/../in.json"), "leads out"),

@@ -24,6 +24,7 @@ from segrefiner.geometry import Box, contour, mask_box
 from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
 from segrefiner.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.views import (
+    FREE,
     PipelineConfig,
     Sampler,
     View,
@@ -288,6 +289,24 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(
     config = replace(CONFIG, caution=replace(CONFIG.caution, confidence=(caution, caution), least_gain=0.0))
     result = refine_mask(network, white_on_black(missing), mask, config=config) >= 0.5
     assert iou(result, whole if filled else mask) > 0.999
+
+
+@pytest.mark.parametrize("network", [all_ground, keeps, sees], ids=lambda n: n.__name__)
+def test_without_caution_every_change_is_kept(network: Network) -> None:
+    whole = rectangle(256, 256, (70, 170), (70, 170))
+    mask = whole & ~rectangle(256, 256, (100, 105), (100, 105))
+    expected = {"all_ground": torch.zeros_like(mask), "keeps": mask, "sees": whole}[network.__name__]
+    result = refine_mask(network, white_on_black(whole), mask, 1, config=FREE) >= 0.5
+    assert iou(result, expected) > 0.999
+
+
+def test_without_caution_contours_may_still_be_drawn_to_edges() -> None:
+    whole = rectangle(256, 256, (70, 170), (70, 170))
+    wide = rectangle(256, 256, (68, 172), (68, 172))
+    photo = white_on_black(whole)
+    free, drawn = (refine_mask(keeps, photo, wide, 1, config=replace(FREE, edge_radius=r)) >= 0.5 for r in (0, 2))
+    assert iou(free, wide) > 0.99
+    assert iou(drawn, whole) > iou(wide, whole) + 0.03
 
 
 @QUICK

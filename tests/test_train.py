@@ -18,12 +18,13 @@ from torch import Generator
 from discs import Discs
 from segrefiner.coarse import CoarseConfig
 from segrefiner.data import Batch, PackedPhotos, ViewConfig
+from segrefiner.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
 from segrefiner.errors import OutputError, TrainingError
 from segrefiner.feed import _Order, packed_feed, streamed_feed
 from segrefiner.packs import pack_folder
 from segrefiner.recipes import LR, LinearDecay, Recipe
 from segrefiner.train import CHECKPOINT_NAME, FIRST_PATIENCE, LOG_NAME, CollapseGuard, Watch, train
-from segrefiner.trainer import Example, Trainer, draw_timesteps
+from segrefiner.trainer import SCHEDULES, Example, Trainer, draw_timesteps, trust_timesteps
 from segrefiner.unet import DenoisingUNet, UNetConfig
 from tiny import TINY_WITH_ATTENTION as TINY
 
@@ -546,3 +547,85 @@ def test_a_request_to_stop_ends_the_step_and_keeps_it(photos: PackedPhotos, tmp_
     again = trainer(photos)
     again.load(tmp_path / CHECKPOINT_NAME)
     assert again.step == 4 and train(trainer(photos), tmp_path)
+
+
+INTERLEAVED = replace(RECIPE, samples=400, large_share=0.3, interleaved=True)
+
+
+def test_both_sizes_may_alternate_and_the_length_change() -> None:
+    plan = [INTERLEAVED.size_and_batch(step) for step in range(INTERLEAVED.steps)]
+    counts = np.cumsum([0] + [count for _, count in plan])
+    assert [INTERLEAVED.samples_before(step) for step in range(INTERLEAVED.steps + 1)] == counts.tolist()
+    first, last = ([size for size, _ in half] for half in (plan[: len(plan) // 2], plan[len(plan) // 2 :]))
+    assert abs(first.count(16) - last.count(16)) <= 1
+    assert sum(count for size, count in plan if size == 32) / counts[-1] == pytest.approx(0.3, abs=0.02)
+    half = len(plan) // 2
+    assert replace(INTERLEAVED, samples=800).size_and_batch(half) == INTERLEAVED.size_and_batch(half)
+    assert replace(INTERLEAVED, samples=800).same_until(half, INTERLEAVED)
+    assert not INTERLEAVED.same_until(half, replace(INTERLEAVED, interleaved=False))
+
+
+def test_trust_says_how_good_a_mask_is() -> None:
+    fine = torch.zeros(3, 1, 20, 20)
+    fine[:, :, :10] = 1
+    coarse = fine.clone()
+    coarse[1, :, 9, :6] = 0  # 194 of 200 pixels
+    coarse[2] = 1 - fine[2]
+    assert trust_timesteps(coarse, fine).tolist() == [0, 2, NUM_TIMESTEPS - 1]
+
+
+def test_trusted_samples_show_the_coarse_mask_at_its_timestep(photos: PackedPhotos) -> None:
+    config = replace(RECIPE, trusted=1.0, coarse_timestep_share=0.0, coarse=CoarseConfig(perfect=0.5))
+    example = trainer(photos, config).example()
+    assert torch.equal(example.mixed, example.batch.coarse)
+    assert torch.equal(example.timesteps, trust_timesteps(example.batch.coarse, example.batch.fine))
+
+
+def test_rolled_out_samples_are_the_sampler_s_states(photos: PackedPhotos) -> None:
+    """With a network that is sure of an empty mask, every step empties its share of the coarse mask."""
+    config = replace(RECIPE, rolled_out=1.0, coarse_timestep_share=1.0, large_self_mixed=0.0)
+    made = trainer(photos, config)
+    with torch.no_grad():
+        for parameter in made.ema.parameters():
+            parameter.zero_()
+        made.ema.refine[-1].bias.fill_(-50.0)
+    seen = set()
+    for step in range(3):
+        made.step = step
+        example, schedule = made.example(), spaced_timesteps(SCHEDULES[step])
+        assert (example.mixed <= example.batch.coarse).all()
+        for row, t in enumerate(example.timesteps.tolist()):
+            assert t in schedule[1:4]
+            inside = example.batch.coarse[row] > 0
+            if int(inside.sum()) > 60:
+                left = float(example.mixed[row][inside].mean())
+                assert left == pytest.approx(1 - float(keep_fine_schedule()[t]), abs=0.12)
+            seen.add(t)
+    assert len(seen) > 2
+    # The truth plays no part.
+    again = trainer(photos, config)
+    again.ema.load_state_dict(made.ema.state_dict())
+    assert torch.equal(again.example().mixed, made_at(made, 0).mixed)
+
+
+def made_at(run: Trainer, step: int) -> Example:
+    run.step = step
+    return run.example()
+
+
+def test_early_stages_of_the_encoder_can_stay(photos: PackedPhotos) -> None:
+    config = replace(RECIPE, model=replace(TINY, image_stages=3), image_lr=1.0, image_frozen=2)
+    learning = {n for n, p in trainer(photos, config).net.named_parameters() if p.requires_grad and "image_enc" in n}
+    assert learning and all(name.startswith("image_encoder.stages.2.") for name in learning)
+
+
+def test_a_run_with_roll_outs_resumes_to_the_bit(photos: PackedPhotos, tmp_path: Path) -> None:
+    config = replace(RECIPE, rolled_out=0.5, trusted=0.5, interleaved=True, small_self_coarse=0.5)
+    whole = trainer(photos, config, steps=5)
+    part = trainer(photos, config, steps=2)
+    part.save(tmp_path / "checkpoint.pt")
+    resumed = trainer(photos, config)
+    resumed.load(tmp_path / "checkpoint.pt")
+    for _ in range(3):
+        resumed.train_step()
+    assert same(whole.net.state_dict(), resumed.net.state_dict())

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from segrefiner.pretrained import with_detail
 from segrefiner.unet import (
     BASE,
     COMPACT,
@@ -33,6 +34,7 @@ QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None
 @st.composite
 def configs(draw: st.DrawFn) -> UNetConfig:
     blocks = draw(st.integers(1, 2))
+    refine = draw(st.sampled_from([0, 3]))
     return UNetConfig(
         model_channels=4,
         channel_mult=tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))),
@@ -43,7 +45,8 @@ def configs(draw: st.DrawFn) -> UNetConfig:
         norm_groups=draw(st.sampled_from([1, 2])),
         num_timesteps=draw(st.integers(1, 6)),
         stem_stride=draw(st.sampled_from([1, 2, 4])),
-        refine_channels=draw(st.sampled_from([0, 3])),
+        refine_channels=refine,
+        detail_channels=draw(st.sampled_from([0, 4])) if refine else 0,
         image_stages=draw(st.sampled_from([0, 0, 1, 3])),
     )
 
@@ -140,7 +143,7 @@ def test_what_the_base_size_costs() -> None:
 
 
 def test_the_compact_size_keeps_its_budget() -> None:
-    for config in (COMPACT, replace(COMPACT, image_stages=6)):
+    for config in (COMPACT, replace(COMPACT, image_stages=6), replace(COMPACT, image_stages=6, detail_channels=16)):
         parameters, operations = cost(config)
         assert parameters <= 10e6
         assert operations <= 10e9
@@ -237,13 +240,14 @@ def test_photo_mask_and_timestep_all_matter() -> None:
         replace(TINY, num_res_blocks=2, num_up_blocks=3),
         replace(TINY, stem_stride=1, refine_channels=0),
         replace(TINY, image_stages=2),
+        replace(TINY, detail_channels=4),
     ],
-    ids=["tiny", "all skips", "full resolution", "image encoder"],
+    ids=["tiny", "all skips", "full resolution", "image encoder", "detail"],
 )
 def test_the_gradient_reaches_every_parameter(config: UNetConfig) -> None:
     net = seeded(config).train()
     for name, parameter in net.named_parameters():
-        if name.startswith("image_blocks."):  # silent at first
+        if name.startswith(("image_blocks.", "detail_")):  # silent at first
             torch.nn.init.constant_(parameter, 0.1)
     net(noise(6, 4, 16, 16), torch.arange(6)).square().mean().backward()
     untouched = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
@@ -279,3 +283,16 @@ def test_normalize_is_its_formula_for_every_dtype() -> None:
         result = normalize(torch.from_numpy(photo).to(dtype))
         assert result.is_floating_point()
         np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_a_detail_branch_is_silent_at_first_and_sees_single_pixels() -> None:
+    net = seeded(TINY)
+    grown = with_detail(net, 4).eval()
+    x, t = noise(2, 4, 16, 16), torch.tensor([0, 5])
+    assert torch.equal(grown(x, t), net(x, t))
+    torch.nn.init.constant_(grown.detail_out.weight, 0.1)
+    changed = x.clone()
+    changed[:, 3, 8, 8] += 1
+    moved = (grown.detail_out(grown.detail(changed)) - grown.detail_out(grown.detail(x))).abs().amax(dim=(0, 1)) > 0
+    rows, columns = moved.nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 11, 5, 11)

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 
 from .distances import signed_distance
-from .edges import EDGE_REACH, edge_strength
+from .edges import EDGE_REACH, edge_gain, edge_strength
 from .errors import InputError
 from .sources import Sample, Source, Wrapped, data_set_of, evenly
 
@@ -180,6 +180,38 @@ def aligned(sample: Sample, offset: Offset) -> Sample:
 def aligned_by_name(sample: Sample, offsets: Mapping[str, Offset]) -> Sample:
     """The sample, `aligned` by the offset of the data set that its name says, if there is one."""
     return aligned(sample, offsets.get(data_set_of(sample.name), Offset()))
+
+
+SNAP_REACH = 2.0
+"""Pixels within which a truth's contour may be replaced by another mask's."""
+
+SNAP_GAIN = 0.01
+"""By how much more of the edges' strength (`edges.edge_gain`) must lie below the contour for that."""
+
+
+def snap_truth(image: NDArray[np.uint8], truth: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Replace a truth's contour by another mask's where both are near and the photo's edges prefer the other one.
+
+    Hand-drawn truths are right about what the object is and often a pixel or two beside its edge; a strong network's
+    masks follow edges and may be wrong about the object. Where the two contours are within `SNAP_REACH` of each other
+    they are of the same edge. Whole masks are judged: the other contour is taken where, over all such places, it lies
+    on clearly stronger edges, and nowhere else.
+
+    Args:
+        image: `(H, W, 3)` uint8, RGB.
+        truth: `(H, W)` bool.
+        other: `(H, W)` bool, a mask of the same object.
+
+    Returns:
+        `(H, W)` bool; the truth itself where edges do not clearly prefer the other contour.
+    """
+    if truth.all() or not truth.any() or other.all() or not other.any():
+        return truth
+    near = (np.abs(signed_distance(truth)) <= SNAP_REACH) & (np.abs(signed_distance(other)) <= SNAP_REACH)
+    snapped = np.where(near, other, truth)
+    photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    gain = edge_gain(photo, torch.from_numpy(snapped), torch.from_numpy(np.array(truth)))
+    return snapped if gain > SNAP_GAIN and (snapped != truth).any() else truth
 
 
 @dataclass(frozen=True)

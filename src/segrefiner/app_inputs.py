@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from .errors import InputError, MaskError, reason
-from .io import check_same_size, read_image, read_mask
-from .label_files import read_labels
+from .io import check_same_size, read_image, read_mask, read_mask_values
+from .label_files import LabelMap, background_label, read_labels
 from .pictures import Given, decode, describe
 
 Photo = NDArray[np.uint8]
@@ -52,9 +52,10 @@ def read_objects(paths: Sequence[Path], photo: Photo, max_pixels: int) -> tuple[
     Raises:
         InputError: A file is no mask, does not fit the photo, or there are too many objects.
     """
-    labels = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
-    if labels is not None:
-        values = [value for value in np.unique(labels).tolist() if value]
+    label_map = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
+    if label_map is not None:
+        labels, background = label_map.labels, background_label(label_map)
+        values = [value for value in np.unique(labels).tolist() if value != background]
         _check_count(len(values))
         names, masks = [f"label {value}" for value in values], [labels == value for value in values]
     else:
@@ -67,16 +68,18 @@ def read_objects(paths: Sequence[Path], photo: Photo, max_pixels: int) -> tuple[
 
 
 def read_layer(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """What was painted, `(h, w, 4)` uint8, RGBA, from the file that the canvas made of it. Raises `MaskError`."""
+    """The opacity of what was painted, `(h, w)` uint8, from the file that the canvas made of it. Raises `MaskError`."""
     given = Given(describe("layer", path), MaskError)
-    return _named(path, lambda: decode(path, given, max_pixels, lambda picture: np.asarray(picture.convert("RGBA"))))
+    raster = _named(path, lambda: decode(path, given, max_pixels))
+    opaque = np.full(raster.values.shape[:2], 255, np.uint8)
+    return opaque if raster.alpha is None else np.asarray(raster.alpha, np.uint8)
 
 
 def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -> Mask:
     """What was painted on the photo, at the photo's size.
 
     Args:
-        layers: `(h, w, 4)` uint8, RGBA, of one size with the photo's proportions.
+        layers: `(h, w)` uint8, their opacity, of one size with the photo's proportions.
         height: Of the photo.
         width: Of the photo.
 
@@ -85,7 +88,7 @@ def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -
     """
     mask = np.zeros((height, width), np.bool_)
     for layer in layers:
-        alpha = Image.fromarray(np.ascontiguousarray(layer[..., 3])).resize((width, height), Image.Resampling.BILINEAR)
+        alpha = Image.fromarray(np.ascontiguousarray(layer)).resize((width, height), Image.Resampling.BILINEAR)
         mask |= np.asarray(alpha) >= _PAINTED
     return mask
 
@@ -174,33 +177,22 @@ def _mask(path: Path, max_pixels: int) -> Mask:
     try:
         return read_mask(path, max_pixels=max_pixels)
     except MaskError:
-        return read_mask(path, threshold=_middle(path, max_pixels), max_pixels=max_pixels)
+        half = 32768.0 if read_mask_values(path, max_pixels=max_pixels).dtype == np.uint16 else 128.0
+        return read_mask(path, threshold=half, max_pixels=max_pixels)
 
 
-def _middle(path: Path, max_pixels: int) -> float:
-    """Half of the scale on which a file stores its values; whatever it is for pictures that cannot be opened."""
-    values = _values(path, max_pixels)
-    return 32768.0 if values is not None and values.dtype == np.uint16 else 128.0
-
-
-def _values(path: Path, max_pixels: int) -> NDArray[Any] | None:
+def _label_map(path: Path, max_pixels: int) -> LabelMap | None:
+    """A file that is a label map; of a soft mask, whose values between are thin edges, none."""
     try:
-        read_mask(path, threshold=1, max_pixels=max_pixels)  # The size is checked before all is decoded.
-        return read_labels(path).labels
+        label_map = read_labels(path, max_pixels=max_pixels)
     except MaskError:
         return None
-
-
-def _label_map(path: Path, max_pixels: int) -> NDArray[Any] | None:
-    """The labels of a file that is a label map; of a soft mask, whose values between are thin edges, none."""
-    labels = _values(path, max_pixels)
-    if labels is None:
-        return None
+    labels = label_map.labels
     values = np.unique(labels).tolist()
     if not 3 <= len(values) <= 256:
         return None
     inner = ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3)
-    return labels if 2 * len(np.unique(labels[inner])) > len(values) else None
+    return label_map if 2 * len(np.unique(labels[inner])) > len(values) else None
 
 
 def _check_count(count: int) -> None:

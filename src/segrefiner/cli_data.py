@@ -1,4 +1,4 @@
-"""The commands that prepare training data: `data pack`, `data shards`, `data coarse` and `data check`."""
+"""The commands that prepare training data: `pack`, `shards`, `coarse`, `snap`, `composites`, `labels`, `check`."""
 
 import sys
 from collections.abc import Sequence
@@ -118,6 +118,92 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
     if sheet is not None:
         write_png(sheet, coarse_sheet(opened, output))
     click.echo(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="DATA", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--by", "other", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
+              help="Folder with a strong network's masks of the same objects, NAME.png.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for NAME.png.")
+@errors_in_one_line
+def snap(source: Path, other: Path, output: Path) -> None:
+    """Write the true masks of the folder DATA with contours moved onto edges where a strong network shows them.
+
+    A contour moves by two pixels at most, and only where the photo's edges clearly prefer the other one; all other
+    masks are written as they are. Run again to go on.
+    """
+    from dataclasses import replace
+
+    from .align import snap_truth
+    from .errors import InputError
+    from .output import write_png
+    from .sources import find_photos, open_folder
+
+    output.mkdir(parents=True, exist_ok=True)
+    opened, failures, written, moved = open_folder(source), [], 0, 0
+    files = [replace(photo, coarse=path if (path := other / f"{photo.name}.png").is_file() else None)
+             for photo in find_photos(source)]  # fmt: skip
+    opened = replace(opened, photos=tuple(files))
+    for index in item_bar("snapping")(range(len(opened))):
+        target = output / f"{files[index].name}.png"
+        if target.exists():
+            continue
+        try:
+            sample = opened.read(index)
+        except InputError as error:
+            failures.append((index, str(error)))
+            continue
+        mask = sample.mask if sample.coarse is None else snap_truth(sample.image, sample.mask, sample.coarse)
+        write_png(target, mask)
+        written += 1
+        moved += bool((mask != sample.mask).any())
+    there = len(opened) - written - len(failures)
+    click.echo(f"{output}: {written} masks written, {moved} of them moved, {there} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("photos", metavar="PHOTOS")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--cutouts", type=click.Path(path_type=Path), help="Folder of cut-outs with alpha, PNG or WebP.")
+@click.option("--count", type=click.IntRange(1), default=1000, show_default=True, help="Composites in the folder.")
+@click.option("--size", type=click.IntRange(64), default=480, show_default=True, help="Long side in pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
+@errors_in_one_line
+def composites(photos: str, output: Path, cutouts: Path | None, count: int, size: int, seed: int, workers: int) -> None:
+    """Put cut-outs, or thin structures without --cutouts, on PHOTOS, with exact masks; run again to go on.
+
+    PHOTOS is DATA whose photos serve as backgrounds. Thin structures are drawn: wires, spokes, strings, branches,
+    fences, vessels and leaves. Names begin with cutout_ or thin_.
+    """
+    from .composites_offline import Materials, find_cutouts, write_composites
+
+    materials = Materials(_open(photos, None), find_cutouts(cutouts) if cutouts else (), size, seed)
+    written, failures = write_composites(
+        materials, output, count=count, workers=workers, progress=item_bar("composing", count)
+    )
+    click.echo(f"{output}: {written} composites written, {count - written - len(failures)} were there")
+    _report(failures)
+
+
+@data.command()
+@click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for images/ and masks/.")
+@click.option("--prefix", default="labels", show_default=True, help="Letters that names begin with.")
+@click.option("--per-photo", type=click.IntRange(1), default=5, show_default=True, help="Masks of each, at most.")
+@click.option("--ignore", type=int, multiple=True, help="Label that is never shown, such as void; may be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@errors_in_one_line
+def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tuple[int, ...], seed: int) -> None:
+    """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
+    from .label_masks import write_label_masks
+
+    written, kept, failures = write_label_masks(
+        source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
+    )
+    click.echo(f"{output}: {written} masks written, {kept} were there")
     _report(failures)
 
 

@@ -31,6 +31,7 @@ _NAMES = (
     "compact-fourth",
     "compact-fifth",
     "compact-sixth",
+    "compact-general",
     "finetune",
     "lr",
     "hr",
@@ -43,6 +44,7 @@ _STARTS = {
     "compact-fourth": "those of compact-third",
     "compact-fifth": "those of compact-fourth",
     "compact-sixth": "those of compact-fifth",
+    "compact-general": "those of compact-sixth",
 }
 
 
@@ -90,7 +92,7 @@ def train(
     torchrun --nproc-per-node 8 -m segrefiner train DATA -o RUN --recipe lr
     """
     from .backends import choose_device
-    from .pretrained import image_encoder_weights, with_image_encoder
+    from .pretrained import image_encoder_weights, with_detail, with_image_encoder
     from .processes import launched
     from .recipe_values import with_values
     from .recipes import RECIPES
@@ -106,7 +108,8 @@ def train(
     start = None if weights is None else load(weights)
     if start is not None:
         stages = start.config.image_stages or recipe.model.image_stages
-        recipe = replace(recipe, model=replace(start.config, image_stages=stages))
+        detail = start.config.detail_channels or recipe.model.detail_channels
+        recipe = replace(recipe, model=replace(start.config, image_stages=stages, detail_channels=detail))
     recipe = with_values(recipe, dict(_pair(value) for value in values))
     stages = recipe.model.image_stages
     encoder = None
@@ -114,6 +117,8 @@ def train(
         encoder = image_encoder_weights(stages)
     elif stages and start is not None and not start.config.image_stages:
         start = with_image_encoder(start, stages)
+    if start is not None and recipe.model.detail_channels and not start.config.detail_channels:
+        start = with_detail(start, recipe.model.detail_channels)
     with launched(choose_device(device)) as (processes, target):
         feed, photos = _feed(data, recipe, output, target, processes, options)
         from .trainer import Trainer
@@ -202,9 +207,9 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
 
 
 def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
-    from .sources import concatenate, open_source
+    from .sources import concatenate, every_coarse, open_source
 
-    sources = [open_source(entry, coarse) for entry in data]
+    sources = [every_coarse(open_source(entry, coarse)) for entry in data]
     return concatenate(sources)
 
 
@@ -273,6 +278,7 @@ def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["Denoisi
     from .data import PackedPhotos
     from .diffusion import NUM_TIMESTEPS
     from .packs import is_pack
+    from .sources import open_source
     from .validation import PackedSource, validate, validation_set
 
     if is_pack(Path(options["val"])):
@@ -280,7 +286,7 @@ def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["Denoisi
 
         source: Source = PackedSource(PackedPhotos(Path(options["val"]), torch.device("cpu")))
     else:
-        source = _source((options["val"],))
+        source = open_source(options["val"])
     samples = validation_set(source, options["val_photos"])
     # The one that the recipe is for comes first: it decides which weights are the best.
     order = ("published", "default") if recipe.streamed else ("default", "published")

@@ -5,6 +5,7 @@ by about the field's value in pixels: wobbling, dilation, erosion, lost thin par
 threshold. Everything is a tensor operation over the batch; every draw comes from the caller's generator.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 LOW_RESOLUTION_FACTORS = (4, 8, 16, 32)
 EXACT_FACTORS = (3, 4, 6, 8, 12, 16, 24)
 NOISE_CELLS = (4, 8, 16, 32, 64)
+GRID_CELL = (1.2, 10.0)
+"""Side of a coarse grid's cell in crop pixels: of 256 pixels along a photo of 300 to 2,500."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,13 @@ class CoarseConfig:
         min_iou: Masks worse than this are replaced by a milder version of themselves.
         published: Share of crops whose masks are made by `coarse_published` instead, as the paper's are; that works
             on the CPU, one mask after another.
+        polygons: Share of crops, exact ones excepted, whose masks are made by `coarse_polygons`; on the CPU, too.
+        real_as_is: Share of real coarse masks that nothing else is done to.
+        grid: Share, real ones excepted, that is a soft mask on a coarse grid, enlarged and cut at one half, as
+            promptable and real-time networks give them.
+        cropped: Share of these that a box around the object cuts, as detectors do.
+        part_exact: Share, of all kinds, that is exact in one part of the crop, so that the model learns to judge each
+            part of a contour by itself.
     """
 
     perfect: float = 0.08
@@ -51,6 +61,11 @@ class CoarseConfig:
     max_shift: float = 0.16
     min_iou: float = 0.4
     published: float = 0.0
+    polygons: float = 0.0
+    real_as_is: float = 0.0
+    grid: float = 0.0
+    cropped: float = 0.3
+    part_exact: float = 0.0
 
 
 def smooth_noise(batch: int, size: int, cells: int, generator: Generator) -> Tensor:
@@ -109,6 +124,45 @@ def low_resolution(mask: Tensor, factor: int, generator: Generator) -> Tensor:
     return torch.where(chance(len(mask), 0.25, generator), blocky, smooth).ge(0.5).to(mask.dtype)
 
 
+def grid_masks(distance: Tensor, generator: Generator, cropped: float) -> Tensor:
+    """Masks as networks with a small output give them: soft on a grid, with smooth errors, enlarged, cut at one half.
+
+    Args:
+        distance: `(B, 1, S, S)` float, signed distance to the truth's contour in pixels, positive inside.
+        generator: Source of all draws.
+        cropped: Share that a box cuts, each of its sides up to a twenty-fifth of the object's beside the object's own.
+
+    Returns:
+        `(B, 1, S, S)` float in {0, 1}.
+    """
+    batch, size = len(distance), distance.shape[-1]
+    low, high = (math.log(cell) for cell in GRID_CELL)
+    cell = uniform(batch, low, high, generator).exp()
+    error = contour_noise(cell * uniform(batch, 0.0, 1.0, generator).square(), size, generator)
+    soft = torch.sigmoid((distance + error) / (0.6 * cell))
+    masks = torch.empty_like(distance)
+    for index, side in enumerate(cell.flatten().tolist()):
+        cells = max(2, round(size / side))
+        small = F.interpolate(soft[index : index + 1], size=(cells, cells), mode="area")
+        masks[index] = F.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)[0] >= 0.5
+    inside = distance > 0
+    kept = torch.ones_like(inside)
+    places = torch.arange(size, device=distance.device)
+    jitter = torch.rand(batch, 4, generator=generator, device=distance.device) * 0.08 - 0.04
+    for axis, offset in ((2, 0), (3, 2)):
+        along = inside.any(dim=5 - axis, keepdim=True)
+        place = places.view([-1 if d == axis else 1 for d in range(4)])
+        first = torch.where(along, place, size).amin(dim=axis, keepdim=True).float()
+        last = torch.where(along, place, -1).amax(dim=axis, keepdim=True).float()
+        extent = (last - first).clamp(min=0)
+        shifts = jitter[:, offset : offset + 2].view(-1, 2, 1, 1)
+        # What the crop's own border cuts, the box does not cut.
+        start = torch.where(first > 0, first + shifts[:, :1] * extent, -1.0)
+        stop = torch.where(last < size - 1, last + shifts[:, 1:] * extent, float(size))
+        kept = kept & (place >= start) & (place <= stop)
+    return torch.where(chance(batch, cropped, generator), masks * kept, masks)
+
+
 def _blobs(mask: Tensor, truth_distance: Tensor, extent: Tensor, generator: Generator) -> Tensor:
     """Adds a false blob near the object, or takes a piece out of it."""
     batch, size = len(mask), mask.shape[-1]
@@ -153,6 +207,7 @@ def coarse_masks(
     thickness = truth_distance.amax(dim=(1, 2, 3), keepdim=True)
     strong_bound = torch.minimum(strong_bound, thickness).clamp(min=2.0)
     amplitude = torch.where(slight, config.slight_shift * severity, 0.7 + strong_bound * severity)
+    as_is = real & chance(batch, config.real_as_is, generator) if config.real_as_is else torch.zeros_like(real)
     noise = contour_noise(amplitude, size, generator)
     base = torch.where(real, real_distance, truth_distance)
     if config.shifted:
@@ -168,6 +223,13 @@ def coarse_masks(
             mask = torch.where(chosen, low_resolution(mask, factor, generator), mask)
     blobs = chance(batch, config.blobs, generator) & ~slight
     mask = torch.where(blobs, _blobs(mask, truth_distance, extent, generator), mask)
+    if config.grid:
+        chosen = chance(batch, config.grid, generator) & ~real
+        mask = torch.where(chosen, grid_masks(truth_distance, generator, config.cropped), mask)
+    mask = torch.where(as_is, (real_distance > 0).float(), mask)
+    if config.part_exact:
+        part = smooth_noise(batch, size, 3, generator) > uniform(batch, -0.7, 0.7, generator)
+        mask = torch.where(part & chance(batch, config.part_exact, generator), truth, mask)
 
     if config.exact_low_resolution:
         exact = chance(batch, config.exact_low_resolution, generator)
@@ -180,7 +242,7 @@ def coarse_masks(
 
     intersection = (mask * truth).sum(dim=(1, 2, 3), keepdim=True)
     union = torch.maximum(mask, truth).sum(dim=(1, 2, 3), keepdim=True)
-    too_bad = intersection < config.min_iou * union
+    too_bad = (intersection < config.min_iou * union) & ~as_is
     mask = torch.where(too_bad, (truth_distance + 0.3 * noise > 0).float(), mask)
     return torch.where(chance(batch, config.perfect, generator), truth, mask)
 

@@ -1,11 +1,7 @@
 """Coarse masks made beforehand, for whole data sets: in parallel, continued after a stop, with a sheet to look at."""
 
-import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,11 @@ from .coarse import CoarseConfig, coarse_mask, low_resolution
 from .coarse_grabcut import grabcut_coarse
 from .coarse_published import published_coarse
 from .distances import signed_distance
-from .errors import InputError, OutputError
-from .output import atomic_write, write_png
+from .errors import InputError
+from .output import write_png
+from .settings_record import begin_folder
 from .sources import Sample, Source, evenly
+from .worker_pool import in_processes
 
 Mask = NDArray[np.bool_]
 
@@ -33,7 +31,6 @@ LONGEST = 1024
 SHEET_PHOTOS = 24
 _COLUMNS, _CELL = 6, 256
 _OURS = CoarseConfig(perfect=0.0, real=0.0, slight=0.0, blobs=0.15)
-_AHEAD = 4
 
 
 def make_coarse(image: NDArray[np.uint8], mask: Mask, kind: str, seed: int) -> Mask:
@@ -110,20 +107,10 @@ def write_coarse(
     """
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    settings = {"kind": kind, "seed": seed}
-    record = folder / SETTINGS_NAME
-    if record.exists():
-        before = json.loads(record.read_text())
-        if before != settings:
-            raise InputError(f"{folder} holds coarse masks of {before}, not {settings}: choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
-    atomic_write(record, lambda file: file.write(json.dumps(settings).encode()))
+    begin_folder(folder, SETTINGS_NAME, {"kind": kind, "seed": seed}, "coarse masks")
     work = partial(_write_one, source, folder, kind, seed)
     written, failures = 0, []
-    for index, outcome in progress(_results(work, len(source), workers)):
+    for index, outcome in progress(in_processes(work, range(len(source)), workers)):
         written += outcome is True
         if isinstance(outcome, str):
             failures.append((index, outcome))
@@ -141,21 +128,6 @@ def _write_one(source: Source, folder: Path, kind: str, seed: int, index: int) -
         return index, False
     write_png(path, make_coarse(sample.image, sample.mask, kind, seed + index))
     return index, True
-
-
-def _results(
-    work: Callable[[int], tuple[int, bool | str]], count: int, workers: int
-) -> Iterator[tuple[int, bool | str]]:
-    if not workers:
-        yield from map(work, range(count))
-        return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        numbers = iter(range(count))
-        waiting = [pool.submit(work, n) for n in islice(numbers, _AHEAD * workers)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(work, n) for n in islice(numbers, 1)]
 
 
 def coarse_sheet(source: Source, folder: Path) -> NDArray[np.uint8]:

@@ -126,7 +126,7 @@ def corners(line: Ints, epsilon: float) -> int:
         line: `(N, 2)` int, rows and columns, no point twice.
         epsilon: Tolerance in pixels.
     """
-    kept = _douglas_peucker(line, epsilon)
+    kept = douglas_peucker(line, epsilon)
     count = len(kept)
     anchor, here = 0, 1
     # The second look drops points that are nearly on the line between their neighbours, unless that line is
@@ -143,8 +143,16 @@ def corners(line: Ints, epsilon: float) -> int:
     return count
 
 
-def _douglas_peucker(line: Ints, epsilon: float) -> list[int]:
-    """Indices of the points that keep the line within epsilon; distances are to the infinite line."""
+def douglas_peucker(line: Ints, epsilon: float) -> list[int]:
+    """Find the points of a line that keep it within a tolerance (Douglas and Peucker 1973).
+
+    Args:
+        line: `(N, 2)` int, at least one point.
+        epsilon: Tolerance in pixels; distances are to the infinite line.
+
+    Returns:
+        Their indices, the first and the last among them, in order.
+    """
     kept = {0, len(line) - 1}
     spans = [(0, len(line) - 1)]
     while spans:

@@ -4,9 +4,7 @@ A pack is decoded once, every photo stays as uint8 on the device, and crops are 
 """
 
 import io
-import json
 import math
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor
 
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
 from .distances import decode_distance, distance_reach
-from .errors import InputError
-from .packs import PACK_FORMAT, PARTS
+from .packs import Pack, read_pack
 from .unet import IMAGE_MEAN
 
 LEVELS = 3
@@ -32,26 +28,56 @@ def _decode(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(blob.tobytes())))
 
 
+def _size(blob: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of an encoded picture, which is not decoded for it."""
+    width, height = Image.open(io.BytesIO(blob.tobytes())).size
+    return height, width
+
+
 def _half(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every channel of `(H, W, C)` shrunk by two by the area mean."""
     return np.stack([np.asarray(Image.fromarray(c).reduce(2)) for c in np.moveaxis(planes, -1, 0)], axis=-1)
 
 
-def _photo_levels(parts: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """One photo's `(H, W, 5)` planes (RGB, truth's and real coarse mask's distance) at full, half and quarter size."""
-    image = _decode(parts[0])[..., :3]
-    planes = [image]
-    for mask_blob, distance_blob in (parts[1:3], parts[3:5]):
-        if not len(mask_blob):
-            planes.append(np.zeros((*image.shape[:2], 1), np.uint8))
-            continue
-        mask = _decode(mask_blob)
-        distance = _decode(distance_blob)[..., 0]
-        planes.append(np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127))[..., None])
-    levels = [np.concatenate(planes, axis=-1).astype(np.uint8)]
-    while len(levels) < LEVELS:
-        levels.append(_half(levels[-1]))
-    return levels
+def _photo(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photo `(H, W, 3)`, RGB."""
+    return _decode(blob)[..., :3]
+
+
+def _encoded_distance(mask_blob: NDArray[np.uint8], distance_blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The encoded signed distance `(H, W, 1)` of a mask, from the mask and its lossy distance."""
+    mask, distance = _decode(mask_blob), _decode(distance_blob)[..., 0]
+    return np.where(mask, np.maximum(distance, 129), np.minimum(distance, 127)).astype(np.uint8)[..., None]
+
+
+class _Planes:
+    """Pictures of different sizes one after another in one tensor, each at full, half and quarter size.
+
+    The memory is taken once and filled picture by picture: decoded pictures are several gigabytes.
+
+    Args:
+        sizes: `(pictures, 2)` int64, heights and widths.
+        channels: Of every picture.
+
+    Attributes:
+        pixels: `(n, channels)` uint8, the pixels of all levels of all pictures.
+        sizes: `(pictures, LEVELS, 2)` int64, height and width of each level.
+        starts: `(pictures, LEVELS)` int64, the first pixel of each level.
+    """
+
+    def __init__(self, sizes: NDArray[np.int64], channels: int) -> None:
+        # Sides are halved and rounded up, as `_half` does.
+        self.sizes = np.stack([-(-sizes // 2**level) for level in range(LEVELS)], axis=1)
+        ends = self.sizes.prod(axis=2).cumsum()
+        self.starts = np.concatenate([[0], ends[:-1]]).reshape(-1, LEVELS)
+        self.pixels = torch.empty(int(ends[-1]), channels, dtype=torch.uint8)
+
+    def put(self, index: int, picture: NDArray[np.uint8]) -> None:
+        """Fill in one picture `(H, W, C)`."""
+        for start in self.starts[index]:
+            flat = torch.from_numpy(np.array(picture)).flatten(0, 1)
+            self.pixels[start : start + len(flat)] = flat
+            picture = _half(picture)
 
 
 @dataclass(frozen=True)
@@ -115,31 +141,22 @@ class PackedPhotos:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         self.device = device
-        try:
-            with safe_open(path, framework="numpy") as pack:
-                metadata = pack.metadata() or {}
-                if metadata.get("format") != PACK_FORMAT:
-                    raise InputError(f"{path} is no pack of photos: make one with `segrefiner data pack FOLDER {path}`")
-                self.names: list[str] = json.loads(metadata["names"])
-                columns = [np.split(pack.get_tensor(part), pack.get_tensor(f"{part}_ends")[:-1]) for part in PARTS]
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
-        self._reach = distance_reach(int(metadata["size"]))
+        pack = read_pack(path)
+        self.names, self.coarse_kinds = pack.names, pack.coarse_kinds
+        self._reach = distance_reach(pack.size)
+        # Samples share photos and truths: each is decoded and held once.
         with ThreadPoolExecutor() as pool:
-            photos = list(pool.map(_photo_levels, zip(*columns, strict=True)))
-        self._index(photos)
-        self.has_real = torch.tensor([len(blob) > 0 for blob in columns[3]], device=device)
-
-    def _index(self, photos: list[list[NDArray[np.uint8]]]) -> None:
-        arrays = [level for photo in photos for level in photo]
-        self._pixels = torch.from_numpy(np.concatenate([a.reshape(-1, 5) for a in arrays])).to(self.device)
-        sizes = np.array([a.shape[:2] for a in arrays]).reshape(len(photos), LEVELS, 2)
-        starts = np.cumsum([0] + [a.shape[0] * a.shape[1] for a in arrays[:-1]]).reshape(len(photos), LEVELS)
-        self._sizes = torch.from_numpy(sizes).to(self.device)
-        self._starts = torch.from_numpy(starts).to(self.device)
-        boxes, contours = zip(*(_box_and_contour(photo[0][..., 3]) for photo in photos), strict=True)
-        self._boxes = torch.from_numpy(np.stack(boxes)).to(self.device)
-        self._contours = torch.from_numpy(np.stack(contours)).to(self.device)
+            photos, photo_of = _photos(pool, pack)
+            truths, truth_of, outlines = _masks(pool, pack, "truth")
+            reals, real_of, _ = _masks(pool, pack, "real")
+        self._pixels = {part: p.pixels.to(device) for part, p in zip(_PLANES, (photos, truths, reals), strict=True)}
+        self._sizes = torch.from_numpy(photos.sizes[photo_of]).to(device)
+        self.has_real = torch.from_numpy(real_of >= 0).to(device)
+        # A sample without a real coarse mask points at any, which nothing looks at.
+        places = photos.starts[photo_of], truths.starts[truth_of], reals.starts[real_of.clip(min=0)]
+        self._starts = {part: torch.from_numpy(s).to(device) for part, s in zip(_PLANES, places, strict=True)}
+        outlined = [torch.from_numpy(np.stack(part)[truth_of]).to(device) for part in zip(*outlines, strict=True)]
+        self._boxes, self._contours = outlined
 
     def __len__(self) -> int:
         return len(self.names)
@@ -147,10 +164,14 @@ class PackedPhotos:
     def photo(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
         """A photo `(H, W, 3)` uint8 as it is in the pack, its truth `(H, W)` bool and its real coarse mask or None."""
         height, width = self._sizes[index, 0].tolist()
-        start = int(self._starts[index, 0])
-        planes = self._pixels[start : start + height * width].view(height, width, 5).cpu().numpy()
-        coarse = planes[..., 4] > 128 if self.has_real[index] else None
-        return np.ascontiguousarray(planes[..., :3]), planes[..., 3] > 128, coarse
+
+        def plane(part: str) -> NDArray[np.uint8]:
+            start = int(self._starts[part][index, 0])
+            pixels: NDArray[np.uint8] = self._pixels[part][start : start + height * width].cpu().numpy()
+            return pixels.reshape(height, width, -1)
+
+        coarse = plane("real")[..., 0] > 128 if self.has_real[index] else None
+        return plane("photo").copy(), plane("truth")[..., 0] > 128, coarse
 
     def batch(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig) -> Batch:
         """Cuts, augments and perturbs one crop of each photo.
@@ -237,19 +258,56 @@ class PackedPhotos:
         sizes = self._sizes[indices, level]
         height, width = sizes[:, 0, None, None], sizes[:, 1, None, None]
         inside = (y > -0.5) & (y < height - 0.5) & (x > -0.5) & (x < width - 0.5)
-        start = self._starts[indices, level][:, None, None]
+        starts = {part: start[indices, level][:, None, None] for part, start in self._starts.items()}
+        has_real = self.has_real[indices][:, None, None]
         y, x = y.clamp(min=0), x.clamp(min=0)
         y0, x0 = torch.minimum(y.long(), height - 1), torch.minimum(x.long(), width - 1)
         y1, x1 = torch.minimum(y0 + 1, height - 1), torch.minimum(x0 + 1, width - 1)
         fy, fx = (y - y0).clamp(0, 1)[..., None], (x - x0).clamp(0, 1)[..., None]
 
         def pixels(rows: Tensor, columns: Tensor) -> Tensor:
-            return self._pixels[(start + rows * width + columns).reshape(-1)].view(batch, size, size, 5).float()
+            places = rows * width + columns
+            where = {**dict.fromkeys(_PLANES, places), "real": torch.where(has_real, places, 0)}
+            return torch.cat([self._pixels[p][starts[p] + where[p]] for p in _PLANES], dim=-1).float()
 
         top = torch.lerp(pixels(y0, x0), pixels(y0, x1), fx)
         bottom = torch.lerp(pixels(y1, x0), pixels(y1, x1), fx)
         planes = torch.lerp(top, bottom, fy).permute(0, 3, 1, 2)
         return planes, inside[:, None], scale[:, :, None, None]
+
+
+_PLANES = ("photo", "truth", "real")
+"""Parts of a sample's pixels, in the order of their channels."""
+
+
+def _photos(pool: ThreadPoolExecutor, pack: Pack) -> tuple[_Planes, NDArray[np.int64]]:
+    """The photos of a pack, and which of them each sample has."""
+    blobs = pack.blobs["photo"]
+    planes = _Planes(np.array([_size(blob) for blob in blobs]), 3)
+    list(pool.map(lambda index: planes.put(index, _photo(blobs[index])), range(len(blobs))))
+    return planes, pack.index["photo"]
+
+
+def _masks(
+    pool: ThreadPoolExecutor, pack: Pack, part: str
+) -> tuple[_Planes, NDArray[np.int64], list[tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    """The encoded distances of a part's different masks, which each sample has (-1 for none), boxes and contours."""
+    pairs = np.stack([pack.index[part], pack.index[f"{part}_distance"]], axis=1)
+    there = pairs[:, 0] >= 0
+    which = np.full(len(pairs), -1, np.int64)
+    if not there.any():
+        return _Planes(np.ones((1, 2), np.int64), 1), which, []
+    different, which[there] = np.unique(pairs[there], axis=0, return_inverse=True)
+    masks, distances = pack.blobs[part], pack.blobs[f"{part}_distance"]
+    planes = _Planes(np.array([_size(masks[mask]) for mask, _ in different]), 1)
+
+    def put(index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        mask, distance = different[index]
+        encoded = _encoded_distance(masks[mask], distances[distance])
+        planes.put(index, encoded)
+        return _box_and_contour(encoded[..., 0])
+
+    return planes, which, list(pool.map(put, range(len(different))))
 
 
 _CONTOUR_POINTS = 256

@@ -54,10 +54,12 @@ def measure(trainer: Trainer, feed: Feed) -> Iterator[Measured]:
         feed: Its batches.
     """
     recipe = trainer.recipe
-    parts = [(0, recipe.small_steps), (recipe.small_steps, recipe.steps - recipe.small_steps)]
-    for first, steps in parts:
+    sizes = [recipe.is_large(step) for step in range(recipe.steps)]
+    for large in (False, True):
+        steps = sizes.count(large)
         if not steps:
             continue
+        first = sizes.index(large)
         crops = len(trainer.portion(first))
         portion = replace(trainer.portion(first), groups=_first(trainer.portion(first).groups, min(crops, _MEASURED)))
         example = trainer.prepared(next(iter(feed([portion]))), portion)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from . import metrics, metrics_dis
 from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError, reason
-from .io import read_image, read_mask
+from .io import read_image, read_mask, read_mask_values
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -203,17 +203,15 @@ def read_truth(path: Path, threshold: float | None = None) -> Mask:
 
 
 def read_grey(path: Path) -> Grey:
-    """Read a soft mask as `(H, W)` uint8, 0-255.
+    """Read a soft mask as `(H, W)` uint8, 0-255: its greys, or the opacity of what is partly transparent.
 
     Raises:
         InputError: The file cannot be read, or is coloured, or holds 0 and 1, which would count as empty.
     """
-    pixels = read_image(path)
-    if not (pixels == pixels[..., :1]).all():
-        raise MaskError(f"mask {str(path)!r} has colours, expected grey values from 0 to 255")
+    pixels = read_image(read_mask_values(path))[..., 0]
     if pixels.max() == 1:
         raise MaskError(f"mask {str(path)!r} holds nothing above 1, expected grey values to 255; multiply it by 255")
-    return pixels[..., 0]
+    return pixels
 
 
 def measure(

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from . import label_files
 from .errors import InputError, MaskError, reason
 from .evaluate import Failure, Row, Scores, check_size
 from .metrics import boundary_f, iou
@@ -106,16 +106,7 @@ def read_labels(path: Path) -> Labels:
     Raises:
         MaskError: The file cannot be read, or is neither.
     """
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            picture.load()
-            if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
-                raise MaskError(f"mask {str(path)!r} is of the mode {picture.mode}: expected palette indices or grey")
-            return np.asarray(picture).astype(np.int64)
-    except MaskError:
-        raise
-    except Exception as error:  # Decoders that are fed broken or hostile bytes raise anything at all.
-        raise MaskError(f"mask {str(path)!r} cannot be read as PNG ({reason(error)})") from error
+    return label_files.read_labels(path).labels.astype(np.int64)
 
 
 @dataclass

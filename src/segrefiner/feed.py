@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .coarse import coarse_mask
+from .coarse_polygons import polygon_coarse
 from .coarse_published import published_coarse
 from .crops import Crop, PublishedViews, mirrored, object_view, patch, resized
 from .data import Batch, PackedPhotos, ViewConfig, shuffled
@@ -47,23 +48,29 @@ def packed_feed(photos: PackedPhotos, recipe: Recipe) -> Feed:
         raise InputError("this recipe cuts its crops from files, not from a pack: give it a data set")
     if views.pasted and recipe.group < 2:
         raise InputError("views.pasted shows objects on other crops of their group: set group to 2 or more")
-    return partial(_packed, photos, recipe, views, times_drawn(photos.names, recipe.draws_of))
+    return partial(_packed, photos, recipe, views, times_drawn(photos.names, recipe.draws_of, photos.coarse_kinds))
 
 
-def times_drawn(names: Sequence[str], draws: Mapping[str, float]) -> NDArray[np.float64]:
+def times_drawn(
+    names: Sequence[str], draws: Mapping[str, float], coarse_kinds: Sequence[str] = ()
+) -> NDArray[np.float64]:
     """How often each photo is drawn in an epoch, on average: `(n,)`, with a mean of one.
 
     Args:
         names: Of the photos.
-        draws: How often those of a data set are drawn against others, by its name.
+        draws: How often those of a data set, or with one kind of real coarse mask, are drawn against others, by its
+            name. Where both are named, a photo is drawn as often as their product.
+        coarse_kinds: Of the photos, see `sources.Sample`; by default none has any.
 
     Raises:
-        InputError: No photo is of one of these data sets, or none is drawn.
+        InputError: No photo is of one of these data sets or kinds, or none is drawn.
     """
     sets = list(map(data_set_of, names))
-    if missing := draws.keys() - set(sets):
-        raise InputError(f"draws names {min(missing)}, but the photos are of {', '.join(sorted(set(sets)))}")
-    times = np.array([draws.get(name, 1.0) for name in sets])
+    kinds = list(coarse_kinds) or [""] * len(sets)
+    known = {*sets, *kinds} - {""}
+    if missing := draws.keys() - known:
+        raise InputError(f"draws names {min(missing)}, but the photos are of {', '.join(sorted(known))}")
+    times = np.array([draws.get(one, 1.0) * draws.get(kind, 1.0) for one, kind in zip(sets, kinds, strict=True)])
     if not times.any():
         raise InputError("draws leaves no photo to train on")
     return times / times.mean()
@@ -76,25 +83,32 @@ def _packed(
     for portion in portions:
         perfect = recipe.large_perfect if portion.large else recipe.coarse.perfect
         coarse = replace(recipe.coarse, perfect=perfect)
+        shown = views
+        if portion.large and recipe.large_object_share is not None:
+            shown = replace(views, object_share=recipe.large_object_share)
         parts = []
         for group in portion.groups:
             indices = torch.tensor([order[sample] for sample in group], device=photos.device)
             generator = generator_of(recipe, group.start, photos.device)
-            batch = photos.batch(indices, portion.size, generator, views, coarse)
-            parts.append(_with_published(batch, group, recipe))
+            batch = photos.batch(indices, portion.size, generator, shown, coarse)
+            parts.append(_with_drawn(batch, group, recipe))
         yield parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _with_published(batch: Batch, group: range, recipe: Recipe) -> Batch:
-    """The batch, some of its coarse masks made as the paper's are; they go through the CPU."""
-    if not recipe.coarse.published:
+def _with_drawn(batch: Batch, group: range, recipe: Recipe) -> Batch:
+    """The batch, some of its coarse masks drawn as the paper's or as annotators' polygons; they go through the CPU."""
+    config = recipe.coarse
+    if not config.published and not config.polygons:
         return batch
     coarse = batch.coarse.clone()
     for place, sample in enumerate(group):
         random = np.random.default_rng((recipe.seed, sample))
-        if random.random() < recipe.coarse.published:
-            made = published_coarse(batch.fine[place, 0].cpu().numpy() > 0, random)
-            coarse[place, 0] = torch.from_numpy(made).to(coarse)
+        draw = random.random()
+        fine = batch.fine[place, 0].cpu().numpy() > 0
+        if draw < config.published:
+            coarse[place, 0] = torch.from_numpy(published_coarse(fine, random)).to(coarse)
+        elif draw < config.published + config.polygons and not torch.equal(coarse[place], batch.fine[place]):
+            coarse[place, 0] = torch.from_numpy(polygon_coarse(fine, random)).to(coarse)
     return replace(batch, coarse=coarse)
 
 

@@ -76,6 +76,11 @@ class ImageEncoder(nn.Module):
             self._strides.append(at)
             self.channels[at] = out
 
+    def freeze(self, stages: int) -> None:
+        """Let the first stages and, where there are any, the stem learn nothing."""
+        for part in [self.stem, *self.stages][: stages + 1] if stages else ():
+            part.requires_grad_(False)
+
     def forward(self, image: Tensor) -> dict[int, Tensor]:  # noqa: D102 - described by the class
         h = _relu6(_same(self.stem, image))
         features = {}

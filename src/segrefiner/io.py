@@ -2,15 +2,12 @@
 
 Whatever a user has (a path, bytes, a Pillow image, an array or tensor of any common shape and type) becomes
 a photo, `(H, W, 3)` uint8 RGB, or a mask, `(H, W)` bool, or one typed error. EXIF turns, palettes, alpha
-channels and 16 bit end here; the rest of the package never sees them.
+channels and 16 bit end here; the rest of the package never sees them. `meaning` says what they stand for.
 """
 
 from __future__ import annotations
 
-import math
-import numbers
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, TypeAlias
 
@@ -18,8 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .arrays import as_numpy, is_array
 from .errors import ImageError, MaskError, SizeMismatchError, reason
-from .pictures import Array, Given, decode, describe, mask_values, opened, orientation, photo_values
+from .meaning import is_within_unit, mask_of, mask_values, span
+from .pictures import Given, decode, describe, opened, orientation
+from .rasters import Array, Raster
 
 MAX_PIXELS = 200_000_000
 """Largest picture that is decoded unless the caller says otherwise: what the largest phone cameras make.
@@ -27,12 +27,9 @@ MAX_PIXELS = 200_000_000
 TIFF files stop at Pillow's own limit, which is a little lower.
 """
 
-ROUNDING = 1e-4
-"""How far outside [0, 1] a float may lie and still be rounding of 0 or 1, as after a resize in float32."""
-
 
 class SupportsArray(Protocol):
-    """An array of any library that NumPy can read, such as a NumPy array or a torch tensor on the CPU."""
+    """An array of any library that NumPy can read, such as a NumPy array or a torch tensor; see `arrays.as_numpy`."""
 
     def __array__(self) -> Array:
         """Return the values as a NumPy array."""
@@ -50,10 +47,11 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> npt.NDAr
     refiner would follow it. Embedded colour profiles are ignored. Of an animated file the first frame counts.
 
     Args:
-        source: A path, the bytes of an image file, a Pillow image in any mode, or an array `(H, W)`,
-            `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA. Files and Pillow images are turned as their EXIF
-            tag says. Scales: bool is black and white, uint8 is 0-255, uint16 is 0-65535, float is [0, 1];
-            other integers (and Pillow's mode I) are 0-255 if nothing is larger, else 0-65535.
+        source: A path, the bytes of an image file, a Pillow image in any mode, or an array or tensor `(H, W)`,
+            `(H, W, C)` or `(C, H, W)`, alone in its batch `(1, …)` or in none, with C of 1, 3 (RGB) or 4 (RGBA);
+            where both fit, channels last wins. Files and Pillow images are turned as their EXIF tag says. Scales:
+            bool is black and white, uint8 is 0-255, uint16 is 0-65535, float is [0, 1]; other integers (and Pillow's
+            mode I) are 0-255 if nothing is larger, else 0-65535.
         max_pixels: Files and Pillow images with more pixels are refused before they are decoded.
 
     Returns:
@@ -63,17 +61,15 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> npt.NDAr
         ImageError: The photo cannot be read, is too large, or has a shape, type or values that make no photo.
     """
     given = Given(describe("image", source), ImageError)
-    pixels = _pixels(source, given, max_pixels, photo_values)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] in (3, 4)):
+    raster = _raster(source, given, max_pixels, channels=(1, 3, 4))
+    pixels = raster.colours()
+    if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] == 3):
         raise given.refuse(
             f"has shape {pixels.shape}, expected (H, W), (H, W, 3) or (H, W, 4); give one photo, channels last"
         )
-    if pixels.ndim == 2:
-        rgb = np.repeat(_to_uint8(pixels, given)[..., None], 3, axis=2)
-    else:
-        rgb = _to_uint8(pixels[..., :3], given)
+    rgb = _to_uint8(pixels, given)
+    if rgb.ndim == 2:
+        rgb = np.repeat(rgb[..., None], 3, axis=2)
     return np.require(rgb, requirements=["C", "W"])
 
 
@@ -90,14 +86,15 @@ def read_mask(
     probabilities, any scale for other floats. `value >= threshold` is object. Where there is no scale (bool,
     1-bit files, one colour on black) it changes nothing.
 
-    A palette of colours makes a label map, whose indices are the values; a palette of greys is only a way to
-    store a grey picture. Pictures with channels: where the colour is constant and alpha is not, alpha is the
-    mask; greys (R = G = B) give their grey; one colour on black is object on background.
+    What is transparent is no object: where some of a picture is transparent, at least half as opaque as the most
+    opaque pixel is object, whatever the colours, and a threshold is on the opacity. Otherwise greys (R = G = B) give
+    their grey, and one colour on black is object on background. A palette stores colours, and its order says nothing.
+    `meaning` has all of the rule.
 
     Args:
-        source: A path, the bytes of an image file, a Pillow image, or an array `(H, W)`, `(H, W, 1)`,
-            `(1, H, W)` or with 2 to 4 channels last (where both fit, channels last wins). Masks are turned
-            only by an EXIF tag of their own.
+        source: A path, the bytes of an image file, a Pillow image, or an array or tensor `(H, W)`, `(H, W, 1)`,
+            `(1, H, W)` or with 2 to 4 channels last (where both fit, channels last wins), alone in its batch `(1, …)`
+            or in none. Masks are turned only by an EXIF tag of their own.
         threshold: Smallest value that is object, or None. At least 1 for integers.
         max_pixels: Files and Pillow images with more pixels are refused before they are decoded.
 
@@ -109,40 +106,24 @@ def read_mask(
             threshold (another threshold) to tell object from background.
     """
     given = Given(describe("mask", source), MaskError)
-    return foreground(_pixels(source, given, max_pixels, mask_values), given, threshold)
+    return mask_of(_raster(source, given, max_pixels, channels=(1, 2, 3, 4)), given, threshold)
 
 
-def foreground(values: Array, given: Given, threshold: float | None) -> npt.NDArray[np.bool_]:
-    """Tell object from background in the pixels of a mask, as `read_mask` says.
-
-    Which pixels have a value, and how many, makes no difference.
+def read_mask_values(source: MaskSource, *, max_pixels: int = MAX_PIXELS) -> Array:
+    """Read the values of a mask on which a threshold is: its greys, or the opacity of what is partly transparent.
 
     Args:
-        values: `(H, W)`, `(H, W, C)` or `(1, H, W)` of any type, at least one pixel.
-        given: What they are of, for messages.
-        threshold: Smallest value that is object, or None.
+        source: As for `read_mask`.
+        max_pixels: As for `read_mask`.
 
     Returns:
-        `(H, W)` bool, contiguous and writable.
+        `(H, W)` bool, integers or floats, as stored.
 
     Raises:
-        MaskError: As `read_mask` does.
+        MaskError: The mask cannot be read, is too large, or has a shape, type or colours that make no mask.
     """
-    if threshold is not None and not (isinstance(threshold, numbers.Real) and math.isfinite(threshold)):
-        raise given.refuse(f"was given the threshold {threshold!r}, expected a finite number; correct it")
-    if values.ndim == 3 and values.shape[2] in (1, 2, 3, 4):
-        values = _merge_channels(values, given)
-    elif values.ndim == 3 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim != 2:
-        raise given.refuse(f"has shape {values.shape}, expected (H, W); give one mask at a time")
-    if values.dtype.kind == "b":
-        mask = values
-    elif threshold is None:
-        mask = _two_values(values, given)
-    else:
-        mask = _at_least(threshold, values, given)
-    return np.require(mask, requirements=["C", "W"])
+    given = Given(describe("mask", source), MaskError)
+    return mask_values(_raster(source, given, max_pixels, channels=(1, 2, 3, 4)), given)
 
 
 def exif_turned(source: ImageSource) -> bool:
@@ -207,42 +188,51 @@ def _size(array: Array) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
 
 
-def _span(values: Array) -> str:
-    if not np.isfinite(values).all():
-        return "NaN or infinity"
-    return f"{values.min():.6g} to {values.max():.6g}"
-
-
-def _pixels(source: ImageSource, given: Given, max_pixels: int, to_array: Callable[[Image.Image], Array]) -> Array:
-    """Return what was given as an array of any shape that has pixels, all of them finite numbers."""
+def _raster(source: object, given: Given, max_pixels: int, *, channels: tuple[int, ...]) -> Raster:
+    """Return what was given as a picture that has pixels, all of them finite numbers."""
+    if isinstance(source, bytearray) or (isinstance(source, memoryview) and source.ndim == 1):
+        source = bytes(source)
     if isinstance(source, str | os.PathLike | bytes | Image.Image):
-        values = decode(source, given, max_pixels, to_array)
-    elif hasattr(source, "__array__"):
+        raster = decode(source, given, max_pixels)
+    elif is_array(source) and not _is_list_of_names(source):
         try:
-            values = np.asarray(source)
-        except Exception as error:  # Whatever the foreign library raises, such as torch for tensors on a GPU.
-            raise given.refuse(
-                f"cannot become a NumPy array ({reason(error)}); try tensor.detach().cpu().numpy()"
-            ) from error
+            values = as_numpy(source)
+        except Exception as error:  # Whatever the foreign library raises, such as torch for tensors without data.
+            raise given.refuse(f"cannot become a NumPy array ({reason(error)}); convert it to one") from error
+        raster = Raster.of_array(_channels_last(values, channels))
     else:
         raise given.refuse("cannot be read; give a path, the bytes of a file, a Pillow image or an array")
+    values = raster.values
     if values.dtype.kind not in "buif":
         raise given.refuse(f"has the type {values.dtype}, expected bool, integers or floats; convert it")
     if not values.size:
         raise given.refuse(f"has no pixels (shape {values.shape}), expected at least one; check what made it")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise given.refuse("has NaN or infinite values, expected finite ones; check what made it")
-    return values
+    for plane in (values, raster.alpha):
+        if plane is not None and plane.dtype.kind == "f" and not np.isfinite(plane).all():
+            raise given.refuse("has NaN or infinite values, expected finite ones; check what made it")
+    return raster
 
 
-def _within_unit(values: Array) -> bool:
-    return bool(values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING)  # False for NaN
+def _is_list_of_names(source: object) -> bool:
+    return isinstance(source, list | tuple) and any(isinstance(one, str | os.PathLike | bytes) for one in source)
+
+
+def _channels_last(values: Array, channels: tuple[int, ...]) -> Array:
+    """Take an array out of a batch of one, and put its channels last where they can only be first."""
+    while values.ndim > 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 3 or values.shape[2] in channels:
+        return values
+    if values.shape[0] == 1:
+        return values[0]
+    # Two to four planes of a mask may as well be masks of several objects.
+    return np.moveaxis(values, 0, -1) if values.shape[0] in (3, 4) and 2 not in channels else values
 
 
 def _to_uint8(values: Array, given: Given) -> npt.NDArray[np.uint8]:
     """Bring values of any scale that `read_image` documents to 0-255."""
-    if values.dtype.kind == "f" and not _within_unit(values):
-        raise given.refuse(f"has floats from {_span(values)}, expected [0, 1]; divide by their full scale")
+    if values.dtype.kind == "f" and not is_within_unit(values):
+        raise given.refuse(f"has floats from {span(values)}, expected [0, 1]; divide by their full scale")
     if values.dtype.kind in "ui" and values.dtype != np.uint8:
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
@@ -261,54 +251,3 @@ def _scale_to_uint8(values: Array) -> npt.NDArray[np.uint8]:
     if values.dtype == np.uint16:
         return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return values
-
-
-def _merge_channels(pixels: Array, given: Given) -> Array:
-    """Find the one plane of `(H, W, C)` that is the mask; `read_mask` says how."""
-    has_alpha = pixels.shape[2] in (2, 4)
-    colour = pixels[..., :-1] if has_alpha else pixels
-    alpha = pixels[..., -1]
-    if has_alpha and (colour == colour[0, 0]).all() and (alpha.min() < alpha.max() or not alpha.any()):
-        return alpha
-    if (colour == colour[..., :1]).all():
-        return colour[..., 0]
-    painted: npt.NDArray[np.bool_] = np.any(colour, axis=2)
-    if (colour[painted] == colour[painted][0]).all():
-        return painted
-    raise given.refuse("has several colours, expected grey or one colour on black; pick one object first")
-
-
-def _two_values(values: Array, given: Given) -> npt.NDArray[np.bool_]:
-    """Tell object from background where there is no doubt."""
-    if values.dtype.kind == "f":
-        if _within_unit(values):
-            return np.asarray(values >= 0.5)
-        if ((values == 0) | (values == 255)).all():
-            return np.asarray(values != 0)
-        raise given.refuse(
-            f"has floats from {_span(values)}, expected probabilities in [0, 1]; "
-            "apply a sigmoid if these are logits, or pass threshold= (--threshold)"
-        )
-    low, high = int(values.min()), int(values.max())
-    if low >= 0 and (low == high or ((values == 0) | (values == high)).all()):
-        return np.asarray(values != 0)
-    raise given.refuse(
-        f"has {len(np.unique(values))} different values from {low} to {high}, expected two with 0; pass "
-        f"threshold= (--threshold), the smallest value of the object, such as {max(1, (low + high + 1) // 2)}"
-    )
-
-
-def _at_least(threshold: float, values: Array, given: Given) -> npt.NDArray[np.bool_]:
-    """Apply a threshold, unless it was plainly meant for another scale."""
-    high = values.max()
-    if values.dtype.kind in "ui" and threshold < 1:
-        raise given.refuse(
-            f"stores integers up to {high}, where a threshold of {threshold} says nothing; "
-            "give one on the values as stored, such as 128 for 8 bit"
-        )
-    if threshold > 1 and 0 < high <= 1:
-        raise given.refuse(
-            f"stores values up to {high}, which the threshold {threshold} is far above; "
-            "give one on the values as stored, or none"
-        )
-    return np.asarray(values >= threshold)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .errors import MaskError, OutputError
 from .io import MAX_PIXELS
+from .meaning import ids_of, labels_of
 from .output import png_bytes, write_png
 from .pictures import Encoded, Given, decode, describe
 
@@ -23,44 +23,46 @@ class LabelMap:
 
     Attributes:
         labels: `(H, W)` uint8 or uint16.
-        palette: `(N, 3)` uint8, RGB, the colours in which the labels are shown; `None` for grey ones.
+        palette: `(N, 3)` uint8, RGB, the colours in which the labels are shown, or `(N, 4)` RGBA where one of them is
+            transparent; `None` for grey ones.
     """
 
     labels: NDArray[Any]
     palette: NDArray[np.uint8] | None = None
 
 
-def read_labels(source: Encoded) -> LabelMap:
-    """Reads a label map; the values are what is stored, never the colours of a palette.
+def read_labels(source: Encoded, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
+    """Reads a label map; with a palette the labels are its indices, never the colours that show them.
 
     Args:
-        source: A path, the bytes of a file, or a Pillow image, of mode P, L, 1 or 16 bit grey.
+        source: A path, the bytes of a file, or a Pillow image: with a palette, or grey of 1, 8 or 16 bits, also where
+            grey is stored as equal red, green and blue. The labels of one bit are 0 and 1.
+        max_pixels: Files and Pillow images with more pixels are refused before they are decoded.
 
     Raises:
-        MaskError: It cannot be read, or has colours instead of labels.
+        MaskError: It cannot be read, is too large, has colours instead of labels, is partly transparent, or is a JPEG,
+            whose losses make labels that nobody gave.
     """
     given = Given(describe("label map", source), MaskError)
-    palette: list[NDArray[np.uint8]] = []
+    raster = decode(source, given, max_pixels)
+    palette = raster.palette
+    if palette is not None and (palette[:, 3] == 255).all():
+        palette = np.ascontiguousarray(palette[:, :3])
+    return LabelMap(labels_of(raster, given), palette)
 
-    def values(picture: Image.Image) -> NDArray[Any]:
-        if picture.mode == "P":
-            palette.append(np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3))
-            return np.asarray(picture)
-        if picture.mode in ("L", "1") or picture.mode.startswith("I"):
-            return np.asarray(picture)
-        raise given.refuse(
-            f"has mode {picture.mode}, expected labels as one number per pixel (8 or 16 bit grey, or a palette)"
-        )
 
-    labels = decode(source, given, MAX_PIXELS, values)
-    if labels.dtype.kind == "b":
-        labels = labels.astype(np.uint8)
-    if labels.dtype not in (np.uint8, np.uint16):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high > 65535:
-            raise given.refuse(f"has labels from {low} to {high}, expected 0 to 65535")
-        labels = labels.astype(np.uint16)
-    return LabelMap(np.ascontiguousarray(labels), palette[0] if palette else None)
+def background_label(label_map: LabelMap) -> int:
+    """Find the label of what is no object: what its palette shows as transparent, else in black, else 0."""
+    palette = label_map.palette
+    if palette is None:
+        return 0
+    used = np.unique(label_map.labels)
+    used = used[used < len(palette)]
+    colours = palette[used]
+    if palette.shape[1] == 4 and not colours[:, 3].all():
+        return int(used[colours[:, 3] == 0][0])
+    black = used[~colours[:, :3].any(axis=1)]
+    return int(black[0]) if len(black) and 0 not in black else 0
 
 
 def write_labels(path: str | PathLike[str], label_map: LabelMap) -> None:
@@ -80,21 +82,20 @@ def _padded(label_map: LabelMap) -> NDArray[np.uint8] | None:
     """
     if label_map.palette is None:
         return None
-    lacking = int(label_map.labels.max()) + 1 - len(label_map.palette)
-    return np.pad(label_map.palette, ((0, max(0, lacking)), (0, 0)))
+    lacking = max(0, int(label_map.labels.max()) + 1 - len(label_map.palette))
+    more = np.zeros((lacking, label_map.palette.shape[1]), np.uint8)
+    more[:, 3:] = 255
+    return np.concatenate([label_map.palette, more])
 
 
 def read_ids(source: Encoded) -> NDArray[np.int32]:
-    """Reads the segment ids `(H, W)` of a panoptic PNG, `R + 256 G + 256² B`. Raises `MaskError` for other pictures."""
+    """Reads the segment ids `(H, W)` of a panoptic PNG, `R + 256 G + 256² B`, with or without a palette.
+
+    Raises:
+        MaskError: It cannot be read, has no colours, is partly transparent, or is a JPEG.
+    """
     given = Given(describe("panoptic map", source), MaskError)
-
-    def values(picture: Image.Image) -> NDArray[Any]:
-        if picture.mode not in ("RGB", "RGBA"):
-            raise given.refuse(f"has mode {picture.mode}, expected RGB, whose three bytes are the segment's id")
-        return np.asarray(picture)[..., :3]
-
-    red, green, blue = np.moveaxis(decode(source, given, MAX_PIXELS, values).astype(np.int32), -1, 0)
-    return np.asarray(red + 256 * green + 65536 * blue, np.int32)
+    return ids_of(decode(source, given, MAX_PIXELS), given)
 
 
 def write_ids(path: str | PathLike[str], ids: NDArray[np.int32]) -> None:

@@ -76,7 +76,7 @@ def refine_large(
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")
-    photo, coarse = Picture.photo(image), Picture.mask(mask, threshold)
+    photo, coarse = Picture.photo(image), Picture.mask(mask)
     # Of one element each: only their shapes are looked at.
     shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
     check_same_size(*shapes, image_source=image, mask_source=mask)

@@ -28,7 +28,7 @@ def write_png(
             that 128 and more means 0.5 and more; `(H, W)` uint8 or uint16 grey; or `(H, W, 3)` RGB or `(H, W, 4)`
             RGBA, uint8.
         bits: 8 or 16 per pixel, of floats: 16 writes 0-65535, where 32768 and more means 0.5 and more.
-        palette: `(N, 3)` uint8, RGB of the values of `(H, W)` uint8.
+        palette: `(N, 3)` uint8, RGB, or `(N, 4)` RGBA, of the values of `(H, W)` uint8.
 
     Raises:
         OutputError: The file cannot be written, or the array is none of these.
@@ -67,7 +67,7 @@ def _picture(array: Array, bits: int, palette: npt.NDArray[np.uint8] | None, nam
         array = array * np.uint8(255)
     picture = Image.fromarray(array)
     if palette is not None:
-        picture.putpalette(palette.tobytes(), "RGB")
+        picture.putpalette(palette.tobytes(), "RGB" if palette.shape[1] == 3 else "RGBA")
     # Masks are large runs of one value, which the fastest level packs nearly as well as the others.
     return picture, 1 if grey else 6
 

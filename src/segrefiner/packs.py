@@ -4,7 +4,8 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from .errors import InputError
 from .output import atomic_write
 from .sources import Sample, Source, open_folder
 
-PACK_FORMAT = "segrefiner-pack-1"
+PACK_FORMAT = "segrefiner-pack-2"
+_FORMATS = ("segrefiner-pack-1", PACK_FORMAT)
+"""Layouts that can be read. The first one holds a photo again for each of its masks."""
+
 PACK_SIZE = 384
 PARTS = ("photo", "truth", "truth_distance", "real", "real_distance")
 MOST_FAILURES = 0.05
@@ -75,6 +79,72 @@ def around_object(sample: Sample, context: float) -> Sample:
     return replace(sample, image=np.ascontiguousarray(sample.image[place]), mask=sample.mask[place], coarse=coarse)
 
 
+class _Pool:
+    """Encoded pictures of one part, equal ones held once; `index` says which one each sample has, -1 for none."""
+
+    def __init__(self) -> None:
+        self._blobs: list[NDArray[np.uint8]] = []
+        self._places: dict[bytes, int] = {}
+        self._index: list[int] = []
+
+    def add(self, blob: NDArray[np.uint8]) -> None:
+        """Take the picture of the next sample; an empty one says that it has none."""
+        if not len(blob):
+            self._index.append(-1)
+            return
+        place = self._places.setdefault(sha256(blob.tobytes()).digest(), len(self._blobs))
+        if place == len(self._blobs):
+            self._blobs.append(blob)
+        self._index.append(place)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Name suffixes and arrays as a pack holds them."""
+        return {
+            "": np.concatenate([np.empty(0, np.uint8), *self._blobs]),
+            "_ends": np.cumsum([len(blob) for blob in self._blobs], dtype=np.int64),
+            "_index": np.array(self._index, np.int64),
+        }
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What a pack holds, still encoded.
+
+    Attributes:
+        names: Of the samples.
+        coarse_kinds: Where each sample's coarse mask comes from, see `sources.Sample`.
+        size: Long side to which photos were shrunk, in pixels.
+        blobs: Encoded pictures of each of `PARTS`.
+        index: Which of them each sample has, `(n,)` int64 for each of `PARTS`; -1 for none.
+    """
+
+    names: list[str]
+    coarse_kinds: list[str]
+    size: int
+    blobs: dict[str, list[NDArray[np.uint8]]]
+    index: dict[str, NDArray[np.int64]]
+
+
+def read_pack(path: Path) -> Pack:
+    """Read a pack. Raises `InputError` where the file is none."""
+    try:
+        with safe_open(path, framework="numpy") as pack:
+            metadata = pack.metadata() or {}
+            if metadata.get("format") not in _FORMATS:
+                raise InputError(f"{path} is no pack of photos: make one with `segrefiner data pack FOLDER {path}`")
+            blobs = {p: np.split(pack.get_tensor(p), pack.get_tensor(f"{p}_ends")) for p in PARTS}
+            blobs = {part: split[:-1] for part, split in blobs.items()}
+            if metadata["format"] == PACK_FORMAT:
+                index = {part: pack.get_tensor(f"{part}_index") for part in PARTS}
+            else:
+                index = {p: np.array([i if len(b) else -1 for i, b in enumerate(blobs[p])], np.int64) for p in PARTS}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as a pack of photos: {error}") from error
+    names = json.loads(metadata["names"])
+    kinds = json.loads(metadata.get("coarse_kinds", "null")) or [""] * len(names)
+    return Pack(names, kinds, int(metadata["size"]), blobs, index)
+
+
 def pack_source(
     source: Source,
     target: Path,
@@ -98,8 +168,9 @@ def pack_source(
     Raises:
         InputError: More cannot be read than that, or none can.
     """
-    columns: dict[str, list[NDArray[np.uint8]]] = {part: [] for part in PARTS}
+    pools = {part: _Pool() for part in PARTS}
     names: list[str] = []
+    kinds: list[str] = []
     failures: list[tuple[int, str]] = []
     for index in progress(range(len(source))):
         try:
@@ -111,16 +182,19 @@ def pack_source(
                 raise InputError(f"{source.name}: {len(failures)} photos cannot be read: {said}") from error
             continue
         names.append(sample.name)
+        kinds.append(sample.coarse_kind)
         packed = _pack_sample(around_object(sample, CONTEXT) if source.objects else sample, size)
         for part, data in zip(PARTS, packed, strict=True):
-            columns[part].append(data)
+            pools[part].add(data)
     if not names:
         raise InputError(f"{source.name} has no photos to pack")
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for part, blobs in columns.items():
-        arrays[part] = np.concatenate(blobs)
-        arrays[f"{part}_ends"] = np.cumsum([len(b) for b in blobs], dtype=np.int64)
-    metadata = {"format": PACK_FORMAT, "size": str(size), "names": json.dumps(names)}
+    arrays = {f"{part}{suffix}": array for part, pool in pools.items() for suffix, array in pool.arrays().items()}
+    metadata = {
+        "format": PACK_FORMAT,
+        "size": str(size),
+        "names": json.dumps(names),
+        "coarse_kinds": json.dumps(kinds),
+    }
     atomic_write(target, lambda file: file.write(save(arrays, metadata)))
     return len(names), failures
 
@@ -134,6 +208,6 @@ def is_pack(path: Path) -> bool:
     """Whether a path is a file that says it is a pack; reading it may still fail."""
     try:
         with safe_open(path, framework="numpy") as pack:
-            return (pack.metadata() or {}).get("format") == PACK_FORMAT
+            return (pack.metadata() or {}).get("format") in _FORMATS
     except (OSError, SafetensorError):
         return False

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from .errors import InputError, reason
-
-Array: TypeAlias = npt.NDArray[Any]
+from .rasters import Array, Raster, raster_of, stored_mode
+from .side_data import without_side_data
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 """Formats that are opened, by Pillow's names. AVIF needs a Pillow that was built with it."""
@@ -112,7 +113,10 @@ def _identify(stream: BinaryIO, given: Given) -> Image.Image:
             raise given.refuse(f"cannot be opened ({accepted}); save it as PNG or JPEG")
         if accepted:
             stream.seek(0)
-            return factory(stream, "")
+            if name == "JPEG":
+                # Of a file with several pictures the first is wanted: their list, which may be damaged, is not parsed.
+                return JpegImageFile(stream, "")
+            return factory(without_side_data(stream), "")
     if prefix.startswith(b"%PDF"):
         what = "is a PDF document"
     elif b"<svg" in prefix.lower():
@@ -124,64 +128,79 @@ def _identify(stream: BinaryIO, given: Given) -> Image.Image:
     raise given.refuse(f"{what}, expected one of {', '.join(FORMATS)}; save it as PNG or JPEG")
 
 
-def decode(source: Encoded, given: Given, max_pixels: int, to_array: Callable[[Image.Image], Array]) -> Array:
-    """Return the pixels of a picture as `to_array` takes them, turned upright; refused before decoding if too large."""
+def decode(source: Encoded, given: Given, max_pixels: int) -> Raster:
+    """Return the pixels of a picture, upright; raise `given.error` before decoding if there are too many."""
     with opened(source, given) as picture:
         if picture.width * picture.height > max_pixels:
             raise given.refuse(
                 f"has {picture.width}x{picture.height} pixels, more than the limit of {max_pixels}; "
                 "make it smaller, or raise max_pixels if you trust it"
             )
+        stored = stored_mode(picture)
+        if _is_unreadable(picture):
+            raise given.refuse("stores 16-bit colours plane by plane, which cannot be read; save it as PNG")
         picture.load()
+        raster = raster_of(picture, stored, whole=None if picture is source else _sixteen_bits(source, given, stored))
         # Only after loading: Pillow turns TIFF files by itself then, and takes their tag away.
-        return _TURNS[orientation(picture)](to_array(picture))
+        return raster.upright(orientation(picture))
 
 
-def photo_values(picture: Image.Image) -> Array:
-    """Return `(H, W)` of any type, or `(H, W, 3 or 4)` uint8; never through Pillow's clipping of 16 bit."""
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):
-        return np.asarray(picture).astype(np.uint16)  # how Pillow holds 16-bit PPM, once also PNG
-    if picture.mode in ("1", "L", "RGB", "RGBA", "F") or picture.mode.startswith("I"):
-        return np.asarray(picture)
-    if picture.mode in ("P", "PA"):
-        return np.asarray(picture.convert("RGBA"))
-    if picture.mode in ("La", "RGBa"):  # premultiplied
-        picture = picture.convert(picture.mode.upper())
-    return np.asarray(picture.convert("RGB"))
-
-
-def mask_values(picture: Image.Image) -> Array:
-    """Return `(H, W)` of any type, or `(H, W, C)` uint8 with 2 to 4 channels."""
-    if picture.mode == "P":
-        indices = np.asarray(picture)
-        palette = np.zeros((256, 3), np.uint8)
-        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        palette[: len(colours)] = colours
-        used = palette[np.unique(indices)]
-        all_grey = (used == used[:, :1]).all()
-        return palette[:, 0][indices] if all_grey else indices
-    if picture.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or picture.mode.startswith("I"):
-        return np.asarray(picture)
-    return np.asarray(picture.convert("RGBA" if picture.mode in ("PA", "RGBa") else "RGB"))
-
-
-_TURNS: dict[int, Callable[[Array], Array]] = {
-    1: lambda array: array,
-    2: np.fliplr,
-    3: lambda array: np.rot90(array, 2),
-    4: np.flipud,
-    5: lambda array: array.swapaxes(0, 1),
-    6: lambda array: np.rot90(array, -1),
-    7: lambda array: np.rot90(array, 2).swapaxes(0, 1),
-    8: np.rot90,
+_LOW_BYTES = {
+    f"{colours};{order}": f"{colours};{other}"
+    for colours in ("RGB", "RGBA", "RGBX")
+    for order, other in (
+        ("16B", "16L"),
+        ("16L", "16B"),
+        ("16N", "16B" if sys.byteorder == "little" else "16L"),
+    )
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""How Pillow must be told that colours of sixteen bits are stored so that it takes the lower eight for the upper."""
+
+
+def _sixteen_bits(source: Encoded, given: Given, stored: str) -> Array | None:
+    """Decode colours of sixteen bits whole, of which Pillow keeps the upper eight.
+
+    Args:
+        source: A file.
+        given: What it is in messages.
+        stored: Its `stored_mode`.
+
+    Returns:
+        `(H, W, C)` uint16, not turned, with opacity last if there is one; `None` for other files, and where it cannot
+        be done.
+    """
+    if stored == "LA;16B":
+        both = _decoded_as(source, given, "I;32B", mode="I").view(np.uint32)
+        return np.stack([both >> 16, both & 0xFFFF], axis=-1).astype(np.uint16)
+    if stored not in _LOW_BYTES:
+        return None
+    high = _decoded_as(source, given, stored).astype(np.uint16)
+    return high << 8 | _decoded_as(source, given, _LOW_BYTES[stored])
+
+
+def _decoded_as(source: Encoded, given: Given, stored: str, mode: str | None = None) -> Array:
+    """Decode a file as if it stored its pixels in this way, by Pillow's raw mode."""
+    with opened(source, given) as picture:
+        if mode is not None:
+            picture._mode = mode
+        file: Any = picture
+        file.tile = [
+            tile._replace(args=stored if isinstance(tile.args, str) else (stored, *tile.args[1:])) for tile in file.tile
+        ]
+        picture.load()
+        return np.asarray(picture)
+
+
+def _is_unreadable(picture: Image.Image) -> bool:
+    """Tell whether Pillow would take sixteen bits for two pixels of eight."""
+    tags = getattr(picture, "tag_v2", None)
+    return tags is not None and tags.get(284) == 2 and 16 in tags.get(258, ())
 
 
 def orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8."""
     try:
         value = picture.getexif().get(0x0112, 1)
-        return int(value) if value in _TURNS else 1
+        return int(value) if value in range(1, 9) else 1
     except Exception:  # A broken EXIF block hides no pixels; viewers show such photos as they are stored.
         return 1

@@ -30,11 +30,11 @@ from .diffusion import (
 )
 from .edges import edge_gain, follow_edges
 from .geometry import Box, mask_box
-from .settle import Held, OnHeld, contour_offset, not_told, settle
+from .settle import Held, OnHeld, accept_drawn, contour_offset, not_told, settle
 from .unet import normalize
-from .views import DEFAULT, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
+from .views import DEFAULT, FREE, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
 
-__all__ = ["Job", "Part", "PipelineConfig", "Refined", "Sampler", "refine_mask", "refine_masks"]
+__all__ = ["FREE", "Job", "Part", "PipelineConfig", "Refined", "Sampler", "refine_mask", "refine_masks"]
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,10 @@ def _settle(canvas: Canvas, own: Tensor) -> Held:
     drawn = None
     if config.edge_radius:
         drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
+    if config.caution is None:
+        if drawn is not None:
+            accept_drawn(canvas.probability, own, drawn)
+        return Held(0, None)
     refined, coarse = (canvas.probability >= 0.5) & own, canvas.coarse & own
     gain = edge_gain(photo, refined, coarse, config.caution.edges[1])
     offset = contour_offset(refined, coarse, config.caution.imprecision)

@@ -30,6 +30,18 @@ def with_image_encoder(
     return result
 
 
+def with_detail(network: DenoisingUNet, channels: int) -> DenoisingUNet:
+    """Add a detail branch that is silent at first: the result computes what `network` does and can learn more.
+
+    Args:
+        network: One without a detail branch, with full-resolution convolutions (`UNetConfig.refine_channels`).
+        channels: `UNetConfig.detail_channels` of the result.
+    """
+    result = DenoisingUNet(replace(network.config, detail_channels=channels))
+    result.load_state_dict(network.state_dict(), strict=False)
+    return result
+
+
 def image_encoder_weights(stages: int, path: str | os.PathLike[str] | None = None) -> dict[str, torch.Tensor]:
     """State dict of an `ImageEncoder` of so many stages, 1 to 6.
 

@@ -109,6 +109,8 @@ class Recipe:
         group: Crops whose draws are made together. A batch is divided among processes by whole groups.
         lr: Peak learning rate of AdamW, before `batch_factor`.
         image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a fifth less time.
+        image_frozen: Stages of the image encoder, the first ones with its stem, that stay as they are even so: they
+            see edges and textures, which are the same everywhere, and take most of the time.
         warmup_steps: Steps over which the learning rate rises from zero.
         decay: How it falls.
         weight_decay: Of AdamW.
@@ -123,6 +125,14 @@ class Recipe:
             prediction at T-1 instead of from the truth, as they do in inference.
         large_self_coarse: Share of each large batch whose coarse masks are replaced by what the network makes of them,
             since tiles refine what it made of the whole object.
+        small_self_coarse: The same share of each small batch.
+        rolled_out: Share of each batch whose mixed masks are the sampler's own states: the moving average has taken
+            one to three steps from the coarse mask ("recycling", Fu et al., arXiv 2303.06040).
+        trusted: Share of the other samples whose timestep says how good their coarse mask is
+            (`trainer.trust_timesteps`), so that a small first timestep asks for trust in the mask.
+        large_object_share: Replaces `views.object_share` at the large patch size, at which inference shows whole
+            objects; None leaves it.
+        interleaved: Whether steps at both patch sizes alternate evenly, instead of the small ones first.
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
         contour_width: Of that extra weight, in pixels.
         texture_weight: Of the texture loss.
@@ -131,7 +141,8 @@ class Recipe:
         seed: Of every draw.
         pack_size: Long side to which photos are shrunk where they are packed into memory.
         draws: How often photos of some data sets are drawn, against once for those of others: `NAME:TIMES` each, by
-            `sources.data_set_of` their names. An epoch still has as many samples as there are photos.
+            `sources.data_set_of` their names, or by the kind of their real coarse mask, such as `coarse_deeplab`. An
+            epoch still has as many samples as there are photos.
         align: Whether what all masks of a data set are off by is put right where photos are packed, see `align`.
         validate_every: Steps between validations, where there are photos to validate on.
         views: How crops are drawn: `ViewConfig` from photos packed into memory, `PublishedViews` from files.
@@ -150,6 +161,7 @@ class Recipe:
     group: int = 4
     lr: float = 1e-3
     image_lr: float = 0.0
+    image_frozen: int = 0
     warmup_steps: int = 300
     decay: Decay = LinearDecay()
     weight_decay: float = 0.01
@@ -161,6 +173,11 @@ class Recipe:
     large_perfect: float = 0.15
     large_self_mixed: float = 0.4
     large_self_coarse: float = 0.0
+    small_self_coarse: float = 0.0
+    rolled_out: float = 0.0
+    trusted: float = 0.0
+    large_object_share: float | None = None
+    interleaved: bool = False
     contour_weight: float = 2.0
     contour_width: float = 4.0
     texture_weight: float = TEXTURE_WEIGHT
@@ -181,7 +198,8 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}, expected more than 0")
         shares = ("large_share", "coarse_timestep_share", "large_perfect", "large_self_mixed", "large_self_coarse")
-        for name in (*shares, "ema_decay", "start_share"):
+        more = ("small_self_coarse", "rolled_out", "trusted", "ema_decay", "start_share")
+        for name in (*shares, *more):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected a number from 0 to 1")
         if not 0 <= self.model.image_stages <= STAGES:
@@ -222,14 +240,27 @@ class Recipe:
         """Whether crops are cut from files while training goes on, and not from photos packed into memory."""
         return isinstance(self.views, PublishedViews)
 
+    def small_steps_before(self, step: int) -> int:
+        """Steps at the small patch size before this one."""
+        if self.interleaved:
+            # Of the shares alone, so that a run may become longer or shorter.
+            small, large = self.batches
+            rate = (1 - self.large_share) / small, self.large_share / large
+            return math.floor(step * rate[0] / sum(rate) + 1e-9)
+        return min(step, self.small_steps)
+
+    def is_large(self, step: int) -> bool:
+        """Whether a step is at the large patch size."""
+        return self.small_steps_before(step + 1) == self.small_steps_before(step)
+
     def size_and_batch(self, step: int) -> tuple[int, int]:
         """Patch size and crops of a step, over all processes."""
         small, large = self.batches
-        return (self.small_size, small) if step < self.small_steps else (self.large_size, large)
+        return (self.large_size, large) if self.is_large(step) else (self.small_size, small)
 
     def samples_before(self, step: int) -> int:
         """Samples that the steps before this one have used."""
-        small = min(step, self.small_steps)
+        small = self.small_steps_before(step)
         return small * self.batches[0] + (step - small) * self.batches[1]
 
     def portion(self, step: int, rank: int = 0, world: int = 1) -> Portion:
@@ -247,7 +278,7 @@ class Recipe:
         first, part = self.samples_before(step), batch // world
         starts = range(rank * part, (rank + 1) * part, self.group)
         groups = tuple(range(first + s, first + min(s + self.group, (rank + 1) * part)) for s in starts)
-        return Portion(step, size, step >= self.small_steps, rank * part, groups)
+        return Portion(step, size, self.is_large(step), rank * part, groups)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step."""
@@ -256,7 +287,7 @@ class Recipe:
 
     def same_until(self, step: int, other: "Recipe") -> bool:
         """Whether the learning rates, patch sizes and batches of the steps before `step` are those of `other`."""
-        if min(self.small_steps, step) != min(other.small_steps, step):
+        if any(self.small_steps_before(s) != other.small_steps_before(s) for s in range(step + 1)):
             return False
         return all(self.lr_at(s) == other.lr_at(s) for s in range(step))
 
@@ -335,6 +366,47 @@ COMPACT_SIXTH = replace(
 )
 """The sixth run: masks that lay beside their photos' edges are put right."""
 
+COMPACT_GENERAL = Recipe(
+    model=replace(COMPACT, image_stages=6, detail_channels=16),
+    samples=440_000,
+    large_share=0.1,
+    small_batch=32,
+    interleaved=True,
+    lr=6e-4,
+    image_lr=0.6,
+    image_frozen=2,
+    warmup_steps=500,
+    decay=LinearDecay(0.5),
+    coarse_timestep_share=1.0,
+    large_perfect=0.25,
+    large_self_mixed=0.0,
+    small_self_coarse=0.15,
+    rolled_out=0.4,
+    trusted=0.15,
+    large_object_share=0.7,
+    contour_weight=3.0,
+    contour_width=3.0,
+    seed=9,
+    pack_size=832,
+    draws=("coarse_isnet:2", "coarse_deeplab:0.8", "coarse_grabcut:0.8", "cutout:1.2", "thin:1.5", "street:0.8"),
+    views=ViewConfig(object_share=0.15, zoom=(0.4, 2.0), tile_share=0.5, degraded=0.15, pasted=0.06, thin=0.03),
+    coarse=CoarseConfig(
+        perfect=0.25,
+        real=0.9,
+        real_as_is=0.7,
+        slight=0.3,
+        shifted=0.1,
+        low_resolution=0.15,
+        blobs=0.15,
+        grid=0.35,
+        polygons=0.08,
+        part_exact=0.15,
+        exact_low_resolution=0.04,
+        exact_blobs=0.06,
+    ),
+)
+"""A long run on masks as users hold them: of strong and of promptable networks, of annotators, exact and thin ones."""
+
 FINETUNE = replace(
     COMPACT_THIRD,
     samples=16_000,
@@ -386,6 +458,7 @@ RECIPES = {
     "compact-fourth": COMPACT_FOURTH,
     "compact-fifth": COMPACT_FIFTH,
     "compact-sixth": COMPACT_SIXTH,
+    "compact-general": COMPACT_GENERAL,
     "finetune": FINETUNE,
     "lr": LR,
     "hr": HR,

@@ -180,15 +180,7 @@ def settle(
         return exact * (confidence[1] * here_too).clamp(min=confidence[0] * whole)
 
     if drawn is not None:
-        height, width = probability.shape
-        for corners, blocks in zip(*(t.split(_BLOCKS_AT_ONCE) for t in (drawn.corners, drawn.blocks)), strict=True):
-            offsets = torch.arange(blocks.shape[1], device=here.device)
-            y, x = (corners[:, :1] + offsets)[:, :, None], (corners[:, 1:] + offsets)[:, None]
-            inside = (y < height) & (x < width)
-            y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
-            own = here[y, x].logical_and_(inside)
-            new = (torch.lerp(blocks, probability[y, x], good(y, x)) if exact else blocks)[own]
-            y, x = y.expand_as(own)[own], x.expand_as(own)[own]
+        for y, x, new in _drawn_pixels(probability, here, drawn, good if exact else None):
             probability[y, x], proposed[y, x] = new, new >= 0.5
     # Only what would change is asked for its confidence.
     sure, unsure = [], []
@@ -207,6 +199,36 @@ def settle(
     for some in unsure:
         probability[some] = on_side_of(coarse[some], probability[some])
     return Held(sum(len(y) for y, _ in unsure), None)
+
+
+def accept_drawn(probability: Tensor, here: Tensor, drawn: Drawn) -> None:
+    """Takes over, in place, all contours that were drawn to the photo's edges.
+
+    Args:
+        probability: `(H, W)` float, of the refined mask.
+        here: `(H, W)` bool, the pixels that are this object's concern.
+        drawn: The probability with contours drawn to edges.
+    """
+    for y, x, new in _drawn_pixels(probability, here, drawn):
+        probability[y, x] = new
+
+
+def _drawn_pixels(
+    probability: Tensor, here: Tensor, drawn: Drawn, given: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Rows, columns and new probabilities of the own pixels of some drawn blocks at a time.
+
+    `given` says for rows and columns, integers that are broadcast, how much of the given probability stays, in [0, 1].
+    """
+    height, width = probability.shape
+    for corners, blocks in zip(*(t.split(_BLOCKS_AT_ONCE) for t in (drawn.corners, drawn.blocks)), strict=True):
+        offsets = torch.arange(blocks.shape[1], device=here.device)
+        y, x = (corners[:, :1] + offsets)[:, :, None], (corners[:, 1:] + offsets)[:, None]
+        inside = (y < height) & (x < width)
+        y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
+        own = here[y, x].logical_and_(inside)
+        new = (torch.lerp(blocks, probability[y, x], given(y, x)) if given else blocks)[own]
+        yield y.expand_as(own)[own], x.expand_as(own)[own], new
 
 
 def _within_reach(config: CautionConfig, extent: float) -> tuple[float, float]:

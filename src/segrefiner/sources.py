@@ -30,12 +30,14 @@ class Sample:
         image: `(H, W, 3)` uint8, RGB.
         mask: `(H, W)` bool, the truth, not empty.
         coarse: `(H, W)` bool, a real coarse mask or one that was made beforehand, or None.
+        coarse_kind: Where that comes from: the name of its folder, such as `coarse_deeplab`; empty if that is unknown.
     """
 
     name: str
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     coarse: NDArray[np.bool_] | None
+    coarse_kind: str = ""
 
 
 class Source(Protocol):
@@ -61,12 +63,21 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class PhotoFiles:
-    """The files of one photo; `coarse` is `None` where there is no real coarse mask."""
+    """The files of one photo.
+
+    Attributes:
+        name: Unique within its source.
+        image: The photo.
+        mask: The truth.
+        coarse: A real coarse mask, or `None` where there is none.
+        more_coarse: Further real coarse masks of the same photo.
+    """
 
     name: str
     image: Path
     mask: Path
     coarse: Path | None
+    more_coarse: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,8 @@ class Files:
         """One photo."""
         files = self.photos[index]
         coarse = None if files.coarse is None else read_mask(files.coarse)
-        sample = Sample(files.name, read_image(files.image), read_mask(files.mask), coarse)
+        kind = "" if files.coarse is None else files.coarse.parent.name
+        sample = Sample(files.name, read_image(files.image), read_mask(files.mask), coarse, kind)
         return checked(sample, str(files.mask), str(files.coarse))
 
 
@@ -114,6 +126,13 @@ def find_photos(folder: Path) -> list[PhotoFiles]:
     return _paired(images, masks, sorted(p for p in folder.glob("coarse*") if p.is_dir()))
 
 
+def find_label_maps(folder: Path) -> list[PhotoFiles]:
+    """The photos of a folder of `images/` and `labels/`, whose masks are label maps. Raises `InputError` like that."""
+    images, labels = folder / "images", folder / "labels"
+    _need(folder, (images, labels), "images/ and labels/")
+    return _paired(images, labels)
+
+
 def open_folder(folder: Path) -> Files:
     """A folder of one's own: `images/NAME.jpg`, `masks/NAME.png` and, where there is one, `coarse*/NAME.png`.
 
@@ -121,6 +140,22 @@ def open_folder(folder: Path) -> Files:
         InputError: Something is missing; the message says what.
     """
     return Files(str(folder), tuple(find_photos(folder)))
+
+
+def every_coarse(source: Source) -> Source:
+    """Repeat each photo of a folder for each of its real coarse masks, so that training sees all of them.
+
+    Photos with one coarse mask or none, and sources other than folders, stay as they are. Repetitions are named
+    `NAME~FOLDER` by the folder of their coarse mask.
+    """
+    if not isinstance(source, Files):
+        return source
+    photos = []
+    for photo in source.photos:
+        photos.append(replace(photo, more_coarse=()))
+        for coarse in photo.more_coarse:
+            photos.append(replace(photo, name=f"{photo.name}~{coarse.parent.name}", coarse=coarse, more_coarse=()))
+    return replace(source, photos=tuple(photos))
 
 
 def open_dis(root: Path, split: str = "TR") -> Files:
@@ -184,15 +219,11 @@ def _paired(
             raise InputError(f"{where} lacks the {what} of {len(lost)} names: {', '.join(lost[:10])}{more}")
     if not names:
         raise InputError(f"{images} holds no photo: expected files that end in {', '.join(SUFFIXES)}")
-    return [
-        PhotoFiles(
-            name,
-            found[name],
-            masks / f"{name}.png",
-            next((p for f in coarse_folders if (p := f / f"{name}.png").is_file()), None),
-        )
-        for name in names
-    ]
+    result = []
+    for name in names:
+        there = [path for folder in coarse_folders if (path := folder / f"{name}.png").is_file()]
+        result.append(PhotoFiles(name, found[name], masks / f"{name}.png", next(iter(there), None), tuple(there[1:])))
+    return result
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ to rounding.
 import copy
 import json
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .batches import ran_out_of_memory
 from .data import Batch
-from .diffusion import NUM_TIMESTEPS, forward_sample
+from .diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
 from .errors import TrainingError
 from .feed import Feed, generator_of
 from .losses import cross_entropy, texture_loss
@@ -43,6 +44,29 @@ def draw_timesteps(batch: int, coarse_share: float, generator: torch.Generator) 
     draw = torch.rand(2, batch, generator=generator, device=generator.device)
     uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
     return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
+
+
+TRUST_IOU = (0.99, 0.975, 0.95, 0.9, 0.8)
+"""IoU with the truth from which on a coarse mask is a state of timestep 0, 1, …; a worse one is of T-1."""
+
+SCHEDULES = (2, 3, 6)
+"""Numbers of diffusion steps whose states rolled-out samples are, in turn."""
+
+_MOST_ROLLED = 3
+"""Steps that a sample is rolled out for, at most: later states differ little and cost as much."""
+
+
+def trust_timesteps(coarse: Tensor, fine: Tensor) -> Tensor:
+    """The timestep `(B,)` int64 that says how good each coarse mask is: 0 for an exact one, T-1 for a bad one.
+
+    Args:
+        coarse: `(B, 1, S, S)` float in {0, 1}.
+        fine: `(B, 1, S, S)` float in {0, 1}, the truth.
+    """
+    both = (coarse * fine).sum(dim=(1, 2, 3))
+    either = torch.maximum(coarse, fine).sum(dim=(1, 2, 3)).clamp(min=1)
+    bounds = torch.tensor(TRUST_IOU, device=fine.device)
+    return (both / either < bounds[:, None]).sum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,7 @@ class Trainer:
         self.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.model.image_stages:
             self.net.image_encoder.requires_grad_(recipe.image_lr > 0)
+            self.net.image_encoder.freeze(recipe.image_frozen)
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self._model = processes.shared(self.net)
         self.optimizer = torch.optim.AdamW(
@@ -176,19 +201,71 @@ class Trainer:
 
     def prepared(self, batch: Batch, portion: Portion) -> Example:
         """The crops of a portion, mixed as its timesteps ask for."""
-        if portion.large and (rows := portion.share(self.recipe.large_self_coarse)):
+        recipe = self.recipe
+        own = recipe.large_self_coarse if portion.large else recipe.small_self_coarse
+        if rows := portion.share(own):
             batch = replace(batch, coarse=self._with_own(batch.coarse, batch, rows))
         fine = batch.fine
         if portion.large and (rows := portion.share(self.recipe.large_self_mixed)):
             fine = self._with_own(fine, batch, rows)
-        timesteps, uniform = [], []
+        timesteps, uniform, choice = [], [], []
         for group in portion.groups:
             generator = generator_of(self.recipe, group.start, self.device, noise=True)
             timesteps.append(draw_timesteps(len(group), self.recipe.coarse_timestep_share, generator))
             shape = (len(group), *batch.fine.shape[1:])
             uniform.append(torch.rand(shape, generator=generator, device=self.device))
+            if recipe.rolled_out or recipe.trusted:
+                choice.append(torch.rand(3, len(group), generator=generator, device=self.device))
         t = torch.cat(timesteps)
-        return Example(batch, t, forward_sample(fine, batch.coarse, t, torch.cat(uniform)))
+        mixed = forward_sample(fine, batch.coarse, t, torch.cat(uniform))
+        if choice:
+            t, mixed = self._as_in_inference(batch, t, mixed, torch.cat(choice, dim=1), portion.step)
+        return Example(batch, t, mixed)
+
+    @torch.no_grad()
+    def _as_in_inference(
+        self, batch: Batch, t: Tensor, mixed: Tensor, choice: Tensor, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Timesteps and mixed masks, some of them replaced by states that only inference meets.
+
+        Args:
+            batch: The crops.
+            t: `(B,)` int64, timesteps as drawn.
+            mixed: `(B, 1, S, S)`, mixed masks as drawn.
+            choice: `(3, B)` in [0, 1): which samples are replaced, how far they are rolled out, and with which
+                thresholds.
+            step: Of the run, which decides how many diffusion steps the sampler takes in all.
+        """
+        recipe = self.recipe
+        rolled = choice[0] < recipe.rolled_out
+        trusted = ~rolled & (choice[0] < recipe.rolled_out + (1 - recipe.rolled_out) * recipe.trusted)
+        t = torch.where(trusted, trust_timesteps(batch.coarse, batch.fine), t)
+        mixed = torch.where(trusted.view(-1, 1, 1, 1), batch.coarse, mixed)
+        rows = rolled.nonzero()[:, 0]
+        if not len(rows):
+            return t, mixed
+        schedule = spaced_timesteps(SCHEDULES[step % len(SCHEDULES)])
+        most = min(_MOST_ROLLED, len(schedule) - 1)
+        length = 1 + (choice[1][rows] * most).long().clamp(max=most - 1)
+        seeds = (choice[2][rows] * 2**20).long().tolist()
+        t, mixed = t.clone(), mixed.clone()
+        for taken, state in enumerate(self._roll_out(batch, rows, schedule, seeds), start=1):
+            here = length == taken
+            t[rows[here]], mixed[rows[here]] = schedule[taken], state.mixed[here]
+            if taken == int(length.max()):
+                break
+        return t, mixed
+
+    def _roll_out(self, batch: Batch, rows: Tensor, schedule: Sequence[int], seeds: Sequence[int]) -> Iterator[State]:
+        """The sampler's states for some of a batch's samples, by the moving average, each with a seed of its own."""
+        size = batch.coarse.shape[-1]
+        thresholds = torch.stack([pixel_thresholds(0, 0, size, size, seed)[None] for seed in seeds])
+        image = normalize(batch.image[rows])
+
+        def network(x: Tensor, timesteps: Tensor) -> Tensor:
+            return self._answer(self.ema, x, timesteps)
+
+        return sample(network, image, batch.coarse[rows], schedule, monotone(thresholds.to(self.device)))
 
     @torch.no_grad()
     def _with_own(self, masks: Tensor, batch: Batch, rows: list[int]) -> Tensor:
@@ -200,7 +277,11 @@ class Trainer:
         return masks
 
     def _logits(self, net: nn.Module, image: Tensor, mixed: Tensor, timesteps: Tensor) -> Tensor:
-        x = torch.cat([normalize(image), mixed], dim=1).contiguous(memory_format=torch.channels_last)
+        return self._answer(net, torch.cat([normalize(image), mixed], dim=1), timesteps)
+
+    def _answer(self, net: nn.Module, x: Tensor, timesteps: Tensor) -> Tensor:
+        """Logits of normalised input, in the recipe's precision."""
+        x = x.contiguous(memory_format=torch.channels_last)
         dtype = _DTYPES[self.recipe.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             logits: Tensor = net(x, timesteps).float()

@@ -38,6 +38,9 @@ class UNetConfig:
         refine_channels: Width of the full-resolution convolutions after the pixel-shuffle; 0 for none.
         image_stages: Stages of the image encoder, whose features of the photo are added to the levels of their strides
             on the way down; 0 for none.
+        detail_channels: Width of a branch of convolutions at full resolution over photo and mixed mask, which adds to
+            the last two full-resolution convolutions, so that an exact contour can be copied to the pixel; 0 for
+            none. It needs `refine_channels`.
     """
 
     model_channels: int = 128
@@ -51,6 +54,7 @@ class UNetConfig:
     stem_stride: int = 1
     refine_channels: int = 0
     image_stages: int = 0
+    detail_channels: int = 0
 
     @property
     def size_multiple(self) -> int:
@@ -277,6 +281,13 @@ class DenoisingUNet(nn.Module):
                 nn.SiLU(),
                 nn.Conv2d(config.refine_channels, 1, 3, padding=1),
             )
+        if config.detail_channels:
+            width = config.detail_channels
+            self.detail = nn.Sequential(
+                nn.Conv2d(4, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU()
+            )
+            self.detail_middle = _silent(nn.Conv2d(width, config.refine_channels, 3, padding=1))
+            self.detail_out = _silent(nn.Conv2d(width, 1, 3, padding=1))
 
     def fuse(self) -> None:
         """Computes for good what only depends on the weights, which must stay as they are from now on."""
@@ -306,8 +317,19 @@ class DenoisingUNet(nn.Module):
         if stride > 1:
             h = F.pixel_shuffle(h, stride)
         if self.config.refine_channels:
-            h = self.refine(torch.cat([h, x.to(h.dtype)], dim=1))
+            h = self._refined(torch.cat([h, x.to(h.dtype)], dim=1), x)
         return h
+
+    def _refined(self, h: Tensor, x: Tensor) -> Tensor:
+        """Logits from features at full resolution and the network's input."""
+        if not self.config.detail_channels:
+            return self.refine(h)
+        detail = self.detail(x)
+        first, activation, middle, *rest = self.refine
+        h = middle(activation(first(h))) + self.detail_middle(detail)
+        for layer in rest:
+            h = layer(h)
+        return h + self.detail_out(detail)
 
     def _image_features(self, x: Tensor) -> dict[int, Tensor]:
         """What is added after the blocks that enter a level."""

@@ -50,7 +50,7 @@ class PipelineConfig:
             moves; on a GPU, where looking would cost more, all steps are taken.
         edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
         edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
-        caution: What a change needs to be kept.
+        caution: What a change needs to be kept; `None` keeps every change, so that the result is what the network says.
     """
 
     patch: int = 256
@@ -69,7 +69,7 @@ class PipelineConfig:
     converged: float = 0.01
     edge_radius: int = 2
     edge_smoothness: float = 1e-4
-    caution: CautionConfig = field(default_factory=CautionConfig)
+    caution: CautionConfig | None = field(default_factory=CautionConfig)
 
     def __post_init__(self) -> None:
         if self.tile > self.patch:
@@ -77,6 +77,9 @@ class PipelineConfig:
 
 
 DEFAULT = PipelineConfig()
+
+FREE = PipelineConfig(caution=None, edge_radius=0)
+"""The network and its diffusion alone, blended to full size: no change is taken back, no contour drawn to edges."""
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def _read_config(entries: Mapping[str, str], path: Path) -> UNetConfig:
         raise bad_file(path, f"has the config {short(values)}, expected a JSON object; download it again")
     names = {field.name for field in fields(UNetConfig)}
     # Files of before there were image encoders.
-    values = {"image_stages": 0} | values
+    values = {"image_stages": 0, "detail_channels": 0} | values
     if values.keys() != names:
         difference = f"missing: {some(names - values.keys())}; unknown: {some(values.keys() - names)}"
         raise bad_file(path, f"has the config of another version of segrefiner ({difference}); upgrade segrefiner")

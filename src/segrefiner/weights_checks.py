@@ -29,6 +29,7 @@ LIMITS = {
     "stem_stride": (1, 16),
     "refine_channels": (0, 1024),
     "image_stages": (0, STAGES),
+    "detail_channels": (0, 256),
 }
 
 
@@ -82,6 +83,8 @@ def check_config(config: UNetConfig, path: Path) -> None:
         problem = f"norm_groups {config.norm_groups} do not divide the widths {widths}"
     elif any(width % config.num_heads for width in [*attending, widths[-1]]):
         problem = f"num_heads {config.num_heads} do not divide the widths {[*attending, widths[-1]]}"
+    elif config.detail_channels and not config.refine_channels:
+        problem = f"detail_channels {config.detail_channels} need refine_channels, which are 0"
     else:
         return
     raise bad_file(path, f"has a config of no possible network: {problem}; check where it came from")

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, MaskError, MissingExtraError, OutputError, reason
 from .geometry import Box, bands
-from .io import foreground, read_image
+from .io import read_image
+from .meaning import mask_of
 from .output import atomic_write, check_output
 from .pictures import Given, describe, opened
+from .rasters import Raster
 
 _KINDS = ("b-w", "srgb", "rgb", "grey16", "rgb16", "multiband")
 """Colour spaces, by libvips' names, that are read as they are stored."""
@@ -52,20 +54,9 @@ class Picture:
         return cls._checked(path, Given(describe("image", path), ImageError))
 
     @classmethod
-    def mask(cls, path: str | PathLike[str], threshold: float | None) -> Picture:
-        """A mask. Raises `MaskError` if there is none, by the file's header, or a label map that only looks like it."""
-        picture = cls._checked(path, Given(describe("mask", path), MaskError))
-        with opened(path, picture.given) as header:
-            if header.mode == "P":
-                # libvips gives the colours alone, not the indices, which are the mask.
-                colours = np.array(header.getpalette("RGB"), np.uint8).reshape(-1, 3)
-                grey = (colours == colours[:, :1]).all()
-                if not grey and (colours[0].any() or threshold is not None):
-                    raise picture.given.refuse(
-                        "is a label map with a palette of colours, which cannot be read in windows unless it is one "
-                        "colour on black, without a threshold; save it as grey PNG"
-                    )
-        return picture
+    def mask(cls, path: str | PathLike[str]) -> Picture:
+        """A mask. Raises `MaskError` if there is none, by the file's header."""
+        return cls._checked(path, Given(describe("mask", path), MaskError))
 
     @classmethod
     def _checked(cls, path: str | PathLike[str], given: Given) -> Picture:
@@ -88,7 +79,7 @@ class Picture:
         return (image.width, image.height) if _quarter(image) else (image.height, image.width)
 
     def strips(self) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """All rows from top to bottom, some at a time, and their pixels `(h, W, C)`, uint8 or one channel of uint16."""
+        """All rows from top to bottom, some at a time, and their pixels `(h, W, C)`, uint8 or uint16."""
         image = self._upright()
         region = libvips().Region.new(image)
         for rows in bands(image.height, image.width):
@@ -118,12 +109,8 @@ class Picture:
     def _pixels(self, image: Any, region: Any, box: Box) -> NDArray[Any]:
         with self._told():
             data = region.fetch(box.x0, box.y0, box.width, box.height)
-        shape = (box.height, box.width, image.bands)
-        if image.format == "uchar":
-            return np.frombuffer(data, np.uint8).reshape(shape)
-        pixels = np.frombuffer(data, np.uint16).reshape(shape)
-        # Of colours of 16 bits Pillow, which reads pictures elsewhere, gives the upper eight.
-        return (pixels >> 8).astype(np.uint8) if image.bands > 1 else pixels
+        dtype = np.uint8 if image.format == "uchar" else np.uint16
+        return np.frombuffer(data, dtype).reshape(box.height, box.width, image.bands)
 
     def _upright(self) -> Any:
         image = self._opened("sequential")
@@ -258,31 +245,32 @@ def check_target(target: str | PathLike[str]) -> None:
 
 def _rule(mask: Picture, threshold: float | None) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
     """What tells object `(h, W)` from background in the mask's pixels `(h, W, C)`: by all colours that there are."""
-    codes = np.zeros(0, np.uint32)
+    codes = np.zeros(0, np.uint64)
     for _, pixels in mask.strips():
         codes = np.union1d(codes, _distinct(pixels))
-        channels = pixels.shape[2]
+        channels, dtype = pixels.shape[2], pixels.dtype
         if len(codes) > _COLOURS:
             raise mask.given.refuse(f"has more than {_COLOURS} colours, expected grey or one colour on black")
-    dtype = np.uint16 if channels == 1 and codes[-1] > 255 else np.uint8
-    colours = np.stack([codes >> 8 * c for c in range(channels)], axis=-1) if channels > 1 else codes[:, None]
-    chosen = foreground(colours.astype(dtype)[None], mask.given, threshold)[0]
+    bits = 8 * dtype.itemsize
+    # Shifted and cut off by the conversion.
+    colours = np.stack([codes >> np.uint64(bits * c) for c in range(channels)], axis=-1).astype(dtype)
+    chosen = mask_of(Raster.of_array(colours[None]), mask.given, threshold)[0]
     if channels == 1:
         table = np.zeros(65536, np.bool_)
-        table[codes] = chosen
+        table[codes.astype(np.intp)] = chosen
         return lambda pixels: table[pixels[..., 0]]
     return lambda pixels: chosen[np.searchsorted(codes, _codes(pixels))]
 
 
-def _codes(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """One number `(h, w)` for each colour of `(h, w, C)`."""
-    codes = np.zeros(pixels.shape[:2], np.uint32)
+def _codes(pixels: NDArray[Any]) -> NDArray[np.uint64]:
+    """One number `(h, w)` for each colour of `(h, w, C)`, uint8 or uint16."""
+    codes = np.zeros(pixels.shape[:2], np.uint64)
     for c in range(pixels.shape[2]):
-        codes |= pixels[..., c].astype(np.uint32) << 8 * c
+        codes |= pixels[..., c].astype(np.uint64) << np.uint64(8 * pixels.itemsize * c)
     return codes
 
 
-def _distinct(pixels: NDArray[Any]) -> NDArray[np.uint32]:
+def _distinct(pixels: NDArray[Any]) -> NDArray[np.uint64]:
     if pixels.shape[2] > 1:
         return np.unique(_codes(pixels))
-    return np.flatnonzero(np.bincount(pixels.reshape(-1))).astype(np.uint32)
+    return np.flatnonzero(np.bincount(pixels.reshape(-1))).astype(np.uint64)
