@@ -220,7 +220,7 @@ def _tell(summary: "Summary", output: Path, state: Path) -> None:
         with open(state / "failures.jsonl", encoding="utf-8") as rows:
             for _, line in zip(range(3), rows, strict=False):
                 row = json.loads(line)
-                click.echo(f"segrefiner: {row['item']}: {row['error']}", err=True)
+                say(f"segrefiner: {row['item']}: {row['error']}", err=True)
 
 
 @contextmanager
