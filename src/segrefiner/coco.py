@@ -5,7 +5,6 @@ Refined masks are run-length encodings: compressed ones, but for masks that were
 which is reported mask by mask.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,30 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside
-from .errors import InputError, MaskError, SegRefinerError, reason
+from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options, summary_of
 from .io import read_image
-from .output import atomic_write
+from .json_files import read_json, write_json
 from .rle import decode_rle, draw_polygons, encode_rle
 
 if TYPE_CHECKING:
     from .refiner import Refiner
 
 Json: TypeAlias = dict[str, Any]
-
-
-def read_json(path: Path) -> Any:
-    """What stands in a JSON file. Raises `InputError`."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({reason(error)})") from error
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file, whole or not at all. Raises `OutputError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda stream: stream.write(json.dumps(document).encode()))
 
 
 def read_mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:

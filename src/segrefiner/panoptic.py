@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Json, file_name, image_entries, read_json, tight_box, write_json
+from .coco import Json, file_name, image_entries, tight_box
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
 from .io import check_same_size, read_image
+from .json_files import read_json, write_json
 from .label_files import LARGEST_ID, read_ids, write_ids
 
 if TYPE_CHECKING:

@@ -88,7 +88,7 @@ def masks_of(
 def _by_name(folder: Path) -> dict[str, Path]:
     """A folder's pictures by path without suffix, in natural order. Raises `InputError` for two of one name."""
     found: dict[str, Path] = {}
-    for path in sorted(pictures_below(folder), key=natural):
+    for path in sorted(pictures_below(folder).pictures, key=natural):
         other = found.setdefault(path.with_suffix("").as_posix(), path)
         if other is not path:
             raise InputError(f"{folder} holds {other} and {path}: expected one picture of each name")
