@@ -74,7 +74,7 @@ class Saved:
     @property
     def account(self) -> Account:
         """What is to be said of the item."""
-        return Account(self.failures, self.left_out, self.notes)
+        return Account(self.failures, self.left_out, self.notes, not self.outputs and not self.result)
 
 
 class Work(Protocol):

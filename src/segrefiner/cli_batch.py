@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _folder = click.Path(path_type=Path)
 
 
+_crowds = click.option("--crowds", type=click.Choice(["keep", "refine"]), default="keep", show_default=True,
+                       help="What becomes of masks with iscrowd.")  # fmt: skip
+
+
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
     """Options that all of these commands have."""
     options = (
@@ -106,14 +110,15 @@ def semantic(
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="JSON file.")
 @click.option("--annotations", type=_folder, help="For results: the file that says how photos are called.")
+@_crowds
 @_shared
 @errors_in_one_line
-def coco(source: Path, images: Path, output: Path, annotations: Path | None, **given: Any) -> None:
+def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
     from .batch import STATE_NAME
     from .coco import coco_job
 
-    job = coco_job(source, images, output, annotations=annotations, options=_options(given))
+    job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=_options(given))
     _run(job, output, output.with_name(output.name + STATE_NAME), given)
 
 
@@ -122,14 +127,15 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, **g
 @click.argument("maps", type=_folder)
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="Folder for PNGs and the JSON file.")
+@_crowds
 @_shared
 @errors_in_one_line
-def panoptic(source: Path, maps: Path, images: Path, output: Path, **given: Any) -> None:
+def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
     from .batch import STATE_NAME
     from .panoptic import panoptic_job
 
-    job = panoptic_job(source, maps, images, output, options=_options(given))
+    job = panoptic_job(source, maps, images, output, crowds=crowds, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
 
 

@@ -1,7 +1,8 @@
 """The account of a job: every input is done, failed, or left out with the reason.
 
-An item is counted once: as done, as done before (`skipped`), as failed, or as left out. Parts of items and what belongs
-to no item, such as a mask without a photo, are counted as failed or left out beside the items, by their own names.
+An item is counted once: as done, as done before (`skipped`), as failed, or as left out, itself or by its parts. Parts
+of items and what belongs to no item, such as a mask without a photo, are counted as failed or left out beside the items,
+by their own names.
 """
 
 import json
@@ -102,11 +103,17 @@ class Account:
         failures: What failed and why, by name.
         left_out: What was left out and why, by name. An item whose own key is among them is left out as a whole.
         notes: What the user should know.
+        idle: Whether nothing of the item was refined, so that it does not count as done; its parts say why.
     """
 
     failures: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    idle: bool = False
+
+    def counts(self, key: str) -> bool:
+        """Whether the item of this key is done."""
+        return not self.idle and key not in self.left_out
 
 
 FILES = {"failures": "failures.jsonl", "left_out": "left_out.jsonl", "notes": "notes.jsonl"}
@@ -154,13 +161,12 @@ class LedgerWriter:
 
     def skip(self, key: str, account: Account) -> None:
         """Enters an item that was done before."""
-        whole = key in account.left_out
-        self._enter(key, account, skipped=not whole, not_tried=-1)
+        self._enter(key, account, skipped=account.counts(key), not_tried=-1)
 
     def done(self, key: str, account: Account, *, again: bool) -> None:
-        """Enters an item that was saved: as done, or as left out where nothing of it was to be refined."""
-        whole = key in account.left_out
-        self._enter(key, account, done=not whole, redone=again and not whole, not_tried=-1)
+        """Enters an item that was saved, as done unless nothing of it was refined."""
+        counts = account.counts(key)
+        self._enter(key, account, done=counts, redone=again and counts, not_tried=-1)
 
     def fail(self, key: str, why: str) -> None:
         """Enters an item that failed."""

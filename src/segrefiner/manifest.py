@@ -165,7 +165,8 @@ def _payload_hash(item: "Item") -> str:
 
 def account_of(row: dict[str, Any]) -> Account:
     """What a row says of its item."""
-    return Account(row["failures"], row.get("left_out", {}), tuple(row["notes"]))
+    idle = not row["outputs"] and not row["result"]
+    return Account(row["failures"], row.get("left_out", {}), tuple(row["notes"]), idle)
 
 
 def row_of(item: "Item", outcome: "Outcome", config: str) -> dict[str, Any]:
