@@ -20,6 +20,7 @@ from .coarse_grabcut import grabcut_coarse
 from .coarse_published import published_coarse
 from .distances import signed_distance
 from .errors import InputError, OutputError
+from .json_files import json_text
 from .output import atomic_write, write_png
 from .sources import Sample, Source, evenly
 
@@ -120,7 +121,7 @@ def write_coarse(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
-    atomic_write(record, lambda file: file.write(json.dumps(settings).encode()))
+    atomic_write(record, lambda file: file.write(json_text(settings).encode()))
     work = partial(_write_one, source, folder, kind, seed)
     written, failures = 0, []
     for index, outcome in progress(_results(work, len(source), workers)):

@@ -1,8 +1,8 @@
 """The account of a job: every input is done, failed, or left out with the reason.
 
 An item is counted once: as done, as done before (`skipped`), as failed, or as left out, itself or by its parts. Parts
-of items and what belongs to no item, such as a mask without a photo, are counted as failed or left out beside the items,
-by their own names.
+of items and what belongs to no item, such as a mask without a photo, are counted as failed or left out beside the
+items, by their own names.
 """
 
 import json
@@ -200,7 +200,7 @@ class LedgerWriter:
 
     def _write(self, kind: str, rows: Iterable[dict[str, str]]) -> None:
         if stream := self._streams.get(kind):
-            text = "".join(json.dumps(row) + "\n" for row in rows)
+            text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
             if text:
                 stream.write(text)
                 stream.flush()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, OutputError, reason
+from .json_files import json_text
 from .ledger import Account
 from .listing import ensure_regular
 
@@ -53,7 +54,7 @@ class Manifest:
 
     def add(self, row: dict[str, Any]) -> None:
         """Writes one row to the disk. Raises `OutputError`."""
-        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = json_text(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         try:
             self._stream.write(line)
             self._stream.flush()
