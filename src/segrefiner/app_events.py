@@ -1,7 +1,6 @@
 """What happens on the page: from what is given to what is shown."""
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -39,6 +38,7 @@ from .app_pictures import (
 from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
 from .errors import ImageError, InputError, MaskError, SegRefinerError
+from .json_files import json_text
 from .output import png_bytes
 from .overlay import overlay
 from .server_errors import ProblemError
@@ -240,7 +240,7 @@ class Events:
             self._save(f"{stem}_mask.png", png_bytes(result.mask)),
             self._save(f"{stem}_soft.png", png_bytes(result.probability, bits=16)),
             self._save(f"{stem}_cutout.png", png_bytes(cutout(shown.photo, alpha))),
-            self._save(f"{shown.name}_coco.json", json.dumps(coco_document(shown.name, refined)).encode()),
+            self._save(f"{shown.name}_coco.json", json_text(coco_document(shown.name, refined)).encode()),
         )
 
     def _save(self, name: str, content: bytes) -> str:

@@ -1,6 +1,5 @@
 """The commands `evaluate` and `report`. As in `segrefiner.cli`, heavy imports wait until a command runs."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -290,7 +289,9 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
     data = results.to_json()
     # Files first: a closed pipe or terminal must not cost hours of measuring.
     if json_path is not None:
-        text = json.dumps(data, indent=1)
+        from .json_files import json_text
+
+        text = json_text(data, indent=1)
         atomic_write(json_path, lambda stream: stream.write(text.encode()))
     if csv_path is not None:
         atomic_write(csv_path, lambda stream: stream.write(results.to_csv().encode("utf-8", "surrogateescape")))

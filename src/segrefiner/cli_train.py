@@ -1,6 +1,5 @@
 """The command `train`."""
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -184,9 +183,11 @@ def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     if recipe.align:
         source = Aligned(source, measure_offsets(source, progress=item_bar("looking")))
     _, failures = pack_source(source, pack, size=recipe.pack_size, progress=item_bar("packing"))
+    from .json_files import json_text
+
     with (pack.parent / FAILURES_NAME).open("a") as file:
         for index, reason in failures:
-            file.write(json.dumps({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")
+            file.write(json_text({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")
     if failures:
         click.echo(f"{len(failures)} photos cannot be read: see {pack.parent / FAILURES_NAME}", err=True)
 
@@ -225,12 +226,13 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
     from . import train as training
+    from .json_files import json_text
     from .run_files import CHECKPOINT_NAME
     from .training_report import write_training_report
     from .weights import STEPS_KEY, checksum, save
 
     recipe, first = trainer.recipe, trainer.processes.rank == 0
-    notes = {"recipe": json.dumps({"name": name, **recipe.to_dict()})}
+    notes = {"recipe": json_text({"name": name, **recipe.to_dict()})}
     if best_steps := _best_steps(recipe):
         notes[STEPS_KEY] = str(best_steps)
     if start is not None:

@@ -28,10 +28,11 @@ from .composites import (
 )
 from .errors import ImageError, InputError
 from .io import MAX_PIXELS
+from .listing import SUFFIXES
 from .output import atomic_write, write_png
 from .pictures import Given, decode, describe
 from .settings_record import begin_folder
-from .sources import SUFFIXES, Source
+from .sources import Source
 from .thin_structures import KINDS, SMALLEST, draw_structure
 from .worker_pool import in_processes
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, MissingExtraError, reason
+from .json_files import json_text
 from .output import atomic_write, check_output
 from .unet import DenoisingUNet, UNetConfig, fused
 from .weights_checks import bad_file, check_config, check_file, short
@@ -87,7 +88,7 @@ def export_onnx(
         )
     assert program is not None
     model = program.model_proto
-    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json.dumps(network.config.to_dict()), _DTYPE_KEY: dtype}
+    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json_text(network.config.to_dict()), _DTYPE_KEY: dtype}
     onnx.helper.set_model_props(model, entries | dict(sorted((metadata or {}).items())))
     _strip(model.graph)
     onnx.checker.check_model(model)

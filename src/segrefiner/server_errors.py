@@ -1,6 +1,5 @@
 """What goes wrong with a request, as RFC 9457 has it: `application/problem+json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from .batches import ran_out_of_memory
 from .errors import ImageError, InputError, MaskError, SizeMismatchError
+from .json_files import json_text
 
 MEDIA_TYPE = "application/problem+json"
 _NAMESPACE = "urn:segrefiner:problem:"
@@ -126,7 +126,7 @@ def response(problem: ProblemError, request_id: str) -> Response:
         "request_id": request_id,
     }
     errors = [{"parameter": parameter, "message": message} for parameter, message in problem.errors]
-    content = json.dumps(document | ({"errors": errors} if errors else {}))
+    content = json_text(document | ({"errors": errors} if errors else {}))
     return Response(content, problem.kind.status, problem.headers, media_type=MEDIA_TYPE)
 
 

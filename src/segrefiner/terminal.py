@@ -25,16 +25,16 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # Nobody reads any more: click ends quietly.
         except (SegRefinerError, OSError) as error:
-            click.echo(f"segrefiner: {error}", err=True)
+            say(f"segrefiner: {error}", err=True)
             sys.exit(1)
 
     return wrapped
 
 
-def say(text: str) -> None:
-    """Print, with escapes for what the terminal's encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+def say(text: str, *, err: bool = False) -> None:
+    """Print, to standard error if so wished, with escapes for what the terminal's encoding lacks."""
+    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def item_bar(title: str, total: int | None = None) -> Callable[[Iterable[T]], Iterable[T]]:
