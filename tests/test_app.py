@@ -1,9 +1,7 @@
 """What the page makes of its inputs, what it shows, and what its door lets through."""
 
-import asyncio
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,17 +25,15 @@ from segrefiner.rle import decode_rle
 from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 
 inputs = pytest.importorskip("segrefiner.app_inputs")
-door = pytest.importorskip("segrefiner.app_door")
-ProblemError = pytest.importorskip("segrefiner.server_errors").ProblemError
 
 PIXELS = 1_000_000
 PROBABILITY = np.where(OTHER, np.float32(0.9), np.float32(0.1))
 
 
-def file(folder: Path, name: str, content: bytes) -> str:
+def file(folder: Path, name: str, content: bytes) -> Path:
     path = folder / name
     path.write_bytes(content)
-    return str(path)
+    return path
 
 
 def test_files_are_objects_of_their_own_names(tmp_path: Path) -> None:
@@ -80,8 +76,7 @@ def test_what_cannot_be_read_is_told_by_the_visitors_names(tmp_path: Path) -> No
 
 
 def test_painting_is_scaled_to_the_photo() -> None:
-    layer = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
-    layer[MASK, 3] = 200
+    layer = np.where(MASK, np.uint8(200), np.uint8(0))
     assert (inputs.painted_mask([layer], HEIGHT, WIDTH) == MASK).all()
     large = inputs.painted_mask([layer], 4 * HEIGHT, 4 * WIDTH)
     assert abs(large.mean() - MASK.mean()) < 0.01
@@ -189,57 +184,3 @@ def test_the_coco_document_holds_the_masks() -> None:
     assert (decode_rle(second["segmentation"], (HEIGHT, WIDTH)) == OTHER).all()
     assert first["bbox"] == [15, 10, 30, 20] and len({first["id"], second["id"]}) == 2
     assert document["images"][0]["width"] == WIDTH
-
-
-def asked(app: Any, path: str, method: str = "GET") -> list[Any]:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asyncio.run(app({"type": "http", "method": method, "path": path, "root_path": ""}, None, send))  # type: ignore[arg-type]
-    return sent
-
-
-def test_the_door_lets_nothing_through_that_the_page_does_not_need(tmp_path: Path) -> None:
-    async def answers(_: Any, __: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body"})
-
-    own, secret = tmp_path / "own", tmp_path / "secret.txt"
-    own.mkdir()
-    (own / "a.png").write_bytes(b"")
-    secret.write_text("")
-    (own / "link").symlink_to(secret)
-    app = door.Door(answers, own, lambda: False)
-    for path in ("/", "/assets/x.js", f"/gradio_api/file={own}/a.png", "/gradio_api/queue/data"):
-        assert asked(app, path)[0]["status"] == 200
-    assert asked(app, "/gradio_api/queue/join", "POST")
-    for path in (
-        f"/gradio_api/file={secret}",
-        f"/gradio_api/file={own}/../secret.txt",
-        f"/gradio_api/file={own}/link",
-        f"/gradio_api/file={own}",
-        "/gradio_api/file=http://example.invalid/a.png",
-        "/gradio_api/file=\0",
-        "/gradio_api/proxy=http://example.invalid/",
-        "/gradio_api/info",
-        "/gradio_api/call/refine",
-        "/gradio_api/deep_link",
-        "/monitoring",
-    ):
-        with pytest.raises(ProblemError):
-            asked(app, path)
-    with pytest.raises(ProblemError):
-        asked(app, "/gradio_api/queue/join")
-
-
-@pytest.mark.parametrize("begun", [True, False])
-def test_long_connections_end_when_the_server_stops(begun: bool) -> None:
-    async def never_ends(_: Any, __: Any, send: Any) -> None:
-        if begun:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-        await asyncio.sleep(60)
-
-    sent = asked(door.Door(never_ends, Path(), lambda: True), "/gradio_api/heartbeat/x")
-    assert sent[0]["status"] == (200 if begun else 503) and sent[-1] == {"type": "http.response.body"}

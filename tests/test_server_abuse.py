@@ -48,10 +48,10 @@ CHUNK = b"10000\r\n" + bytes(65536) + b"\r\n"
 class Server:
     """The process, and raw connections to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = PROGRAM) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -340,3 +340,28 @@ def test_a_stopped_server_finishes_what_it_has_and_leaves(tmp_path: Path) -> Non
         assert received.startswith(b"HTTP/1.1 200")
     output, errors = server.process.communicate(timeout=20)
     assert server.process.returncode == 0 and output == "ended\n" and errors == ""
+
+
+STUCK = PROGRAM.replace(
+    "show =",
+    """
+import time
+from segrefiner.server_service import Service
+server_run._LAST_SECONDS = 0.5
+Service.check_ready = lambda self: {stuck}
+show =""",
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("stuck", ["time.sleep(1000)", "sum(range(10**15))", "open('/dev/zero', 'rb').read(1 << 50)"])
+def test_a_second_signal_ends_a_server_whose_loop_stands_still(stuck: str) -> None:
+    server = Server(STUCK.replace("{stuck}", stuck))
+    with server.connect() as connection:
+        connection.sendall(f"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n\r\n".encode())
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.7)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.communicate(timeout=9)

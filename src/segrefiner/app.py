@@ -1,18 +1,14 @@
 """The web page: a photo and a rough mask in, the difference to look at out.
 
-`build_page` makes the page with Gradio and `mount` puts it at `/` of the server. What is given becomes arrays in
-`app_inputs`, is refined in `app_work`, drawn in `app_pictures`; `app_layout` has the components, `app_events` what
-happens, and `app_door` keeps all of Gradio out that the page does not need.
+`mount` puts the page at `/` of the server. Gradio draws it, from the components in `app_layout`; what its scripts ask
+for is answered by `app_api`, through `app_values`, which checks every value, and `app_events`, which says what
+happens. `app_inputs` makes arrays of what is given, `app_work` refines them, and `app_pictures` draws them.
 """
 
 import asyncio
 import atexit
 import os
-import shutil
-import tempfile
-import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import MissingExtraError
@@ -22,70 +18,58 @@ try:
     import gradio as gr
     from fastapi import FastAPI
     from starlette.routing import Mount
+    from starlette.types import ASGIApp
 except ModuleNotFoundError as error:
     raise MissingExtraError.needed_by("the web page", package=error.name or "gradio", extra="app") from error
 
-from .app_door import Door
-from .app_events import Events, Run
+from .app_api import Actions, PageApi
+from .app_events import Events
+from .app_files import PageFile, PageFiles
 from .app_layout import (
     CSS,
-    FROM_FILE,
     SCROLL,
-    WAYS,
     Inputs,
     inputs,
-    lay_out_samples,
     lead,
     outputs,
+    sample_files,
     theme,
 )
+from .app_sessions import Tabs
+from .app_values import read_index
 from .app_work import Watched, Work
-from .diffusion import silent
 from .refiner import Refiner
 from .server_queue import Settings, Task
 from .server_service import Service
 
-MAX_PIXELS = 50_000_000
-
-_KEPT_SECONDS = 1800
+_KEPT_SECONDS = 1800.0
 """For which a visitor's pictures stay after they were last used, in memory and as files."""
-
-_SESSIONS = 48
-"""Visitors whose results are in memory, at most."""
-
-
-def build_page(
-    refiner: Refiner | Mapping[str, Refiner], *, max_pixels: int = MAX_PIXELS, run: Run | None = None
-) -> gr.Blocks:
-    """The page.
-
-    Visitors' files lie in a private folder, which is deleted when the process ends.
-
-    Args:
-        refiner: What refines, or several by name, the default first.
-        max_pixels: Photos with more are refused before they are decoded.
-        run: Does the work; by default one task after the other in threads of this process.
-
-    Raises:
-        MissingExtraError: Gradio is not installed.
-    """
-    refiners = dict(refiner) if isinstance(refiner, Mapping) else {refiner.name: refiner}
-    folder = _private_folder()
-    events = Events(run or _one_by_one(refiners), max_pixels, folder)
-    with gr.Blocks(
-        title="segrefiner", analytics_enabled=False, delete_cache=(_KEPT_SECONDS // 3, _KEPT_SECONDS)
-    ) as page:
-        _compose(events, list(refiners), next(iter(refiners.values())).steps, lay_out_samples(folder))
-    page.queue(default_concurrency_limit=4, max_size=64, api_open=False)
-    page.state_session_capacity = _SESSIONS
-    page.GRADIO_CACHE = str(folder)
-    return page
 
 
 def mount(app: FastAPI) -> None:
     """Puts the page at `/` of a server that `server.create_app` makes, whose thread and limits are the page's too."""
     service: Service = app.state.service
-    limits = service.limits
+    files, tabs = PageFiles(kept_seconds=_KEPT_SECONDS), Tabs(kept_seconds=_KEPT_SECONDS)
+    atexit.register(files.close)
+    actions = Actions(files)
+
+    async def draw() -> ASGIApp:
+        return _drawn(build_page(service, actions, files, tabs), f"{files.folder}{os.sep}")
+
+    # Where no event loop runs, Gradio makes some for its queues, which are never started, and leaves them open.
+    drawn = asyncio.run(draw())
+    app.mount("/", PageApi(drawn, actions, files, tabs, lambda: service.stopping and service.idle))
+
+
+def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs) -> gr.Blocks:
+    """The page as Gradio draws it.
+
+    Args:
+        service: Refines.
+        actions: Are told what answers the page's events.
+        files: Where visitors' files lie.
+        tabs: Where their results are kept.
+    """
 
     async def run(model: str, photo: Any, masks: Sequence[Any], work: Work) -> list[Watched]:
         def alone(refiner: Refiner, *, on_progress: Any) -> list[Watched]:
@@ -96,9 +80,21 @@ def mount(app: FastAPI) -> None:
         task = Task(Settings(name), photo, list(masks), keep=lambda _: None, alone=alone, count=len(masks))
         return list(await service.compute(task))
 
-    page = build_page(service.refiners, max_pixels=limits.pixels, run=run)
+    # Gradio copies what it shows at first into its own folder, and has no other way to be told which that is.
+    os.environ["GRADIO_TEMP_DIR"] = str(files.folder)
+    samples = sample_files(files)
+    events = Events(run, service.limits.pixels, tabs, samples)
+    refiners = service.refiners
+    with gr.Blocks(title="segrefiner", analytics_enabled=False) as page:
+        _compose(events, actions, list(refiners), next(iter(refiners.values())).steps, samples)
+    return page
+
+
+def _drawn(page: gr.Blocks, folder: str) -> ASGIApp:
+    """Gradio's app of a page, on its own: its queue is never started, and nothing of it is mounted."""
+    apart = FastAPI()
     gr.mount_gradio_app(
-        app,
+        apart,
         page,
         path="/",
         theme=theme(),
@@ -106,90 +102,70 @@ def mount(app: FastAPI) -> None:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=limits.upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
         allowed_paths=[],
     )
-    mounted = app.router.routes[-1]
+    page.config = _without(page.config, folder)
+    mounted = apart.router.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = Door(mounted.app, Path(page.GRADIO_CACHE), lambda: service.stopping and service.idle)
+    return mounted.app
 
 
-def _private_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="segrefiner-page-")).resolve()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # Gradio has no other way to be told its folder, and asks at each request.
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    return folder
+def _without(value: Any, folder: str) -> Any:
+    """JSON with the page's files by the names that visitors know, instead of where they lie."""
+    if isinstance(value, dict):
+        return {key: _without(one, folder) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without(one, folder) for one in value]
+    return value.replace(folder, "") if isinstance(value, str) else value
 
 
-def _one_by_one(refiners: Mapping[str, Refiner]) -> Run:
-    lock = threading.Lock()
-
-    async def run(model: str, photo: Any, masks: Sequence[Any], work: Work) -> list[Watched]:
-        def locked() -> list[Watched]:
-            with lock:
-                return work(refiners[model], silent)
-
-        return await asyncio.to_thread(locked)
-
-    return run
-
-
-def _compose(events: Events, models: list[str], steps: int, sample_files: list[tuple[str, str]]) -> None:
+def _compose(
+    events: Events, actions: Actions, models: list[str], steps: int, samples: Sequence[tuple[PageFile, PageFile]]
+) -> None:
     """Lays out the page and ties its handlers to it."""
-    shown = gr.State(None, time_to_live=_KEPT_SECONDS)
     lead()
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
-            given, groups, gallery = inputs(models, steps, [photo for photo, _ in sample_files])
+            given, groups, gallery = inputs(models, steps, [str(photo.path) for photo, _ in samples])
             with gr.Row():
                 start = gr.Button("Refine the mask", variant="primary", elem_id="refine", scale=3, min_width=150)
                 stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
         with gr.Column(scale=7, min_width=280):
             out, stage = outputs()
 
-    def sample(event: gr.SelectData) -> tuple[Any, ...]:
-        photo, mask = sample_files[event.index]
-        return photo, FROM_FILE, [mask], gr.File(visible=True), *[gr.Column(visible=False)] * 2
-
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    _tie_ways(events, given, groups, quiet)
-    refining: dict[str, Any] = {
-        "fn": events.refine,
-        "inputs": given.all(),
-        "outputs": shown,
-        "api_visibility": "private",
-        "show_progress_on": [stage.empty, out.slider],
-        "concurrency_limit": None,
-    }
-    view = {"inputs": [shown, out.chosen, stage.look, stage.part], **quiet}
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
+    _tie_ways(events, actions, given, groups, quiet)
+    refining: dict[str, Any] = {"show_progress_on": [stage.empty, out.slider]}
+    view = [out.chosen, stage.look, stage.part]
     all_of_it = [stage.empty, stage.results, *out.all()]
-    files = {"inputs": [shown, out.chosen], "outputs": out.all()[6:], **quiet}
-    picked = gallery.select(sample, outputs=[given.photo, given.way, given.masks, *groups], **quiet)
-    begun = [start.click(**refining), picked.success(**refining)]
-    for event in begun:
-        drawn = event.success(events.describe, outputs=all_of_it, **view)
-        drawn.success(None, js=SCROLL, api_visibility="private")
-        drawn.success(events.write, **files)
-    out.chosen.input(events.describe, outputs=all_of_it, **view).success(events.write, **files)
-    for choice in (stage.look, stage.part):
-        choice.change(events.compare, outputs=out.slider, **view)
-    stage.divider.change(
-        lambda place: gr.ImageSlider(slider_position=place), inputs=stage.divider, outputs=out.slider, **quiet
+    picked = actions.on(
+        gallery.select,
+        events.sample,
+        [],
+        [given.photo, given.way, given.masks, *groups[1:]],
+        event=lambda event: read_index(event, len(samples)),
+        **quiet,
     )
+    begun = [actions.on(tied, events.refine, given.all(), [], **refining) for tied in (start.click, picked.success)]
+    for event in begun:
+        drawn = actions.on(event.success, events.describe, view, all_of_it, **quiet)
+        drawn.success(None, js=SCROLL, api_visibility="private")
+        actions.on(drawn.success, events.write, [out.chosen], out.all()[6:], **quiet)
+    chosen = actions.on(out.chosen.input, events.describe, view, all_of_it, **quiet)
+    actions.on(chosen.success, events.write, [out.chosen], out.all()[6:], **quiet)
+    for choice in (stage.look, stage.part):
+        actions.on(choice.change, events.compare, view, [out.slider], **quiet)
+    actions.on(stage.divider.change, events.divide, [stage.divider], [out.slider], **quiet)
     stop.click(None, cancels=begun, api_visibility="private")
 
 
-def _tie_ways(events: Events, given: Inputs, groups: list[Any], quiet: dict[str, Any]) -> None:
+def _tie_ways(events: Events, actions: Actions, given: Inputs, groups: list[Any], quiet: dict[str, Any]) -> None:
     """Shows what a way to give the mask needs, with the photo to paint on."""
-
-    def turn(way: str) -> tuple[Any, ...]:
-        return gr.File(visible=way == FROM_FILE), gr.Column(visible=way != FROM_FILE), gr.Column(visible=way == WAYS[2])
-
-    photo_and_way = {"inputs": [given.photo, given.way], "outputs": given.canvas, **quiet}
-    given.way.input(turn, inputs=given.way, outputs=groups, **quiet).success(events.to_canvas, **photo_and_way)
-    given.photo.change(events.to_canvas, **photo_and_way)
+    photo_and_way = [given.photo, given.way]
+    turned = actions.on(given.way.input, events.turn, [given.way], groups, **quiet)
+    actions.on(turned.success, events.to_canvas, photo_and_way, [given.canvas], **quiet)
+    actions.on(given.photo.change, events.to_canvas, photo_and_way, [given.canvas], **quiet)

@@ -1,31 +1,30 @@
 """What happens on the page: from what is given to what is shown."""
 
 import asyncio
-import logging
-import os
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import io
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
-import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
 from numpy.typing import NDArray
+from PIL import Image
 
+from .app_api import Visit, update
+from .app_files import PageFile
 from .app_inputs import (
     Mask,
     Photo,
     box_around,
     mask_in_box,
     painted_mask,
+    read_layer,
     read_objects,
     read_photo,
     typed_box,
 )
-from .app_layout import FROM_BOX, FROM_FILE, number_table
+from .app_layout import FROM_BOX, FROM_FILE, WAYS, number_table
 from .app_pictures import (
     animation,
     coco_document,
@@ -35,28 +34,27 @@ from .app_pictures import (
     slider_pair,
     way_frames,
 )
+from .app_sessions import Tabs
 from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
-from .errors import ImageError, InputError, MaskError, SegRefinerError
+from .errors import ImageError, InputError, MaskError
 from .json_files import json_text
 from .output import png_bytes
 from .overlay import overlay
-from .server_errors import ProblemError
 
 _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
-
-_log = logging.getLogger(__name__)
+_WEBP_QUALITY = 85
 
 Run = Callable[[str, Photo, Sequence[Mask], Work], Awaitable[list[Watched]]]
 """Does work with the refiner of this name, for a photo and masks."""
 
-Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
+Outputs: TypeAlias = Sequence[Any]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a visitor looks at, kept in memory until they leave or a while has passed.
+    """What a visitor looks at, kept in memory until it is long unused or others need the room.
 
     Attributes:
         name: Of the photo's file, without its ending.
@@ -72,6 +70,11 @@ class Shown:
     watched: list[Watched]
     soft: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return bytes_shown(self.photo, len(self.coarse))
+
     def of(self, chosen: str | None) -> tuple[str, Mask, Watched]:
         """The chosen object, or the first."""
         names = list(self.coarse)
@@ -79,24 +82,9 @@ class Shown:
         return names[index], self.coarse[names[index]], self.watched[index]
 
 
-def told_in_a_sentence(handler: Handler) -> Handler:
-    """Makes a handler's errors what the visitor is told; of the server's own faults only that there was one."""
-
-    @wraps(handler)
-    async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return await handler(*args, **kwargs)
-        except (SegRefinerError, ProblemError) as error:
-            # Gradio shows messages as HTML, and they repeat what a visitor called a file.
-            raise gr.Error(escape(str(error)), duration=None, title="Not yet", print_exception=False) from error
-        except gr.Error:
-            raise
-        except Exception as error:
-            _log.error("the page failed", exc_info=error)
-            message = "Something failed inside the server, whose log says more."
-            raise gr.Error(message, duration=None, title="Sorry", print_exception=False) from error
-
-    return wrapped  # type: ignore[return-value]
+def bytes_shown(photo: Photo, objects: int) -> int:
+    """Memory that a photo's results take: for each object the coarse mask, the refined one, and its probability."""
+    return photo.nbytes + objects * photo[..., 0].size * 6
 
 
 class Events:
@@ -105,27 +93,42 @@ class Events:
     Args:
         run: Does the work.
         max_pixels: Of a photo.
-        folder: Where files for visitors are written.
+        tabs: Where results are kept.
+        samples: Each photo and its rough mask.
     """
 
-    def __init__(self, run: Run, max_pixels: int, folder: Path) -> None:
-        self._run, self._max_pixels, self._folder = run, max_pixels, folder
+    def __init__(self, run: Run, max_pixels: int, tabs: Tabs, samples: Sequence[tuple[PageFile, PageFile]]) -> None:
+        self._run, self._max_pixels, self._tabs, self._samples = run, max_pixels, tabs, samples
 
-    @told_in_a_sentence
-    async def to_canvas(self, path: str | None, way: str) -> Any:
+    async def turn(self, visit: Visit, way: str) -> Outputs:
+        """What a way to give the mask needs: its file, the canvas, four numbers."""
+        return [update(visible=way == FROM_FILE), update(visible=way != FROM_FILE), update(visible=way == WAYS[2])]
+
+    async def sample(self, visit: Visit, index: int) -> Outputs:
+        """A sample's photo and its rough mask, as files."""
+        photo, mask = (visit.known(file.name) for file in self._samples[index])
+        files = update(value=[mask], visible=True)
+        return [photo, FROM_FILE, files, *[update(visible=False)] * 2]
+
+    async def divide(self, visit: Visit, place: float) -> Outputs:
+        """The slider's handle somewhere else."""
+        return [update(slider_position=place)]
+
+    async def to_canvas(self, visit: Visit, path: Path | None, way: str) -> Outputs:
         """The photo to paint on, at a size that is good to paint on; nothing where masks come from files."""
         if path is None or way == FROM_FILE:
-            return None
+            return [None]
         photo = await asyncio.to_thread(read_photo, path, self._max_pixels)
-        return {"background": shown_photo(photo, _CANVAS_SIDE), "layers": [], "composite": None}
+        background = await _picture(visit, shown_photo(photo, _CANVAS_SIDE))
+        return [{"background": background, "layers": [], "composite": None, "id": None}]
 
-    @told_in_a_sentence
     async def refine(
         self,
-        path: str | None,
+        visit: Visit,
+        path: Path | None,
         way: str,
-        masks: list[str] | None,
-        canvas: dict[str, Any] | None,
+        masks: list[Path],
+        layers: list[Path],
         left: float | None,
         top: float | None,
         right: float | None,
@@ -135,22 +138,22 @@ class Events:
         strength: float,
         seed: float | None,
         soft: bool,
-        model: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is asked for one
-    ) -> Shown:
+        model: str | None,
+    ) -> Outputs:
         """Refines what is given, telling how far it is."""
         if path is None:
             raise ImageError("there is no photo: drop one, or pick a sample")
         if seed is None or seed != int(seed):
             raise InputError("the seed is no whole number: type one, such as 0")
-        progress(0, desc="reading the photo")
+        visit.progress(0, "reading the photo")
         box = (left, top, right, bottom)
-        photo, coarse = await asyncio.to_thread(self._given, path, way, masks or [], canvas or {}, box)
+        photo, coarse = await asyncio.to_thread(self._given, path, way, masks, layers, box)
+        self._tabs.check_fits(bytes_shown(photo, len(coarse)))
         options = Options(int(steps), int(seed), max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(
-                model,
+                model or "",
                 photo,
                 list(coarse.values()),
                 lambda refiner, on_progress: refine_watched(
@@ -159,47 +162,49 @@ class Events:
             )
         )
         try:
+            told = None
             while not work.done():
-                share, what = meter.read()
-                progress(share, desc=what)
+                if (now := meter.read()) != told:
+                    told = now
+                    visit.progress(*now)
                 await asyncio.wait((work,), timeout=_TELL_SECONDS)
-            return Shown(Path(path).stem, photo, coarse, work.result(), soft)
+            self._tabs.keep(visit.tab, Shown(path.stem, photo, coarse, work.result(), soft))
+            return []
         finally:
             work.cancel()
 
-    @told_in_a_sentence
-    async def compare(self, shown: Shown | None, chosen: str | None, look: str, part: str) -> Any:
+    async def compare(self, visit: Visit, chosen: str | None, look: str, part: str) -> Outputs:
         """The pictures of the slider."""
-        return None if shown is None else await asyncio.to_thread(self._compared, shown, chosen, look, part)
+        shown = visit.tab.result
+        return [None if shown is None else await self._compared(visit, shown, chosen, look, part)]
 
-    @told_in_a_sentence
-    async def describe(self, shown: Shown | None, chosen: str | None, look: str, part: str) -> tuple[Any, ...]:
+    async def describe(self, visit: Visit, chosen: str | None, look: str, part: str) -> Outputs:
         """All of the chosen object but its files, in the place of what stood there before."""
-        if shown is None:
-            return (gr.skip(),) * 12
+        shown = _looked_at(visit)
         name = shown.of(chosen)[0]
         parts = await asyncio.to_thread(self._described, shown, name)
-        pair = await asyncio.to_thread(self._compared, shown, name, look, part)
-        choice = gr.Dropdown(list(shown.coarse), value=name, visible=len(shown.coarse) > 1)
-        return (
-            gr.HTML(visible=False),
-            gr.Column(visible=True),
+        table, closeup, unsure, film = parts
+        choice = update(choices=[(one, one) for one in shown.coarse], value=name, visible=len(shown.coarse) > 1)
+        return [
+            update(visible=False),
+            update(visible=True),
             choice,
-            pair,
-            *parts,
-            *[gr.DownloadButton(interactive=False)] * 4,
-        )
+            await self._compared(visit, shown, name, look, part),
+            table,
+            await _picture(visit, closeup),
+            await _picture(visit, unsure),
+            await asyncio.to_thread(visit.file, f"{shown.name}_{name}_way.webp", film),
+            *[update(interactive=False)] * 4,
+        ]
 
-    @told_in_a_sentence
-    async def write(self, shown: Shown | None, chosen: str | None) -> tuple[Any, ...]:
+    async def write(self, visit: Visit, chosen: str | None) -> Outputs:
         """The files of the chosen object."""
-        if shown is None:
-            return (gr.skip(),) * 4
-        paths = await asyncio.to_thread(self._written, shown, chosen)
-        return tuple(gr.DownloadButton(value=path, interactive=True) for path in paths)
+        written = await asyncio.to_thread(self._written, _looked_at(visit), chosen)
+        files = [await asyncio.to_thread(visit.file, name, content) for name, content in written]
+        return [update(value=file, interactive=True) for file in files]
 
     def _given(
-        self, path: str, way: str, masks: list[str], canvas: dict[str, Any], box: tuple[float | None, ...]
+        self, path: Path, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
     ) -> tuple[Photo, dict[str, Mask]]:
         photo = read_photo(path, self._max_pixels)
         height, width = photo.shape[:2]
@@ -208,42 +213,57 @@ class Events:
                 raise MaskError("there is no mask: drop its file, or choose to paint it or to give a box")
             names, given = read_objects(masks, photo, self._max_pixels)
             return photo, dict(zip(names, given, strict=True))
-        painted = painted_mask(canvas.get("layers") or [], height, width)
+        painted = painted_mask([read_layer(layer, self._max_pixels) for layer in layers], height, width)
         if way == FROM_BOX:
             return photo, {"object": mask_in_box(photo, typed_box(box, height, width) or box_around(painted))}
         if not painted.any():
             raise MaskError("nothing is painted: paint roughly over the object")
         return photo, {"object": painted}
 
-    def _compared(self, shown: Shown, chosen: str | None, look: str, part: str) -> tuple[Photo, Photo]:
+    async def _compared(self, visit: Visit, shown: Shown, chosen: str | None, look: str, part: str) -> list[Any]:
         _, coarse, watched = shown.of(chosen)
-        return slider_pair(shown.photo, coarse, watched.result.probability, look=look, part=part)
+        pair = await asyncio.to_thread(
+            slider_pair, shown.photo, coarse, watched.result.probability, look=look, part=part
+        )
+        return [await _picture(visit, one) for one in pair]
 
-    def _described(self, shown: Shown, chosen: str) -> tuple[Any, ...]:
-        name, coarse, watched = shown.of(chosen)
+    def _described(self, shown: Shown, chosen: str) -> tuple[str, Photo, Photo, bytes]:
+        _, coarse, watched = shown.of(chosen)
         result = watched.result
         frames = way_frames(shown.photo, coarse, result.mask, watched.states, watched.seen, watched.view)
         return (
             number_table(numbers(result.report)),
             overlay(shown.photo, coarse, result.mask),
             confidence_picture(shown.photo, result.probability),
-            self._save(f"{shown.name}_{name}_way.webp", animation(frames)),
+            animation(frames),
         )
 
-    def _written(self, shown: Shown, chosen: str | None) -> tuple[str, ...]:
+    def _written(self, shown: Shown, chosen: str | None) -> list[tuple[str, bytes]]:
         name, _, watched = shown.of(chosen)
         result = watched.result
         stem = shown.name if len(shown.coarse) == 1 else f"{shown.name}_{name}"
         refined = {title: one.result.mask for title, one in zip(shown.coarse, shown.watched, strict=True)}
         alpha: NDArray[Any] = result.probability if shown.soft else result.mask.astype(np.float32)
-        return (
-            self._save(f"{stem}_mask.png", png_bytes(result.mask)),
-            self._save(f"{stem}_soft.png", png_bytes(result.probability, bits=16)),
-            self._save(f"{stem}_cutout.png", png_bytes(cutout(shown.photo, alpha))),
-            self._save(f"{shown.name}_coco.json", json_text(coco_document(shown.name, refined)).encode()),
-        )
+        return [
+            (f"{stem}_mask.png", png_bytes(result.mask)),
+            (f"{stem}_soft.png", png_bytes(result.probability, bits=16)),
+            (f"{stem}_cutout.png", png_bytes(cutout(shown.photo, alpha))),
+            (f"{shown.name}_coco.json", json_text(coco_document(shown.name, refined)).encode()),
+        ]
 
-    def _save(self, name: str, content: bytes) -> str:
-        """Writes a file whose name is what the visitor's download is called."""
-        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        return save_bytes_to_cache(content, plain[-100:], os.fspath(self._folder))
+
+def _looked_at(visit: Visit) -> Shown:
+    if visit.tab.result is None:
+        raise InputError("the result is no longer here: refine the mask again")
+    return visit.tab.result
+
+
+async def _picture(visit: Visit, picture: Photo) -> dict[str, Any]:
+    """A picture to look at, as a file for the visitor."""
+
+    def written() -> dict[str, Any]:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "WEBP", quality=_WEBP_QUALITY)
+        return visit.file("image.webp", stream.getvalue())
+
+    return await asyncio.to_thread(written)

@@ -15,6 +15,7 @@ from scipy import ndimage
 from .errors import InputError, MaskError, reason
 from .io import check_same_size, read_image, read_mask, read_mask_values
 from .label_files import LabelMap, background_label, read_labels
+from .pictures import Given, decode, describe
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -32,12 +33,12 @@ _PAINTED = 128
 T = TypeVar("T")
 
 
-def read_photo(path: str, max_pixels: int) -> Photo:
+def read_photo(path: Path, max_pixels: int) -> Photo:
     """The photo in a visitor's file. Raises `InputError`, which names the file as the visitor does."""
     return _named(path, lambda: read_image(path, max_pixels=max_pixels))
 
 
-def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
+def read_objects(paths: Sequence[Path], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
     """The objects in mask files: one of each file, or of a single file that is a label map all of its labels.
 
     Args:
@@ -59,18 +60,26 @@ def read_objects(paths: Sequence[str], photo: Photo, max_pixels: int) -> tuple[l
         names, masks = [f"label {value}" for value in values], [labels == value for value in values]
     else:
         _check_count(len(paths))
-        names = _apart([Path(path).stem for path in paths])
+        names = _apart([path.stem for path in paths])
         masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     for name, mask in zip(names, masks, strict=True):
         check_same_size(photo, mask, mask_source=name)
     return names, masks
 
 
+def read_layer(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """The opacity of what was painted, `(h, w)` uint8, from the file that the canvas made of it. Raises `MaskError`."""
+    given = Given(describe("layer", path), MaskError)
+    raster = _named(path, lambda: decode(path, given, max_pixels))
+    opaque = np.full(raster.values.shape[:2], 255, np.uint8)
+    return opaque if raster.alpha is None else np.asarray(raster.alpha, np.uint8)
+
+
 def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -> Mask:
     """What was painted on the photo, at the photo's size.
 
     Args:
-        layers: `(h, w, 4)` uint8, RGBA, of one size with the photo's proportions.
+        layers: `(h, w)` uint8, their opacity, of one size with the photo's proportions.
         height: Of the photo.
         width: Of the photo.
 
@@ -79,7 +88,7 @@ def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -
     """
     mask = np.zeros((height, width), np.bool_)
     for layer in layers:
-        alpha = Image.fromarray(np.ascontiguousarray(layer[..., 3])).resize((width, height), Image.Resampling.BILINEAR)
+        alpha = Image.fromarray(np.ascontiguousarray(layer)).resize((width, height), Image.Resampling.BILINEAR)
         mask |= np.asarray(alpha) >= _PAINTED
     return mask
 
@@ -155,15 +164,15 @@ def mask_in_box(photo: Photo, box: Box) -> Mask:
     return mask
 
 
-def _named(path: str, read: Callable[[], T]) -> T:
+def _named(path: Path, read: Callable[[], T]) -> T:
     """What a reader gives; its error names the file without the server's folder."""
     try:
         return read()
     except InputError as error:
-        raise type(error)(str(error).replace(os.path.dirname(path) + os.sep, "")) from error
+        raise type(error)(str(error).replace(f"{path.parent}{os.sep}", "")) from error
 
 
-def _mask(path: str, max_pixels: int) -> Mask:
+def _mask(path: Path, max_pixels: int) -> Mask:
     """A mask of two values, or a soft one cut in its middle."""
     try:
         return read_mask(path, max_pixels=max_pixels)
@@ -172,7 +181,7 @@ def _mask(path: str, max_pixels: int) -> Mask:
         return read_mask(path, threshold=half, max_pixels=max_pixels)
 
 
-def _label_map(path: str, max_pixels: int) -> LabelMap | None:
+def _label_map(path: Path, max_pixels: int) -> LabelMap | None:
     """A file that is a label map; of a soft mask, whose values between are thin edges, none."""
     try:
         label_map = read_labels(path, max_pixels=max_pixels)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
+from .app_files import PageFile, PageFiles
 from .app_pictures import LOOKS, PARTS
 from .diffusion import NUM_TIMESTEPS
 
@@ -73,11 +72,6 @@ _WAY = (
 )
 
 
-def _as_it_came(payload: ImageData | None) -> str | None:
-    """The path of a visitor's file, within the page's folder: only segrefiner opens it, and says what is wrong."""
-    return None if payload is None else payload.path
-
-
 @dataclass
 class Inputs:
     """What is given."""
@@ -122,14 +116,14 @@ class Outputs:
         return [getattr(self, one.name) for one in fields(self)]
 
 
-def lay_out_samples(folder: Path) -> list[tuple[str, str]]:
-    """Copies the samples to where Gradio may serve them from; gives paths of each photo and of its rough mask."""
+def sample_files(files: PageFiles) -> list[tuple[PageFile, PageFile]]:
+    """The samples as files of the page, which stay: each photo and its rough mask."""
     source = resources.files("segrefiner") / "samples"
-    paths = [(folder / f"{name}.jpg", folder / f"{name}_rough.png") for name in SAMPLES]
-    for pair in paths:
-        for path in pair:
-            path.write_bytes((source / path.name).read_bytes())
-    return [(str(photo), str(mask)) for photo, mask in paths]
+
+    def added(name: str) -> PageFile:
+        return files.add(None, name, (source / name).read_bytes())
+
+    return [(added(f"{name}.jpg"), added(f"{name}_rough.png")) for name in SAMPLES]
 
 
 def theme() -> Any:
@@ -184,8 +178,6 @@ def inputs(models: Sequence[str], steps: int, sample_photos: Sequence[str]) -> t
         buttons=[],
         elem_id="photo",
     )
-    # A subclass would say it better, but for each one Gradio writes a file beside its source.
-    photo.preprocess = _as_it_came  # type: ignore[method-assign]
     gallery = _samples(sample_photos)
     way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
     masks = gr.File(

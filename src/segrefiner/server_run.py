@@ -20,6 +20,7 @@ from .server_errors import BAD_REQUEST, ProblemError, response
 from .server_guard import LOOPBACK
 from .server_limits import Limits
 from .server_service import Service
+from .server_signals import killed_after_second_signal
 
 _HEADER_SECONDS = 10.0
 """Until a connection has sent a request's header, from its beginning or the last answer on."""
@@ -29,6 +30,9 @@ _WRITE_SECONDS = 300.0
 
 _CLOSING_SECONDS = 10
 """For what is still being sent, and for the page's open connections, when all requests inside are answered."""
+
+_LAST_SECONDS = 5.0
+"""From the second signal to the end, whatever is still going on."""
 
 _CONNECTIONS = 512
 """At the same time; more are closed at once."""
@@ -46,6 +50,8 @@ def serve(
     on_ready: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then new requests get 503, those inside are finished, and this returns.
+
+    A second signal ends the process within seconds, even where it is stuck.
 
     Args:
         refiners: See `create_app`.
@@ -73,6 +79,8 @@ def serve(
             app,
             http=_Connection,
             ws="none",
+            # Others take the pipe of signals for themselves.
+            loop="asyncio",
             lifespan="on",
             log_level="error",
             access_log=False,
@@ -85,7 +93,8 @@ def serve(
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
-        _Server(config, app.state.service).run(sockets=[listener])
+        with killed_after_second_signal(_LAST_SECONDS):
+            _Server(config, app.state.service).run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:
