@@ -28,6 +28,8 @@ batch_ray = pytest.importorskip("segrefiner.batch_ray")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
+PATHS = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+
 pytestmark = [
     # Ray Data warns of its own defaults.
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\."),
@@ -49,8 +51,8 @@ def cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=80_000_000,
-            # Actors find this module.
-            runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+            # Actors find this module, and what this process finds.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, PATHS))}},
         )
     yield
     ray.shutdown()
@@ -126,20 +128,22 @@ def test_the_same_files_as_on_this_machine(tmp_path: Path) -> None:
         Image.open(EXAMPLES / f"{name}_coarse.png").resize((120, 90)).save(tmp_path / "masks" / f"{name}.png")
     for kind in ("images", "masks"):
         (tmp_path / kind / "bad.png").write_bytes(b"nonsense")
+        Image.new("L", (120, 90)).save(tmp_path / kind / "empty.png")
+        (tmp_path / kind / "gone.png").symlink_to("nowhere")
 
     def files(output: str, engine: Any) -> dict[str, bytes]:
         job = folder_job(tmp_path / "images", tmp_path / "masks", tmp_path / output, write="soft")
         finished: dict[str, Any] = {}
-        job = Job(job.items, job.work, finished.update)
+        job = Job(job.items, job.work, finished.update, left_out=job.left_out)
         summary = run(job, engine, tmp_path / output / ".segrefiner", config="1")
-        assert (summary.done, summary.failed) == (2, 1) and list(failures(job)) == ["bad.png"]
-        assert list(finished) == ["car.png", "person.png"]
+        assert (summary.done, summary.failed, summary.left_out) == (2, 1, 3) and list(failures(job)) == ["bad.png"]
+        assert list(finished) == ["car.png", "empty.png", "person.png"]
         return {path.name: path.read_bytes() for path in (tmp_path / output).glob("*.png")} | {
-            "said": json.dumps([failures(job), finished]).encode()
+            "said": json.dumps([summary.document(), failures(job), finished]).encode()
         }
 
     local = files("local", LocalEngine(Refiner.from_pretrained(), 0))
-    assert files("cluster", batch_ray.RayEngine({})) == local and len(local) == 3
+    assert files("cluster", batch_ray.RayEngine({})) == local and len(local) == 4
 
 
 def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,12 +70,7 @@ def coco_job(
     Raises:
         InputError: A file is not as described, or all its masks are of crowds that stay.
     """
-    if target.resolve() in (source.resolve(), annotations and annotations.resolve()):
-        raise InputError(f"the output {target} is an input: choose another name")
-    if target.is_dir():
-        raise InputError(f"the output {target} is a folder: expected the name of a JSON file")
-    if not images.is_dir():
-        raise InputError(f"{images} is no folder")
+    _check_places(source, images, target, annotations)
     document, rows, listed = _read(source, annotations)
     entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
     by_image, left_out = _masks_by_image(rows, crowds, failures)
@@ -111,6 +106,15 @@ def coco_job(
         nan_notes(rows, document),
         _is_result,
     )
+
+
+def _check_places(source: Path, images: Path, target: Path, annotations: Path | None) -> None:
+    if target.resolve() in (source.resolve(), annotations and annotations.resolve()):
+        raise InputError(f"the output {target} is an input: choose another name")
+    if target.is_dir():
+        raise InputError(f"the output {target} is a folder: expected the name of a JSON file")
+    if not images.is_dir():
+        raise InputError(f"{images} is no folder")
 
 
 def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json]:

@@ -56,8 +56,6 @@ def panoptic_job(
     if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
         raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
     entries, failures = image_entries(document["images"])
-    listing = list_pictures(maps, without=output)
-    left_out = {entry.name: entry.reason for entry in listing.left_out}
     items, rows = [], {}
     places, photos = Names(maps), Names(images)
     taken = Counter(_place(row, places) for row in document["annotations"])
@@ -73,15 +71,7 @@ def panoptic_job(
         rows[item.key] = row
     if crowds == "keep" and items and all(_crowds(item.payload) == len(item.payload) > 0 for item in items):
         raise InputError(f"{source}: all its segments are crowds, which stay: give --crowds refine")
-    named = {_place(row, places) for row in document["annotations"]}
-    left_out |= {
-        str(maps / path): "no annotation of it"
-        for path in listing.pictures
-        if os.path.normpath(path).lower() not in named
-    }
-    left_out |= images_without_masks(document["annotations"], document)
-    if not document["annotations"]:
-        left_out[str(source)] = "it lists no map"
+    left_out = _left_out(source, document, places, output)
 
     def finish(results: dict[str, Any]) -> None:
         for key, result in results.items():
@@ -90,6 +80,20 @@ def panoptic_job(
 
     work = PanopticWork(output, options, crowds)
     return Job(items, work, finish, failures, left_out, nan_notes(document["annotations"], document), _is_result)
+
+
+def _left_out(source: Path, document: Json, maps: Names, output: Path) -> dict[str, str]:
+    """What no annotation names, and why."""
+    listing = list_pictures(maps.folder, without=output)
+    named = {_place(row, maps) for row in document["annotations"]}
+    found = {entry.name: entry.reason for entry in listing.left_out} | {
+        str(maps.folder / path): "no annotation of it"
+        for path in listing.pictures
+        if os.path.normpath(path).lower() not in named
+    }
+    if not document["annotations"]:
+        found[str(source)] = "it lists no map"
+    return found | images_without_masks(document["annotations"], document)
 
 
 def _is_result(item: Item, result: Any) -> bool:
