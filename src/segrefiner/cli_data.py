@@ -158,10 +158,10 @@ def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tupl
     """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
     from .label_masks import write_label_masks
 
-    written, failures = write_label_masks(
+    written, kept, failures = write_label_masks(
         source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
     )
-    click.echo(f"{output}: {written} masks written")
+    click.echo(f"{output}: {written} masks written, {kept} were there")
     _report(failures)
 
 

@@ -112,6 +112,7 @@ def make_composite(materials: Materials, index: int) -> tuple[bytes, NDArray[np.
     Raises:
         InputError: A photo or a cut-out cannot be read.
     """
+    # The prefix's length tells the draws of cut-outs from those of thin structures.
     random = default_rng([materials.seed, len(materials.prefix), index])
     wide, tall = SHAPES[random.integers(len(SHAPES))]
     height, width = (round(side * materials.size / max(wide, tall)) for side in (tall, wide))
@@ -121,7 +122,10 @@ def make_composite(materials: Materials, index: int) -> tuple[bytes, NDArray[np.
         if random.random() < 0.2:
             background = cast_shadow(background, layer, random)
     image = blend(background, layers, linear=random.random() < 0.5)
-    return develop(image, random), visible(layers, wanted)
+    truth = visible(layers, wanted)
+    if not truth.any():
+        raise InputError(f"{materials.name(index)} would show nothing: expected cut-outs of more than a few pixels")
+    return develop(image, random), truth
 
 
 Scene = tuple[Colours, Sequence[Layer], int]

@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .errors import InputError, SizeMismatchError
+from .errors import InputError, MaskError, SizeMismatchError
 from .io import read_image
 from .label_files import read_labels
 from .output import write_png
@@ -69,7 +69,7 @@ def write_label_masks(
     ignore: Collection[int] = (),
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
-) -> tuple[int, list[tuple[int, str]]]:
+) -> tuple[int, int, list[tuple[int, str]]]:
     """Writes a training folder of masks of classes and their parts: `PREFIX_NAME_0`, `PREFIX_NAME_1` and so on.
 
     A photo is linked once for each of its masks, or copied where that is impossible.
@@ -84,7 +84,7 @@ def write_label_masks(
         progress: Wraps the iteration over the photos.
 
     Returns:
-        How many masks were written, and the numbers of the photos that could not be read with the reasons.
+        How many masks were written, how many were there, and the numbers of the photos that gave none with the reasons.
 
     Raises:
         InputError: A part of the folder is missing, the prefix is not of letters, or the target has other settings.
@@ -95,7 +95,7 @@ def write_label_masks(
     photos = find_label_maps(folder)
     settings = {"seed": seed, "count": count, "ignore": sorted(ignore)}
     begin_folder(target, f"{prefix}.json", settings, "masks", ("images", "masks"))
-    written, failures = 0, []
+    written, kept, failures = 0, 0, []
     for index, photo in enumerate(progress(photos)):
         try:
             masks = _masks_of(photo, count, default_rng([seed, zlib.crc32(photo.name.encode())]), ignore)
@@ -106,11 +106,12 @@ def write_label_masks(
             name = f"{prefix}_{photo.name}_{number}"
             image, path = target / "images" / f"{name}{photo.image.suffix}", target / "masks" / f"{name}.png"
             if image.is_file() and path.is_file():
+                kept += 1
                 continue
             _link(photo.image, image)
             write_png(path, mask)
             written += 1
-    return written, failures
+    return written, kept, failures
 
 
 def _masks_of(photo: PhotoFiles, count: int, random: Generator, ignore: Collection[int]) -> list[Mask]:
@@ -120,7 +121,10 @@ def _masks_of(photo: PhotoFiles, count: int, random: Generator, ignore: Collecti
             f"{photo.mask} is {labels.shape[1]}x{labels.shape[0]} but its photo is "
             f"{image.shape[1]}x{image.shape[0]}: expected the same size"
         )
-    return choose_masks(labels, count, random, ignore)
+    masks = choose_masks(labels, count, random, ignore)
+    if not masks:
+        raise MaskError(f"{photo.mask} shows nothing: all its labels are ignored, or specks")
+    return masks
 
 
 def _link(source: Path, target: Path) -> None:
