@@ -38,7 +38,8 @@ from .app_pictures import (
 )
 from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
-from .errors import ImageError, InputError, MaskError, SegRefinerError
+from .errors import ImageError, MaskError, SegRefinerError
+from .options import check_options
 from .output import png_bytes
 from .overlay import overlay
 from .server_errors import ProblemError
@@ -77,6 +78,11 @@ class Shown:
         names = list(self.coarse)
         index = names.index(chosen) if chosen in names else 0
         return names[index], self.coarse[names[index]], self.watched[index]
+
+
+def _whole(number: Any) -> Any:
+    """A whole number as one, for the page's fields give floats; anything else as it is."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def told_in_a_sentence(handler: Handler) -> Handler:
@@ -141,12 +147,11 @@ class Events:
         """Refines what is given, telling how far it is."""
         if path is None:
             raise ImageError("there is no photo: drop one, or pick a sample")
-        if seed is None or seed != int(seed):
-            raise InputError("the seed is no whole number: type one, such as 0")
+        given_seed, given_steps, max_shift, strength = check_options(_whole(seed), _whole(steps), max_shift, strength)
         progress(0, desc="reading the photo")
         box = (left, top, right, bottom)
         photo, coarse = await asyncio.to_thread(self._given, path, way, masks or [], canvas or {}, box)
-        options = Options(int(steps), int(seed), max_shift, strength)
+        options = Options(given_steps, given_seed, max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(
