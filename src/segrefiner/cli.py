@@ -17,7 +17,7 @@ from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
 from .errors import InputError
-from .terminal import FAILED, errors_in_one_line, item_bar
+from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
     from .diffusion import Progress
@@ -48,11 +48,11 @@ for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train
 @click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto",
               help="What computes the network; the last two take an .onnx file as the model.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
-@click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--threshold", type=FiniteRange(), help="Foreground of a mask with more than two values, as stored.")
+@click.option("--max-shift", type=FiniteRange(min=0), metavar="PIXELS",
               help="Keep the coarse label farther than this from the coarse contour.  [default: no limit]")  # fmt: skip
-@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+@click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
               help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of --soft.")
@@ -151,12 +151,12 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
 @click.argument("frames", type=click.Path(path_type=Path))
 @click.argument("masks", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks, PNG.")
-@click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+@click.option("--smooth", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="How much of the frame before is kept where nothing has changed.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
-@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @_device_option
 @_strict
 @_json

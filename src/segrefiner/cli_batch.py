@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
-from .terminal import FAILED, errors_in_one_line
+from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
 
 if TYPE_CHECKING:
     from .batch import Job
@@ -32,10 +32,10 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True),
         click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto"),
         click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-        click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+        click.option("--seed", type=SEED, default=0, show_default=True),
+        click.option("--max-shift", type=FiniteRange(min=0), metavar="PIXELS",
                      help="Keep the coarse label farther than this from the coarse contour."),
-        click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+        click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
                      help="Less for surer changes only; 0 changes nothing."),
         click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
                      help="Processes that decode and encode around the one model; 0 for none."),
@@ -46,8 +46,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
                      help="This machine, or a Ray cluster, which shares the file system."),
         click.option("--address", help="Of the Ray cluster, such as auto.  [default: one on this machine]"),
         click.option("--actors", type=click.IntRange(1), default=1, show_default=True, help="Models in the cluster."),
-        click.option("--gpus-per-actor", type=click.FloatRange(0), default=0.0, show_default=True),
-        click.option("--cpus-per-actor", type=click.FloatRange(1), help="[default: this machine's, over the actors]"),
+        click.option("--gpus-per-actor", type=FiniteRange(0), default=0.0, show_default=True),
+        click.option("--cpus-per-actor", type=FiniteRange(1), help="[default: this machine's, over the actors]"),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -66,7 +66,7 @@ def _options(given: dict[str, Any]) -> "Options":
 @click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the masks.")
 @click.option("--pair", "pattern", metavar="PATTERN",
               help="A photo's masks, as '{parent}/{stem}_*.png'.  [default: the same path, any suffix]")  # fmt: skip
-@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
 @_shared

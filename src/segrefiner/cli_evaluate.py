@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import InputError
-from .terminal import errors_in_one_line, item_bar, say
+from .terminal import FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from .evaluate import Case, Failure, Row, Scores
@@ -50,7 +50,7 @@ def evaluate() -> None:
 @click.argument("predicted", type=_folder)
 @click.option("--coarse", type=_folder, help="Folder of the masks that PREDICTED was refined from.")
 @click.option("--images", type=_folder, help="Folder of the photos, for the pictures of `report`.")
-@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of a mask with more than two values, as stored.")
 @click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba", "boundary_iou"),
               help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
               "[default: iou, mba, boundary_iou]")  # fmt: skip

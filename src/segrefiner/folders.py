@@ -19,6 +19,7 @@ from .errors import InputError
 from .io import check_same_size, read_image, read_mask
 from .label_files import LabelMap, read_labels, write_labels
 from .listing import SPELLINGS, SUFFIXES, Listing, composed, list_pictures, same_names
+from .options import check_options, finite_number
 from .output import write_png
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ Write = Literal["mask", "soft", "soft16", "cutout"]
 
 @dataclass(frozen=True)
 class Options:
-    """Of each refinement, as of `Refiner.many`."""
+    """Of each refinement, as of `Refiner.many`. Raises `InputError` for what it does not take."""
 
     seed: int = 0
     steps: int | None = None
     max_shift: float | None = None
     strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        names = ("seed", "steps", "max_shift", "strength")
+        for name, value in zip(names, check_options(*(getattr(self, name) for name in names)), strict=True):
+            # A whole number of Python stays one: manifests of jobs that have begun hold it as it was given.
+            if type(getattr(self, name)) is not int:
+                object.__setattr__(self, name, value)
 
 
 PLAIN = Options()
@@ -220,6 +228,8 @@ def folder_job(
     Raises:
         InputError: The folders are not as described, or two masks would be written to one place.
     """
+    if threshold is not None:
+        threshold = finite_number("threshold", threshold)
     output = output.absolute()
     matched = _matched(images, masks, output, pattern)
     items = [

@@ -16,13 +16,14 @@ from torch import Tensor
 from . import weights
 from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
-from .calls import check_options, next_group, nothing_to_do, whole_box
+from .calls import next_group, nothing_to_do, whole_boxes
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
 from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
+from .options import check_options, shown, whole_number
 from .pipeline import Job, Refined
 from .pipelines import Pipeline, default_pipeline
 from .settle import restrain
@@ -71,10 +72,11 @@ class Refiner:
     ) -> None:
         self.backend = TorchBackend(network, dtype) if isinstance(network, DenoisingUNet) else network
         self.device, self.dtype = self.backend.device, self.backend.dtype
-        self.name, self.pipeline, self.steps = name, pipeline, steps
+        self.name, self.pipeline = name, pipeline
+        self.steps = whole_number("steps", steps, 1, NUM_TIMESTEPS)
         self._original: Original | None = None
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
-        self._batches = Batches(batch or fitting)
+        self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1))
 
     @classmethod
     def from_pretrained(
@@ -253,11 +255,10 @@ class Refiner:
             The results in order; `report.seconds` is a mask's share of its group's time.
 
         Raises:
-            InputError: As a call does, at the pair in question; what is asked for is checked at once.
+            InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
+            for is checked at once.
         """
-        return self._refined(
-            ((image, mask, None) for image, mask in pairs), seed, steps, threshold, max_shift, strength, on_progress
-        )
+        return self._refined(_triples(pairs), seed, steps, threshold, max_shift, strength, on_progress)
 
     def instances(
         self,
@@ -277,8 +278,9 @@ class Refiner:
         Args:
             image: The photo, as in a call.
             masks: `(N, H, W)`, or a list or iterable of masks as in a call.
-            boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects. A mask with a box is one object, in however
-                many parts, and the network sees all of the box: of use where coarse masks lack much of their objects.
+            boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects, as an array, a tensor or a list. A mask with a
+                box is one object, in however many parts, and the network sees all of the box: of use where coarse masks
+                lack much of their objects.
             seed: As in a call, and so are the others.
             steps: See `seed`.
             threshold: See `seed`.
@@ -292,12 +294,12 @@ class Refiner:
         Raises:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
         """
-        photo, given = read_image(image), list(masks)
-        places = [None] * len(given) if boxes is None else [whole_box(box, photo.shape[:2]) for box in boxes]
-        if len(places) != len(given):
-            raise InputError(
-                f"{len(given)} masks but {len(places)} boxes: expected a box for each mask, or none at all"
-            )
+        try:
+            given = list(masks)
+        except TypeError as error:
+            raise InputError(f"masks are {shown(masks)}: expected (N, H, W), or a list of masks") from error
+        photo = read_image(image)
+        places = whole_boxes(boxes, len(given), photo.shape[:2])
         triples = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
         return self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress)
 
@@ -311,7 +313,7 @@ class Refiner:
         strength: float,
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        check_options(seed, steps, max_shift, strength)
+        seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
         return self.run(
             self._read(triples, threshold, seed),
             steps=steps,
@@ -356,7 +358,7 @@ class Refiner:
         """Photos on the device, masks still on the CPU."""
         source: ImageSource | None = None
         for image, mask, box in triples:
-            if source is None or not (image is source or (isinstance(image, str | PathLike) and image == source)):
+            if source is None or not _is_same(image, source):
                 photo, source = read_image(image), image
                 pixels = torch.from_numpy(photo)
                 if self.device.type == "cuda":
@@ -373,39 +375,79 @@ class Refiner:
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        while group := next_group(jobs):
+        error: Exception | None = None
+        while error is None:
+            group, error = next_group(jobs)
             started = time.perf_counter()
-            notes = [nothing_to_do(job.mask) for job in group]
-            results = []
-            with torch.inference_mode():
-                work = [
-                    replace(job, mask=job.mask.to(self.device))
-                    for job, note in zip(group, notes, strict=True)
-                    if not note
-                ]
-                refined = (
-                    self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
-                    if work
-                    else iter(())
-                )
-                for job, note in zip(group, notes, strict=True):
-                    one = Refined(job.mask.float(), (), 0) if note else next(refined)
-                    probability = one.probability.float().cpu()
-                    height, width = job.mask.shape
-                    area = one.area or Box(0, 0, width, height)
-                    pixels = math.prod(job.part.window.photo if job.part else (height, width))
-                    given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
-                    settled, far, unsure = restrained(part, given)
-                    if settled is not part:
-                        part.copy_(settled)
-                    if one.own is not None:
-                        own = one.own.cpu()
-                        given, settled = given & own, settled * own
-                    report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
-                    report = replace(
-                        report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
-                    )
-                    results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
-            seconds = (time.perf_counter() - started) / len(group)
+            results: list[Result] = []
+            try:
+                self._refine_group(group, results, steps, restrained, on_progress)
+            except Exception as failure:
+                error = failure
+            seconds = (time.perf_counter() - started) / max(1, len(group))
             for result in results:
                 yield replace(result, report=replace(result.report, seconds=seconds))
+            if not group:
+                break
+        if error is not None:
+            raise error
+
+    def _refine_group(
+        self,
+        group: list[Job],
+        results: list[Result],
+        steps: int,
+        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
+        on_progress: OnProgress,
+    ) -> None:
+        """Appends the result of each job, up to one that fails."""
+        notes = [nothing_to_do(job.mask) for job in group]
+        with torch.inference_mode():
+            work = [
+                replace(job, mask=job.mask.to(self.device)) for job, note in zip(group, notes, strict=True) if not note
+            ]
+            refined = (
+                self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
+                if work
+                else iter(())
+            )
+            for job, note in zip(group, notes, strict=True):
+                one = Refined(job.mask.float(), (), 0) if note else next(refined)
+                probability = one.probability.float().cpu()
+                height, width = job.mask.shape
+                area = one.area or Box(0, 0, width, height)
+                pixels = math.prod(job.part.window.photo if job.part else (height, width))
+                given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
+                settled, far, unsure = restrained(part, given)
+                if settled is not part:
+                    part.copy_(settled)
+                if one.own is not None:
+                    own = one.own.cpu()
+                    given, settled = given & own, settled * own
+                report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
+                report = replace(
+                    report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
+                )
+                results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
+
+
+def _triples(
+    pairs: Iterable[tuple[ImageSource, MaskSource]],
+) -> Iterator[tuple[ImageSource, MaskSource, Box | None]]:
+    """The pairs without boxes. Raises `InputError` at what is no pair."""
+    try:
+        remaining = iter(pairs)
+    except TypeError as error:
+        raise InputError(
+            f"pairs are {shown(pairs)}: expected photos with their masks, such as [(photo, mask)]"
+        ) from error
+    for index, pair in enumerate(remaining):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"pair {index} is {shown(pair)}: expected a photo and its mask")
+        yield pair[0], pair[1], None
+
+
+def _is_same(image: ImageSource, source: ImageSource) -> bool:
+    """Whether two photos are the same object or the same path; arrays would be compared pixel by pixel."""
+    both_paths = isinstance(image, str | PathLike) and isinstance(source, str | PathLike)
+    return image is source or (both_paths and image == source)

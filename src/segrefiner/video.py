@@ -23,6 +23,7 @@ from .folders import pictures_below
 from .io import check_same_size, read_image, read_mask
 from .listing import list_pictures, same_names
 from .metrics import binary_mask
+from .options import real_number
 from .output import write_png
 
 if TYPE_CHECKING:
@@ -193,14 +194,14 @@ def refine_video(
     Raises:
         InputError: As `Refiner.many` does, and for another `smooth`; what is asked for is checked at once.
     """
-    if not 0 <= smooth < 1:
-        raise InputError(f"smooth is {smooth!r}: expected a number from 0 to below 1")
+    smooth = real_number("smooth", smooth, 0, 1, below=True, expected="a number from 0 to below 1")
     waiting: deque[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = deque()
 
     def pairs() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-        for frame in frames:
-            waiting.append(frame)
-            yield frame[1:]
+        for name, picture, mask in frames:
+            read = read_image(picture), read_mask(mask, threshold=options.get("threshold"))
+            waiting.append((name, *read))
+            yield read
 
     results = refiner.many(pairs(), **options)
     return _smoothed(((*waiting.popleft(), result) for result in results), smooth)
