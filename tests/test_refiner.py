@@ -213,10 +213,8 @@ def test_many_masks_give_what_calls_of_their_own_give(tiny: Refiner) -> None:
     assert len(together) == 3 and together[1].report.note
     for pair, result in zip(pairs, together, strict=True):
         alone = tiny(*pair, seed=2, max_shift=6)
-        np.testing.assert_allclose(result.probability, alone.probability, atol=1e-5)
-        assert replace(result.report, seconds=0.0, confidence=0.0, predicted_gain=0.0) == replace(
-            alone.report, seconds=0.0, confidence=0.0, predicted_gain=0.0
-        )
+        np.testing.assert_array_equal(result.probability, alone.probability)
+        assert replace(result.report, seconds=0.0) == replace(alone.report, seconds=0.0)
 
 
 def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

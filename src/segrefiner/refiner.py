@@ -57,7 +57,11 @@ class Refiner:
         pipeline: `default_pipeline`, or one of the two published ones.
         steps: Diffusion steps of calls that do not say, 1 to 6.
         batch: Views of 256x256 pixels that the network sees at once, at most, or smaller ones of as many pixels; by
-            default what fits the device's free memory. It is halved whenever memory runs out.
+            default 8 on a CPU, or what of the published network's size fits a gibibyte, and what fits the free memory
+            of a GPU. It is halved whenever memory runs out, which is logged. Another batch is another rounding.
+        batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it: then the
+            network sees views of one object at a time. By default on a CPU, where it costs little; a GPU needs the
+            views of many small objects at once to be busy.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Refiner:
         pipeline: Pipeline = default_pipeline,
         steps: int = NUM_TIMESTEPS,
         batch: int | None = None,
+        batch_invariant: bool | None = None,
     ) -> None:
         self.backend = TorchBackend(network, dtype) if isinstance(network, DenoisingUNet) else network
         self.device, self.dtype = self.backend.device, self.backend.dtype
@@ -76,7 +81,8 @@ class Refiner:
         self.steps = whole_number("steps", steps, 1, NUM_TIMESTEPS)
         self._original: Original | None = None
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
-        self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1))
+        shared = self.device.type != "cpu" if batch_invariant is None else not batch_invariant
+        self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1), shared=shared)
 
     @classmethod
     def from_pretrained(
@@ -87,6 +93,7 @@ class Refiner:
         dtype: str = "auto",
         backend: str = "auto",
         pipeline: Pipeline = default_pipeline,
+        batch_invariant: bool | None = None,
     ) -> "Refiner":
         """Loads weights.
 
@@ -100,7 +107,9 @@ class Refiner:
                 enough for the weights), "fp32", "bf16" or "fp16".
             backend: "torch", "onnxruntime" or "openvino"; the last two take an `.onnx` file, the first does not. "auto"
                 is ONNX Runtime for such a file and PyTorch for others.
-            pipeline: See the class.
+            pipeline: `default_pipeline`, or one of the two published ones.
+            batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it; by default
+                on a CPU.
 
         Raises:
             CheckpointError: The weights cannot be found or are not as expected.
@@ -116,7 +125,7 @@ class Refiner:
             steps = NUM_TIMESTEPS
             if pipeline is default_pipeline:
                 steps = weights.steps_in(onnx_metadata(model), Path(model))
-            return cls(opened, name=str(model), pipeline=pipeline, steps=steps)
+            return cls(opened, name=str(model), pipeline=pipeline, steps=steps, batch_invariant=batch_invariant)
         path = weights.resolve(model)
         original = Original.of(path)
         network = weights.load(path, device=target)
@@ -124,7 +133,14 @@ class Refiner:
         chosen = choose_dtype(dtype, target)
         if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
             chosen = torch.float32
-        refiner = cls(network, dtype=chosen, name=weights.display_name(model), pipeline=pipeline, steps=steps)
+        refiner = cls(
+            network,
+            dtype=chosen,
+            name=weights.display_name(model),
+            pipeline=pipeline,
+            steps=steps,
+            batch_invariant=batch_invariant,
+        )
         refiner._original = original
         return refiner
 
@@ -201,7 +217,8 @@ class Refiner:
         Args:
             image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_image` for what else works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
-            seed: Same seed, same result.
+            seed: Same seed, same result: to the bit with the same weights, precision, kind of processor, number of
+                threads and version of PyTorch.
             steps: Diffusion steps, 1 to 6; by default those of the refiner.
             threshold: What counts as foreground in a mask of more than two values, on the values as stored.
             max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; by default anywhere.
@@ -237,10 +254,11 @@ class Refiner:
         strength: float = 1.0,
         on_progress: OnProgress = silent,
     ) -> Iterator[Result]:
-        """Refines masks of one photo or of several in shared batches, which is faster than one after the other.
+        """Refines masks of one photo or of several.
 
-        A mask's result is that of a call of its own, up to rounding. A photo that consecutive pairs share, the same
-        object or the same path, is decoded once.
+        A mask's result is that of a call of its own: to the bit where the refiner is `batch_invariant`, as on a CPU by
+        default, and up to rounding where it is not. A photo that consecutive pairs share, the same object or the same
+        path, is decoded once.
 
         Args:
             pairs: Photos and masks, each as in a call; read a few ahead of the results.
@@ -273,7 +291,7 @@ class Refiner:
         strength: float = 1.0,
         on_progress: OnProgress = silent,
     ) -> Iterator[Result]:
-        """Refines the masks of one photo's objects in shared batches. Refined masks may overlap, as coarse ones may.
+        """Refines the masks of one photo's objects, as `many` does. Refined masks may overlap, as coarse ones may.
 
         Args:
             image: The photo, as in a call.

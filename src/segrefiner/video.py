@@ -174,7 +174,7 @@ def refine_video(
     smooth: float = 0.0,
     **options: Any,
 ) -> Iterator[tuple[str, "Result"]]:
-    """Refines the masks of a clip, in batches of several frames.
+    """Refines the masks of a clip.
 
     The random numbers of all frames are the same function of the pixel, so that equal frames have equal results.
 
@@ -183,8 +183,8 @@ def refine_video(
         frames: Name, `(H, W, 3)` uint8 and coarse mask `(H, W)` bool of each; from `clip`.
         smooth: In [0, 1), the weight `s` of the frame before in the probability `Q_t = s Q_t-1 + (1 - s) P_t`, at
             pixels where the photo is `still` and the coarse mask is the same as in the frame before; elsewhere
-            `Q_t = P_t`. No motion is followed. With 0 a frame's result depends on nothing but the frame, up to
-            rounding. Reports tell of the refinement before this.
+            `Q_t = P_t`. No motion is followed. With 0 a frame's result is that of a call of its own, see
+            `Refiner.many`. Reports tell of the refinement before this.
         options: As of `Refiner.many`; one seed is that of all frames.
 
     Returns:
