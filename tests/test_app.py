@@ -25,6 +25,7 @@ from segrefiner.rle import decode_rle
 from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 
 inputs = pytest.importorskip("segrefiner.app_inputs")
+reading = pytest.importorskip("segrefiner.app_reading")
 
 PIXELS = 1_000_000
 PROBABILITY = np.where(OTHER, np.float32(0.9), np.float32(0.1))
@@ -38,14 +39,14 @@ def file(folder: Path, name: str, content: bytes) -> Path:
 
 def test_files_are_objects_of_their_own_names(tmp_path: Path) -> None:
     paths = [file(tmp_path, "dog.png", encoded(MASK)), file(tmp_path, "cat.png", encoded(OTHER))]
-    names, masks = inputs.read_objects(paths, PHOTO, PIXELS)
+    names, masks = reading.read_objects(paths, PHOTO.shape[:2], PIXELS)
     assert names == ["dog", "cat"] and (masks[0] == MASK).all() and (masks[1] == OTHER).all()
 
 
 def test_a_label_map_is_all_of_its_objects(tmp_path: Path) -> None:
     labels = np.where(MASK, 3, 0).astype(np.uint8)
     labels[40:46, 50:60] = 7
-    names, masks = inputs.read_objects([file(tmp_path, "map.png", encoded(labels))], PHOTO, PIXELS)
+    names, masks = reading.read_objects([file(tmp_path, "map.png", encoded(labels))], PHOTO.shape[:2], PIXELS)
     assert names == ["label 3", "label 7"]
     assert all((mask == (labels == value)).all() for mask, value in zip(masks, (3, 7), strict=True))
 
@@ -55,24 +56,27 @@ def test_a_soft_mask_is_one_object_cut_in_its_middle(tmp_path: Path) -> None:
         Image.fromarray(MASK.astype(np.uint8) * 255).resize((2 * WIDTH, 2 * HEIGHT)).resize((WIDTH, HEIGHT))
     )
     assert len(np.unique(soft)) > 2
-    names, masks = inputs.read_objects([file(tmp_path, "soft.png", encoded(soft))], PHOTO, PIXELS)
+    names, masks = reading.read_objects([file(tmp_path, "soft.png", encoded(soft))], PHOTO.shape[:2], PIXELS)
     assert names == ["soft"] and (masks[0] == (soft >= 128)).all()
 
 
 def test_what_cannot_be_read_is_told_by_the_visitors_names(tmp_path: Path) -> None:
     broken = file(tmp_path, "holiday.jpg", b"no photo")
-    for read in (lambda: inputs.read_photo(broken, PIXELS), lambda: inputs.read_objects([broken], PHOTO, PIXELS)):
+    for read in (
+        lambda: reading.read_photo(broken, PIXELS),
+        lambda: reading.read_objects([broken], PHOTO.shape[:2], PIXELS),
+    ):
         with pytest.raises(InputError) as caught:
             read()
         assert "holiday.jpg" in str(caught.value) and str(tmp_path) not in str(caught.value)
     with pytest.raises(ImageError, match="pixels"):
-        inputs.read_photo(file(tmp_path, "large.png", header_only(5000, 5000)), PIXELS)
+        reading.read_photo(file(tmp_path, "large.png", header_only(5000, 5000)), PIXELS)
     with pytest.raises(MaskError, match="pixels"):
-        inputs.read_objects([file(tmp_path, "large_mask.png", header_only(5000, 5000))], PHOTO, PIXELS)
+        reading.read_objects([file(tmp_path, "large_mask.png", header_only(5000, 5000))], PHOTO.shape[:2], PIXELS)
     with pytest.raises(SizeMismatchError):
-        inputs.read_objects([file(tmp_path, "small.png", encoded(MASK[1:]))], PHOTO, PIXELS)
+        reading.read_objects([file(tmp_path, "small.png", encoded(MASK[1:]))], PHOTO.shape[:2], PIXELS)
     with pytest.raises(InputError, match="too many"):
-        inputs.read_objects([broken] * (inputs.OBJECTS + 1), PHOTO, PIXELS)
+        reading.read_objects([broken] * (reading.OBJECTS + 1), PHOTO.shape[:2], PIXELS)
 
 
 def test_painting_is_scaled_to_the_photo() -> None:

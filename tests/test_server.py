@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hostile import HOSTILE
+from segrefiner.decoding import KilledError
 from segrefiner.labels import refine_labels
 from segrefiner.refiner import Refiner
 from segrefiner.rle import decode_rle, encode_rle
@@ -250,6 +252,43 @@ def test_malformed_encodings_are_told(api: Any, rle: str) -> None:
 )
 def test_wrong_files_are_told(api: Any, files: list[Any], status: int, kind: str) -> None:
     is_problem(api.post("/v1/refine", files=files), status, kind)
+
+
+@pytest.fixture(scope="module")
+def stubbed() -> Iterator[Any]:
+    stub = Stub()
+    stub.let.set()
+    with client(create_app({"stub": stub})) as opened:  # type: ignore[dict-item]
+        yield opened
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "BMP: rows padded byte by byte"])
+def test_files_that_take_too_much_are_told_and_the_next_request_is_answered(stubbed: Any, name: str) -> None:
+    content, good = HOSTILE[name](), form()
+    for files in ([("image", ("a", content)), good[1]], [good[0], ("mask", ("a", content))]):
+        answer = stubbed.post("/v1/refine", files=files)
+        if answer.status_code != 200:
+            assert answer.status_code in (413, 415, 422)
+            is_problem(answer, answer.status_code, answer.json()["type"].rpartition(":")[2])
+        assert stubbed.post("/v1/refine", files=good).status_code == 200
+
+
+def test_a_file_that_kills_its_decoder_is_told(stubbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(stubbed.app.state.service.decoder("small"), "run", killed)
+    problem = is_problem(refine(stubbed), 422, "image")
+    assert "more time or memory to decode" in problem["detail"]
+    monkeypatch.undo()
+    assert refine(stubbed).status_code == 200
+
+
+def test_sides_are_bounded(stubbed: Any) -> None:
+    for width, height in ((40_000_000, 1), (1, 40_000_000), (65_536, 1)):
+        for files in (form(image=header_only(width, height)), form(header_only(width, height))):
+            problem = is_problem(stubbed.post("/v1/refine", files=files), 413, "too-large")
+            assert f"{width}x{height}" in problem["detail"] and "65535" in problem["detail"]
 
 
 def test_which_mask_is_wrong_is_told(api: Any) -> None:

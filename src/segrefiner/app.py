@@ -83,7 +83,7 @@ def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs)
     # Gradio copies what it shows at first into its own folder, and has no other way to be told which that is.
     os.environ["GRADIO_TEMP_DIR"] = str(files.folder)
     samples = sample_files(files)
-    events = Events(run, service.limits.pixels, tabs, samples)
+    events = Events(run, service, tabs, samples)
     refiners = service.refiners
     with gr.Blocks(title="segrefiner", analytics_enabled=False) as page:
         _compose(events, actions, list(refiners), next(iter(refiners.values())).steps, samples)

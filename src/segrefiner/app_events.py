@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,17 +14,7 @@ from PIL import Image
 
 from .app_api import Visit, update
 from .app_files import PageFile
-from .app_inputs import (
-    Mask,
-    Photo,
-    box_around,
-    mask_in_box,
-    painted_mask,
-    read_layer,
-    read_objects,
-    read_photo,
-    typed_box,
-)
+from .app_inputs import Mask, Photo, box_around, mask_in_box, painted_mask, typed_box
 from .app_layout import FROM_BOX, FROM_FILE, WAYS, number_table
 from .app_pictures import (
     animation,
@@ -34,14 +25,17 @@ from .app_pictures import (
     slider_pair,
     way_frames,
 )
+from .app_reading import declared_pixels, read_layers, read_objects, read_photo
 from .app_sessions import Tabs
 from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
+from .decoding import KilledError
 from .errors import ImageError, InputError, MaskError
 from .json_files import json_text
 from .options import check_options
 from .output import png_bytes
 from .overlay import overlay
+from .server_service import Service
 
 _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
@@ -98,13 +92,13 @@ class Events:
 
     Args:
         run: Does the work.
-        max_pixels: Of a photo.
+        service: Decodes files.
         tabs: Where results are kept.
         samples: Each photo and its rough mask.
     """
 
-    def __init__(self, run: Run, max_pixels: int, tabs: Tabs, samples: Sequence[tuple[PageFile, PageFile]]) -> None:
-        self._run, self._max_pixels, self._tabs, self._samples = run, max_pixels, tabs, samples
+    def __init__(self, run: Run, service: Service, tabs: Tabs, samples: Sequence[tuple[PageFile, PageFile]]) -> None:
+        self._run, self._service, self._tabs, self._samples = run, service, tabs, samples
 
     async def turn(self, visit: Visit, way: str) -> Outputs:
         """What a way to give the mask needs: its file, the canvas, four numbers."""
@@ -124,7 +118,7 @@ class Events:
         """The photo to paint on, at a size that is good to paint on; nothing where masks come from files."""
         if path is None or way == FROM_FILE:
             return [None]
-        photo = await asyncio.to_thread(read_photo, path, self._max_pixels)
+        photo = await self._read([path], read_photo, path)
         background = await _picture(visit, shown_photo(photo, _CANVAS_SIDE))
         return [{"background": background, "layers": [], "composite": None, "id": None}]
 
@@ -152,7 +146,8 @@ class Events:
         given_seed, given_steps, max_shift, strength = check_options(_whole(seed), _whole(steps), max_shift, strength)
         visit.progress(0, "reading the photo")
         box = (left, top, right, bottom)
-        photo, coarse = await asyncio.to_thread(self._given, path, way, masks, layers, box)
+        photo = await self._read([path], read_photo, path)
+        coarse = await self._coarse(photo, way, masks, layers, box)
         self._tabs.check_fits(bytes_shown(photo, len(coarse)))
         options = Options(given_steps, given_seed, max_shift, strength)
         meter = Meter()
@@ -208,22 +203,38 @@ class Events:
         files = [await asyncio.to_thread(visit.file, name, content) for name, content in written]
         return [update(value=file, interactive=True) for file in files]
 
-    def _given(
-        self, path: Path, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
-    ) -> tuple[Photo, dict[str, Mask]]:
-        photo = read_photo(path, self._max_pixels)
+    async def _coarse(
+        self, photo: Photo, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
+    ) -> dict[str, Mask]:
+        """The rough masks of a photo's objects, by their names."""
         height, width = photo.shape[:2]
         if way == FROM_FILE:
             if not masks:
                 raise MaskError("there is no mask: drop its file, or choose to paint it or to give a box")
-            names, given = read_objects(masks, photo, self._max_pixels)
-            return photo, dict(zip(names, given, strict=True))
-        painted = painted_mask([read_layer(layer, self._max_pixels) for layer in layers], height, width)
+            read = partial(read_objects, mask_pixels=self._service.limits.mask_pixels)
+            names, given = await self._read(masks, read, masks, (height, width))
+            return dict(zip(names, given, strict=True))
+        painted = painted_mask(await self._read(layers, read_layers, layers), height, width)
         if way == FROM_BOX:
-            return photo, {"object": mask_in_box(photo, typed_box(box, height, width) or box_around(painted))}
+            wanted = typed_box(box, height, width) or box_around(painted)
+            return {"object": await asyncio.to_thread(mask_in_box, photo, wanted)}
         if not painted.any():
             raise MaskError("nothing is painted: paint roughly over the object")
-        return photo, {"object": painted}
+        return {"object": painted}
+
+    async def _read(self, paths: Sequence[Path], function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a reader makes of a visitor's files, in a process that can be killed."""
+        most = self._service.limits.pixels
+        try:
+            pixels = await asyncio.to_thread(declared_pixels, paths, most)
+            return await self._service.decoded(pixels, function, *arguments, most)
+        except KilledError as error:
+            raise InputError(
+                f"{', '.join(path.name for path in paths)[:200]}: more time or memory is needed to decode this than "
+                "pixels take; open it in an image editor and save it again as PNG"
+            ) from error
+        except OSError as error:
+            raise InputError("a file is no longer here: give it again") from error
 
     async def _compared(self, visit: Visit, shown: Shown, chosen: str | None, look: str, part: str) -> list[Any]:
         _, coarse, watched = shown.of(chosen)

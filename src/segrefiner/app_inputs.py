@@ -1,29 +1,19 @@
 """What a visitor of the page gives, to a photo and masks of its objects."""
 
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from .errors import InputError, MaskError, reason
-from .io import check_same_size, read_image, read_mask, read_mask_values
-from .label_files import LabelMap, background_label, read_labels
 from .options import finite_number
-from .pictures import Given, decode, describe
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
-
-OBJECTS = 24
-"""That are refined at once, at most: each takes its time, and others wait."""
 
 _GRABCUT_SIDE = 640
 """In which boxes are searched: the mask is a coarse one anyway, and the time goes with the pixels."""
@@ -32,48 +22,6 @@ _ROUNDS = 5
 _PAINTED = 128
 
 T = TypeVar("T")
-
-
-def read_photo(path: Path, max_pixels: int) -> Photo:
-    """The photo in a visitor's file. Raises `InputError`, which names the file as the visitor does."""
-    return _named(path, lambda: read_image(path, max_pixels=max_pixels))
-
-
-def read_objects(paths: Sequence[Path], photo: Photo, max_pixels: int) -> tuple[list[str], list[Mask]]:
-    """The objects in mask files: one of each file, or of a single file that is a label map all of its labels.
-
-    Args:
-        paths: Of masks, or of one label map.
-        photo: `(H, W, 3)`, of the same size.
-        max_pixels: Files with more pixels are refused before they are decoded.
-
-    Returns:
-        Names and masks `(H, W)` bool.
-
-    Raises:
-        InputError: A file is no mask, does not fit the photo, or there are too many objects.
-    """
-    label_map = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
-    if label_map is not None:
-        labels, background = label_map.labels, background_label(label_map)
-        values = [value for value in np.unique(labels).tolist() if value != background]
-        _check_count(len(values))
-        names, masks = [f"label {value}" for value in values], [labels == value for value in values]
-    else:
-        _check_count(len(paths))
-        names = _apart([path.stem for path in paths])
-        masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
-    for name, mask in zip(names, masks, strict=True):
-        check_same_size(photo, mask, mask_source=name)
-    return names, masks
-
-
-def read_layer(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """The opacity of what was painted, `(h, w)` uint8, from the file that the canvas made of it. Raises `MaskError`."""
-    given = Given(describe("layer", path), MaskError)
-    raster = _named(path, lambda: decode(path, given, max_pixels))
-    opaque = np.full(raster.values.shape[:2], 255, np.uint8)
-    return opaque if raster.alpha is None else np.asarray(raster.alpha, np.uint8)
 
 
 def painted_mask(layers: Sequence[NDArray[np.uint8]], height: int, width: int) -> Mask:
@@ -163,46 +111,3 @@ def mask_in_box(photo: Photo, box: Box) -> Mask:
     if not mask.any():
         raise MaskError("nothing stands out in this box: draw it more tightly around the object, or paint the mask")
     return mask
-
-
-def _named(path: Path, read: Callable[[], T]) -> T:
-    """What a reader gives; its error names the file without the server's folder."""
-    try:
-        return read()
-    except InputError as error:
-        raise type(error)(str(error).replace(f"{path.parent}{os.sep}", "")) from error
-
-
-def _mask(path: Path, max_pixels: int) -> Mask:
-    """A mask of two values, or a soft one cut in its middle."""
-    try:
-        return read_mask(path, max_pixels=max_pixels)
-    except MaskError:
-        half = 32768.0 if read_mask_values(path, max_pixels=max_pixels).dtype == np.uint16 else 128.0
-        return read_mask(path, threshold=half, max_pixels=max_pixels)
-
-
-def _label_map(path: Path, max_pixels: int) -> LabelMap | None:
-    """A file that is a label map; of a soft mask, whose values between are thin edges, none."""
-    try:
-        label_map = read_labels(path, max_pixels=max_pixels)
-    except MaskError:
-        return None
-    labels = label_map.labels
-    values = np.unique(labels).tolist()
-    if not 3 <= len(values) <= 256:
-        return None
-    inner = ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3)
-    return label_map if 2 * len(np.unique(labels[inner])) > len(values) else None
-
-
-def _check_count(count: int) -> None:
-    if count > OBJECTS:
-        raise InputError(f"{count} objects are too many for the page, which takes {OBJECTS}: use the command line")
-
-
-def _apart(names: list[str]) -> list[str]:
-    """Names that differ: those that come again are numbered."""
-    return [
-        name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)
-    ]

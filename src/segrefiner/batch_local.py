@@ -12,9 +12,17 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .batch import Item, Outcome, Work, load, refine, save
+from .decoding import guard_this_process
+from .io import MAX_PIXELS
 
 if TYPE_CHECKING:
     from .refiner import Refiner
+
+
+_DIED = (
+    "the worker process died of it: a file takes more time or memory to decode than its pixels do, is damaged, or "
+    "memory is too small; save the file again as PNG"
+)
 
 
 class LocalEngine:
@@ -91,7 +99,7 @@ class _Call:
                 return alone.submit(self._function, *self._arguments).result()
         except BrokenProcessPool:
             key = self._arguments[1].key
-            return Outcome(key, error="the worker process died of it: is the file damaged, or memory too small?")
+            return Outcome(key, error=_DIED)
 
 
 class _Workers:
@@ -131,6 +139,7 @@ def _prepare_worker() -> None:
     # The terminal interrupts the whole group; the main process says when workers end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
+    guard_this_process(MAX_PIXELS)
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -19,7 +19,10 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from .decoding import within_limits
 from .errors import InputError, reason
+from .exif import exif_of
+from .file_checks import check_file
 from .rasters import Array, Raster, raster_of, stored_mode
 from .side_data import without_side_data
 
@@ -69,9 +72,15 @@ def opened(source: Encoded, given: Given) -> Iterator[Image.Image]:
                 yield source
             else:
                 with io.BytesIO(source) if isinstance(source, bytes) else _open_file(source, given) as stream:
-                    yield _identify(stream, given)
+                    size = check_file(stream, lambda problem: given.refuse(f"{problem}; save it again as PNG"))
+                    with within_limits(size.pixels if size else None):
+                        yield _identify(stream, given)
         except InputError:
             raise
+        except MemoryError as error:
+            raise given.refuse(
+                "takes more memory than its pixels do; open it in an image editor and save it again as PNG"
+            ) from error
         except Exception as error:  # Decoders that are fed broken or hostile bytes raise anything at all.
             raise given.refuse(
                 f"is damaged or of an unsupported kind ({reason(error)}); "
@@ -113,10 +122,13 @@ def _identify(stream: BinaryIO, given: Given) -> Image.Image:
             raise given.refuse(f"cannot be opened ({accepted}); save it as PNG or JPEG")
         if accepted:
             stream.seek(0)
-            if name == "JPEG":
-                # Of a file with several pictures the first is wanted: their list, which may be damaged, is not parsed.
-                return JpegImageFile(stream, "")
-            return factory(without_side_data(stream), "")
+            shown, stated = without_side_data(stream)
+            # Of a JPEG with several pictures the first is wanted: their list, which may be damaged, is not parsed.
+            picture = JpegImageFile(shown, "") if name == "JPEG" else factory(shown, "")
+            if stated is not None:
+                picture.info["exif"] = exif_of(stated)
+                picture.info.pop("xmp", None)
+            return picture
     if prefix.startswith(b"%PDF"):
         what = "is a PDF document"
     elif b"<svg" in prefix.lower():

@@ -129,7 +129,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         """One mask is answered as PNG unless JSON is preferred, several as JSON: asking for PNG is refused then."""
         return await service.answer(
             request,
-            lambda form: mask_task(form, models, limits),
+            lambda form, decode: mask_task(form, models, limits, decode),
             lambda task: (PNG, JSON) if task.count == 1 else (JSON,),
             lambda kind, task, _, kept: masks_answer(kind, task.settings.model, kept),
         )
@@ -139,7 +139,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         """Every pixel is decided among all labels, so that there are neither gaps nor overlaps."""
         return await service.answer(
             request,
-            lambda form: label_task(form, models, limits),
+            lambda form, decode: label_task(form, models, limits, decode),
             lambda _: (PNG, JSON),
             lambda kind, task, given, refined: labels_answer(kind, task.settings.model, refined, given),
         )

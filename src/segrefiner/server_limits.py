@@ -20,6 +20,7 @@ class Limits:
     Attributes:
         upload_bytes: Of a request's body.
         pixels: Of a photo.
+        side: Pixels of a photo's longer side.
         mask_pixels: Of all masks of a request together; by default four times as many as of a photo.
         masks: Of a request, or labels of a label map.
         queue: Requests that are received, wait or are computed at the same time.
@@ -32,6 +33,7 @@ class Limits:
 
     upload_bytes: int = 32_000_000
     pixels: int = 50_000_000
+    side: int = 65_535
     mask_pixels: int = 0
     masks: int = 100
     queue: int = 32

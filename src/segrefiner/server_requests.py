@@ -1,8 +1,9 @@
 """Forms of clients to tasks of the worker: only what is on the list, decoded safely, kept in memory."""
 
+import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,16 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from . import server_pictures as pictures
 from .changes import Report
+from .decoding import KilledError
 from .diffusion import NUM_TIMESTEPS
 from .errors import ImageError, InputError, MaskError
-from .io import check_same_size, read_image, read_mask
-from .label_files import LabelMap, read_labels
+from .file_checks import Size, check_file
+from .io import check_same_size
+from .label_files import LabelMap
 from .labels import RefinedLabels, refine_labels
-from .pictures import Given, opened
+from .pictures import Given
 from .refiner import Result
 from .rle import decode_rle
 from .server_errors import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
@@ -27,6 +31,9 @@ from .server_queue import Settings, Task
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of JPEG, PNG, BMP and TIFF. WebP has its length before its name."""
+
+Decode: TypeAlias = Callable[..., Any]
+"""Calls a function with its arguments in a process that can be killed, as `Decoder.run` does."""
 
 _FIELDS = 32
 _FIELD_BYTES = 8 << 20
@@ -135,8 +142,14 @@ async def read_form(request: Request, limits: Limits) -> FormData:
     return form
 
 
-def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[Task, MaskFields]:
+def mask_task(form: FormData, models: Collection[str], limits: Limits, decode: Decode) -> tuple[Task, MaskFields]:
     """The task of a form with a photo and its masks.
+
+    Args:
+        form: As it was sent.
+        models: Names that it may ask for.
+        limits: What is put up with.
+        decode: Calls a function that reads a file, within bounds.
 
     Raises:
         ProblemError: A part is missing, not on the list, or larger than the limits.
@@ -145,7 +158,7 @@ def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[
     files, fields = _parts(form, {"image", "mask"})
     given = MaskFields.model_validate(_once(fields))
     settings = given.settings(models)
-    photo = _photo(files, limits)
+    photo = _photo(files, limits, decode)
     uploads = files.get("mask", [])
     if bool(uploads) == (given.rle is not None):
         raise wrong("mask", "expected masks as files named mask, or as the field rle, and not both")
@@ -159,7 +172,7 @@ def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[
 
     def from_file(upload: UploadFile) -> NDArray[np.bool_]:
         content = _picture(upload, "mask", MaskError, limits)
-        mask = read_mask(content, threshold=given.threshold, max_pixels=limits.pixels)
+        mask = _decoded(decode, "mask", MaskError, pictures.mask, content, given.threshold, limits.pixels)
         check_same_size(photo, mask, mask_source=content)
         return mask
 
@@ -179,7 +192,7 @@ def mask_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[
     return Task(settings, photo, masks, keep, alone), given
 
 
-def label_task(form: FormData, models: Collection[str], limits: Limits) -> tuple[Task, LabelMap]:
+def label_task(form: FormData, models: Collection[str], limits: Limits, decode: Decode) -> tuple[Task, LabelMap]:
     """The task of a form with a photo and its label map; the errors are those of `mask_task`."""
     files, fields = _parts(form, {"image", "labels"})
     ignore = fields.pop("ignore", None)
@@ -187,8 +200,9 @@ def label_task(form: FormData, models: Collection[str], limits: Limits) -> tuple
     told = {} if ignore is None else {"ignore": [] if ignore == ["none"] else ignore}
     given = LabelFields.model_validate(_once(fields) | told)
     settings = given.settings(models)
-    photo = _photo(files, limits)
-    label_map = read_labels(_picture(_one(files, "labels"), "label map", MaskError, limits))
+    photo = _photo(files, limits, decode)
+    content = _picture(_one(files, "labels"), "label map", MaskError, limits)
+    label_map = LabelMap(*_decoded(decode, "label map", MaskError, pictures.labels, content, limits.pixels))
     labels = label_map.labels
     check_same_size(photo, labels)
     count = len(np.setdiff1d(labels, given.ignore))
@@ -235,27 +249,68 @@ def _one(files: dict[str, list[UploadFile]], name: str) -> UploadFile:
     return uploads[0]
 
 
-def _photo(files: dict[str, list[UploadFile]], limits: Limits) -> NDArray[np.uint8]:
-    return read_image(_picture(_one(files, "image"), "image", ImageError, limits), max_pixels=limits.pixels)
+def declared_pixels(form: FormData, limits: Limits) -> int:
+    """How many pixels a form's files have by their headers, and all that are allowed where one does not say.
+
+    Raises:
+        ProblemError: A file is of no type that is read, or larger than the limits.
+        InputError: A file is one of those that take more to decode than their pixels do.
+    """
+    total = 0
+    for name, upload in form.multi_items():
+        # Files of other names are refused later, whatever they are.
+        if isinstance(upload, UploadFile) and name in ("image", "mask", "labels"):
+            error = ImageError if name == "image" else MaskError
+            size = _checked_size(_content(upload, name), name, error, limits)
+            total += size.pixels if size else limits.pixels
+    return total
+
+
+def _photo(files: dict[str, list[UploadFile]], limits: Limits, decode: Decode) -> NDArray[np.uint8]:
+    content = _picture(_one(files, "image"), "image", ImageError, limits)
+    return np.asarray(_decoded(decode, "image", ImageError, pictures.photo, content, limits.pixels))
 
 
 def _picture(upload: UploadFile, name: str, error: type[InputError], limits: Limits) -> bytes:
     """A file's content, if its first bytes are of a format on the list and its header claims no more than allowed."""
+    content = _content(upload, name)
+    _checked_size(content, name, error, limits)
+    return content
+
+
+def _content(upload: UploadFile, name: str) -> bytes:
+    upload.file.seek(0)
     content = upload.file.read()
     webp = content[:4] == b"RIFF" and content[8:12] == b"WEBP"
     if content and not webp and not content.startswith(_SIGNATURES):
         raise ProblemError(
             UNSUPPORTED_TYPE, f"{name} is of no type that is read here: send PNG, JPEG, WebP, TIFF or BMP"
         )
-    with opened(content, Given(f"{name} ({len(content)} bytes)", error)) as picture:
-        size = picture.size
-    if size[0] * size[1] > limits.pixels:
-        raise ProblemError(
-            TOO_LARGE,
-            f"{name} has {size[0]}x{size[1]} pixels, more than this server's limit of {limits.pixels / 1e6:g} "
-            "megapixels: make it smaller",
-        )
     return content
+
+
+def _checked_size(content: bytes, name: str, error: type[InputError], limits: Limits) -> Size | None:
+    given = Given(f"{name} ({len(content)} bytes)", error)
+    size = check_file(io.BytesIO(content), lambda problem: given.refuse(f"{problem}; save it again as PNG"))
+    if size is None:
+        return None
+    claimed = f"{name} has {size.width}x{size.height} pixels, "
+    if size.pixels > limits.pixels:
+        limit = f"{limits.pixels / 1e6:g} megapixels"
+        raise ProblemError(TOO_LARGE, f"{claimed}more than this server's limit of {limit}: make it smaller")
+    if max(size.width, size.height) > limits.side:
+        raise ProblemError(TOO_LARGE, f"{claimed}expected sides of at most {limits.side} pixels: cut it into parts")
+    return size
+
+
+def _decoded(decode: Decode, name: str, error: type[InputError], function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return decode(function, *arguments)
+    except KilledError as killed:
+        raise error(
+            f"{name} takes more time or memory to decode than its pixels do: open it in an image editor and save it "
+            "again as PNG"
+        ) from killed
 
 
 def _check_count(count: int, photo: NDArray[np.uint8], limits: Limits) -> None:

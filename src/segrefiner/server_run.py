@@ -61,7 +61,7 @@ def serve(
         api_key: See `create_app`.
         insecure: Whether other machines may use the server without a key.
         page: See `create_app`.
-        on_ready: Called with the server's URL when it listens.
+        on_ready: Called with the server's URL when it answers requests.
 
     Raises:
         InputError: The address is not this machine's own and there is no key, or nothing can listen there.
@@ -92,9 +92,9 @@ def serve(
         # What clients send wrong is told to them: they shall not fill the log with it.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         shown = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{shown}:{listener.getsockname()[1]}")
+        url = f"http://{shown}:{listener.getsockname()[1]}"
         with killed_after_second_signal(_LAST_SECONDS):
-            _Server(config, app.state.service).run(sockets=[listener])
+            _Server(config, app.state.service, lambda: on_ready(url)).run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:
@@ -118,9 +118,15 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Finishes what is inside before it closes its door: until then, those who come are told to come back."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
-        self._service = service
+        self._service, self._on_ready = service, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tells when requests are answered from now on."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, the second one ends at once."""

@@ -4,26 +4,39 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .decoding import Decoder
 from .refiner import Refiner
 from .server_answers import chosen_type
 from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy
 from .server_limits import Limits
 from .server_metrics import Metrics
 from .server_queue import QueueFullError, StoppedError, Task, Worker
-from .server_requests import read_form
+from .server_requests import Decode, declared_pixels, read_form
 
 T = TypeVar("T")
 Asked = TypeVar("Asked")
 
-_THREADS = 2
-"""That decode and encode beside the one that computes; each may hold a large picture."""
+_SMALL_PIXELS = 4_000_000
+"""Of a request's files: more are decoded one request after the other, so that small ones never wait for them."""
+
+_SMALL, _LARGE, _ENCODING = 2, 1, 2
+"""Threads that decode small and large files, each with a process, and that encode; each may hold a large picture."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Threads that do one kind of work, and the processes that they decode with, if they do."""
+
+    threads: ThreadPoolExecutor
+    decoder: Decoder | None
 
 
 class Service:
@@ -42,7 +55,7 @@ class Service:
         self.stopping = False
         self._inside = 0
         self._worker: Worker | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._lanes: dict[str, Lane] = {}
 
     @property
     def idle(self) -> bool:
@@ -54,7 +67,16 @@ class Service:
         """While this lasts, requests can be answered."""
         worker = Worker(self.refiners, waiting_bytes=self.limits.waiting_bytes, on_batch=self.metrics.batch)
         self.metrics.watch_queue(lambda: worker.waiting)
-        with ThreadPoolExecutor(_THREADS, "segrefiner-pictures") as self._threads:
+        with ExitStack() as stack:
+            for name, threads in (("small", _SMALL), ("large", _LARGE), ("encoding", _ENCODING)):
+                decoder = None if name == "encoding" else Decoder(threads, self.limits.pixels)
+                if decoder is not None:
+                    stack.callback(decoder.close)
+                self._lanes[name] = Lane(
+                    stack.enter_context(ThreadPoolExecutor(threads, f"segrefiner-{name}")), decoder
+                )
+            for lane in ("small", "large"):
+                await self._in_lane(lane, self.decoder(lane).wait)
             self._worker = worker
             try:
                 yield
@@ -64,7 +86,7 @@ class Service:
     async def answer(
         self,
         request: Request,
-        prepare: Callable[[FormData], tuple[Task, Asked]],
+        prepare: Callable[[FormData, Decode], tuple[Task, Asked]],
         offered: Callable[[Task], Sequence[str]],
         respond: Callable[[str, Task, Asked, Any], Response],
     ) -> Response:
@@ -72,7 +94,8 @@ class Service:
 
         Args:
             request: Whose body has not been read yet.
-            prepare: The form's task, and what `respond` has to know of the form beside it.
+            prepare: The form's task, and what `respond` has to know of the form beside it; it decodes files by what it
+                is given for that.
             offered: Media types in which the task's result can be given.
             respond: The answer in the chosen type.
 
@@ -84,12 +107,14 @@ class Service:
 
         async def computed(form: FormData) -> Response:
             try:
-                task, asked = await self._in_thread(prepare, form)
+                pixels = await self._in_lane("small", declared_pixels, form, self.limits)
+                lane = "small" if pixels <= _SMALL_PIXELS else "large"
+                task, asked = await self._in_lane(lane, prepare, form, self.decoder(lane).run)
             finally:
                 await form.close()
             kind = chosen_type(",".join(request.headers.getlist("accept")), offered(task))
             result = await self._computed(task)
-            return await self._in_thread(respond, kind, task, asked, result)
+            return await self._in_lane("encoding", respond, kind, task, asked, result)
 
         with self._place():
             form = await read_form(request, self.limits)
@@ -134,8 +159,19 @@ class Service:
         self.metrics.refined(task.count)
         return result
 
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    async def decoded(self, pixels: int, function: Callable[..., T], *arguments: Any) -> T:
+        """What a function makes of files with so many pixels, in a process that can be killed. Raises `KilledError`."""
+        lane = "small" if pixels <= _SMALL_PIXELS else "large"
+        return await self._in_lane(lane, self.decoder(lane).run, function, *arguments)
+
+    def decoder(self, lane: str) -> Decoder:
+        """The processes of a lane that decodes."""
+        decoder = self._lanes[lane].decoder
+        assert decoder is not None
+        return decoder
+
+    async def _in_lane(self, lane: str, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._lanes[lane].threads, function, *arguments)
 
     def _busy(self, why: str) -> ProblemError:
         assert self._worker is not None

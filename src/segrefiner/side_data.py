@@ -1,38 +1,77 @@
-"""PNG files without what is neither pixels nor orientation: texts, profiles and private chunks are in nobody's way.
+"""Picture files without what is neither pixels nor orientation: texts, profiles and private parts are in nobody's way.
 
-Decoders parse every chunk, and refuse the picture where a text is long or a profile is damaged. Here chunks are dropped
-before a decoder sees them, without copying the file.
+Decoders parse every part, refuse the picture where a text is long or a profile is damaged, and some of them take time
+that grows with the square of its length. Here such parts are dropped before a decoder sees them, without copying the
+file.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import zlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import BinaryIO
 
+from .exif import orientation_in, orientation_in_profile, orientation_in_xmp
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
-_TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""Keywords of texts that may hold an EXIF orientation."""
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TEXTS = (b"tEXt", b"iTXt", b"zTXt")
+_PROFILE, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SCAN = 0xDA
+_ALONE = (0x01, 0xD8, 0xD9)
+"""Markers of JPEG without content."""
+
 _LONGEST = 1 << 20
-"""Bytes of a text, unpacked, in which an orientation is looked for. Pillow refuses pictures with longer ones."""
+"""Bytes of side data, unpacked, in which an orientation is looked for."""
+
+_GIF_CONTROL = 0xF9
+_GIF_HEADER = 13
 
 
-def without_side_data(stream: BinaryIO) -> BinaryIO:
-    """Show a PNG file without its side data.
+def without_side_data(stream: BinaryIO) -> tuple[BinaryIO, int | None]:
+    """Show a PNG, JPEG or GIF file without its side data.
 
     Args:
         stream: At its start, seekable; other files come back as they are.
 
     Returns:
-        The chunks from which the pixels and their orientation follow. What cannot be parsed is left to the decoder.
+        The parts from which the pixels follow, and the orientation that a PNG, JPEG or WebP file states, 1 to 8;
+        `None` for other files, whose decoders find it. What cannot be parsed is left to the decoder.
     """
-    if stream.read(8) != SIGNATURE:
-        stream.seek(0)
-        return stream
+    start = stream.read(16)
+    stream.seek(0)
+    if start.startswith(SIGNATURE):
+        return _png(stream)
+    if start.startswith(b"\xff\xd8\xff"):
+        return _jpeg(stream)
+    if start.startswith(b"GIF8"):
+        return _gif(stream), None
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return stream, _webp_orientation(stream)
+    return stream, None
+
+
+class _Facts:
+    """What a file says of its orientation: EXIF counts before a profile, and that before XMP."""
+
+    def __init__(self) -> None:
+        self.exif: int | None = None
+        self.profile: int | None = None
+        self.xmp: int | None = None
+
+    def orientation(self) -> int:
+        return self.exif or self.profile or self.xmp or 1
+
+
+def _png(stream: BinaryIO) -> tuple[BinaryIO, int]:
     end = stream.seek(0, io.SEEK_END)
-    kept = [(0, 8)]
+    kept, facts = [(0, 8)], _Facts()
     place = 8
     while place + 8 <= end:
         stream.seek(place)
@@ -40,35 +79,139 @@ def without_side_data(stream: BinaryIO) -> BinaryIO:
         length, name = int.from_bytes(head[:4], "big"), head[4:]
         after = place + 12 + length
         if not name.isalpha():
-            kept.append((place, end))
+            _keep(kept, place, end)
             break
-        if name in _PIXELS or (name in _TEXTS and _may_turn(stream, name, length)):
-            kept.append((place, min(after, end)))
+        if name in _PIXELS:
+            _keep(kept, place, min(after, end))
+        elif name == b"eXIf":
+            facts.exif = orientation_in(stream.read(min(length, _LONGEST)))
+        elif name in _TEXTS and length <= _LONGEST:
+            _read_png_text(facts, name, stream.read(length))
         if name == b"IEND":
             break
         place = after
-    stream.seek(0)
-    return io.BufferedReader(_Ranges(stream, kept))
+    return _shown(stream, kept), facts.orientation()
 
 
-def _may_turn(stream: BinaryIO, name: bytes, length: int) -> bool:
-    if length > _LONGEST:
-        return False
-    keyword, _, rest = stream.read(length).partition(b"\0")
-    if keyword not in _TURNS:
-        return False
+def _read_png_text(facts: _Facts, name: bytes, content: bytes) -> None:
+    keyword, _, rest = content.partition(b"\0")
+    if keyword == _PROFILE:
+        facts.profile = orientation_in_profile(_png_text(name, rest))
+    elif keyword == _XMP:
+        facts.xmp = orientation_in_xmp(_png_text(name, rest))
+
+
+def _png_text(name: bytes, rest: bytes) -> bytes:
+    """The text of a chunk after its keyword; nothing where it is damaged or unpacks to more than is looked at."""
+    if name == b"tEXt":
+        return rest
     if name == b"zTXt":
-        return _is_short(rest[1:])
+        return _unpacked(rest[1:])
     # An international text says whether it is compressed, how, its language, and its keyword in that language.
-    return name == b"tEXt" or rest[:1] == b"\0" or _is_short(rest[2:].split(b"\0", 2)[-1])
+    text = rest[2:].split(b"\0", 2)[-1]
+    return _unpacked(text) if rest[:1] == b"\1" else text
 
 
-def _is_short(compressed: bytes) -> bool:
+def _unpacked(compressed: bytes) -> bytes:
     unpacking = zlib.decompressobj()
     try:
-        return len(unpacking.decompress(compressed, _LONGEST)) < _LONGEST
+        text = unpacking.decompress(compressed, _LONGEST)
     except zlib.error:
-        return False
+        return b""
+    return b"" if unpacking.unconsumed_tail else text
+
+
+def jpeg_markers(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Walk through the markers of a JPEG, as decoders do: what is between them is passed over.
+
+    Args:
+        content: All of the file.
+
+    Yields:
+        The marker's second byte, where it begins, and where what belongs to it ends.
+    """
+    place = 2
+    while found := _MARKER.search(content, place):
+        marker, start, place = content[found.end() - 1], found.start(), found.end()
+        if marker not in _ALONE and place + 2 <= len(content):
+            place = min(place + max(2, int.from_bytes(content[place : place + 2], "big")), len(content))
+        yield marker, start, place
+
+
+def _jpeg(stream: BinaryIO) -> tuple[BinaryIO, int]:
+    """Drop the application segments, but those that say what the colours mean, and comments."""
+    content = stream.read()
+    kept, facts = [(0, 2)], _Facts()
+    for marker, start, end in jpeg_markers(content):
+        if marker == _SCAN:
+            _keep(kept, start, len(content))
+            break
+        if marker == 0xE1:
+            segment = content[start + 4 : end]
+            if segment.startswith(b"Exif\0\0"):
+                facts.exif = facts.exif or orientation_in(segment)
+            elif segment.startswith(_JPEG_XMP):
+                facts.xmp = facts.xmp or orientation_in_xmp(segment)
+        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            _keep(kept, start, end)
+    return _shown(stream, kept), facts.orientation()
+
+
+def _gif(stream: BinaryIO) -> BinaryIO:
+    """Drop comments and other extensions before the first picture, but the one that says which colour is clear."""
+    end = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    header = stream.read(_GIF_HEADER)
+    if len(header) < _GIF_HEADER:
+        return _shown(stream, [(0, end)])
+    place = _GIF_HEADER + (3 << (header[10] & 7) + 1 if header[10] & 0x80 else 0)
+    kept = [(0, min(place, end))]
+    while place + 2 <= end:
+        stream.seek(place)
+        head = stream.read(2)
+        if head[0] != 0x21:
+            break
+        after = place + 2
+        while True:
+            size = stream.read(1)
+            after += 1 + sum(size)
+            if not sum(size):
+                break
+            stream.seek(after)
+        if head[1] == _GIF_CONTROL:
+            _keep(kept, place, min(after, end))
+        place = after
+    _keep(kept, min(place, end), end)
+    return _shown(stream, kept)
+
+
+def _webp_orientation(stream: BinaryIO) -> int:
+    end = stream.seek(0, io.SEEK_END)
+    facts, place = _Facts(), 12
+    while place + 8 <= end:
+        stream.seek(place)
+        head = stream.read(8)
+        length = int.from_bytes(head[4:], "little")
+        if head[:4] == b"EXIF":
+            facts.exif = orientation_in(stream.read(min(length, _LONGEST)))
+        elif head[:4] == b"XMP ":
+            facts.xmp = orientation_in_xmp(stream.read(min(length, _LONGEST)))
+        place += 8 + length + length % 2
+    stream.seek(0)
+    return facts.orientation()
+
+
+def _keep(ranges: list[tuple[int, int]], start: int, end: int) -> None:
+    """Add a part, united with the one before where it follows: a picture's pixels may be in thousands of chunks."""
+    if start == ranges[-1][1]:
+        ranges[-1] = ranges[-1][0], end
+    elif start < end:
+        ranges.append((start, end))
+
+
+def _shown(stream: BinaryIO, kept: list[tuple[int, int]]) -> BinaryIO:
+    stream.seek(0)
+    return io.BufferedReader(_Ranges(stream, kept))
 
 
 class _Ranges(io.RawIOBase):
@@ -80,8 +223,8 @@ class _Ranges(io.RawIOBase):
     """
 
     def __init__(self, stream: BinaryIO, ranges: list[tuple[int, int]]) -> None:
-        self._stream, self._ranges, self._place = stream, _joined(ranges), 0
-        self._size = sum(end - start for start, end in ranges)
+        self._stream, self._ranges, self._place = stream, ranges, 0
+        self._before = [0, *accumulate(end - start for start, end in ranges)]
 
     def readable(self) -> bool:
         return True
@@ -90,30 +233,18 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._before[-1]}[whence]
         self._place = max(0, base + offset)
         return self._place
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        before = 0
-        for start, end in self._ranges:
-            within = self._place - before
-            if within < end - start:
-                self._stream.seek(start + within)
-                got = self._stream.read(min(len(buffer), end - start - within))
-                buffer[: len(got)] = got
-                self._place += len(got)
-                return len(got)
-            before += end - start
-        return 0
-
-
-def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Unite parts that follow one another in the file: the pixels of one picture may be in thousands of chunks."""
-    joined = [ranges[0]]
-    for start, end in ranges[1:]:
-        if start == joined[-1][1]:
-            joined[-1] = joined[-1][0], end
-        else:
-            joined.append((start, end))
-    return joined
+        if self._place >= self._before[-1]:
+            return 0
+        index = bisect_right(self._before, self._place) - 1
+        start, end = self._ranges[index]
+        within = self._place - self._before[index]
+        self._stream.seek(start + within)
+        got = self._stream.read(min(len(buffer), end - start - within))
+        buffer[: len(got)] = got
+        self._place += len(got)
+        return len(got)
