@@ -12,6 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .batch import Item, Outcome, Work, load, refine, save
+from .openmp import sleep_while_waiting
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -128,6 +129,7 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def _prepare_worker() -> None:
+    sleep_while_waiting()
     # The terminal interrupts the whole group; the main process says when workers end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from .batch import Item, Outcome, Saved, Work, load, refine, save
 from .errors import InputError, reason
 from .export import needed
 from .manifest import InputState
+from .openmp import WAIT_POLICY, wait_policy
 from .refiner import Refiner
 
 _BLOCKS = 1000
@@ -113,7 +114,7 @@ class RayEngine:
             compute=self._data.ActorPoolStrategy(size=self.actors),
             num_gpus=self.gpus,
             num_cpus=self.cpus,
-            runtime_env={"env_vars": _ACTORS_ENVIRONMENT},
+            runtime_env={"env_vars": {**_ACTORS_ENVIRONMENT, WAIT_POLICY: wait_policy()}},
         )
         # Leaving the loop ends the pool.
         for row in done.iter_rows():
