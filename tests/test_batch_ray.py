@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import segrefiner
 from segrefiner import InputError, Refiner
 from segrefiner.batch import Item, Job, Saved, Summary, run, written
 from segrefiner.batch_local import LocalEngine
@@ -27,8 +28,7 @@ pytest.importorskip("ray.data")
 batch_ray = pytest.importorskip("segrefiner.batch_ray")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-PATHS = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+SOURCE = Path(segrefiner.__file__).parent.parent
 
 pytestmark = [
     # Ray Data warns of its own defaults.
@@ -51,8 +51,8 @@ def cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=80_000_000,
-            # Actors find this module, and what this process finds.
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, PATHS))}},
+            # Actors find this module, and the package where this process does.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, SOURCE)))}},
         )
     yield
     ray.shutdown()
@@ -69,7 +69,7 @@ class Reverse:
 
     def load(self, item: Item, contents: Sequence[bytes]) -> bytes:
         with open(self.root / "log", "a", encoding="utf-8") as log:
-            log.write(f"{item.key} {os.getpid()}\n")
+            log.write(f"{item.key} {os.getpid()} {os.environ.get('OMP_WAIT_POLICY')}\n")
         if item.payload == "deadly":
             os._exit(1)
         if item.payload == "deadly once" and not (self.root / "died").exists():
@@ -149,13 +149,16 @@ def test_the_same_files_as_on_this_machine(tmp_path: Path) -> None:
 def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of several items: those beside a deadly one come again whenever it does.
     monkeypatch.setattr(batch_ray, "_BLOCKS", 3)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     job = texts(tmp_path, 12, _1="bad", _6="deadly", _10="deadly once")
     summary = on_cluster(job, actors=2)
     assert (summary.done, summary.failed, summary.notes, summary.stopped) == (10, 2, 10, "")
     assert failures(job)["1"] == "no text" and "3 actors died of it" in failures(job)["6"]
     check_outputs(job, without=["1", "6"])
-    begun = [line.split()[0] for line in (job.work.root / "log").read_text().splitlines()]
+    begun, _, policies = zip(*map(str.split, (job.work.root / "log").read_text().splitlines()), strict=True)
     assert begun.count("6") == 3 and begun.count("10") == 2
+    # An actor's threads sleep while they wait, as those of commands do.
+    assert set(policies) == {"PASSIVE"}
 
 
 def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
@@ -165,11 +168,11 @@ def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
     def kill_one(summary: Summary) -> None:
         done.append(summary.done)
         if summary.done == 2 and not killed:
-            killed.append(int(log.read_text().split()[-1]))
+            killed.append(int(log.read_text().split()[-2]))
             os.kill(killed[0], signal.SIGKILL)
 
     summary = on_cluster(job, progress=kill_one, should_stop=lambda: done[-1] >= 6)
-    assert killed and killed[0] != int(log.read_text().split()[-1])
+    assert killed and killed[0] != int(log.read_text().split()[-2])
     assert summary.stopped and 6 <= summary.done < 16 and summary.failed == 0
     # Engines share the books.
     state = job.work.root / ".segrefiner"

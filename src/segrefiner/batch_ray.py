@@ -24,6 +24,7 @@ from .errors import InputError, reason
 from .export import needed
 from .io import MAX_PIXELS
 from .manifest import InputState
+from .openmp import WAIT_POLICY, wait_policy
 from .refiner import Refiner
 
 _BLOCKS = 1000
@@ -115,7 +116,7 @@ class RayEngine:
             compute=self._data.ActorPoolStrategy(size=self.actors),
             num_gpus=self.gpus,
             num_cpus=self.cpus,
-            runtime_env={"env_vars": _ACTORS_ENVIRONMENT},
+            runtime_env={"env_vars": {**_ACTORS_ENVIRONMENT, WAIT_POLICY: wait_policy()}},
         )
         # Leaving the loop ends the pool.
         for row in done.iter_rows():

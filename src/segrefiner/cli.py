@@ -17,6 +17,7 @@ from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
 from .errors import InputError
+from .openmp import sleep_while_waiting
 from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _device_option = click.option("--device", default="auto", show_default=True, hel
 @click.version_option(__version__, prog_name="segrefiner")
 def main() -> None:
     """Refine coarse segmentation masks."""
+    # Before any command imports PyTorch; worker processes inherit it.
+    sleep_while_waiting()
 
 
 for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push, serve):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from . import metrics, metrics_dis
 from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError
 from .io import read_image, read_mask, read_mask_values
+from .openmp import sleep_while_waiting
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -239,7 +240,7 @@ def measure(
         yield from map(one, cases)
     else:
         # Not forked: libraries that have started threads by now do not survive that.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=sleep_while_waiting) as pool:
             try:
                 yield from pool.map(one, cases)
             except BrokenProcessPool as error:
