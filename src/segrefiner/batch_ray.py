@@ -19,10 +19,8 @@ from typing import Any
 import torch
 
 from .batch import Item, Outcome, Saved, Work, load, refine, save
-from .decoding import guard_this_process
 from .errors import InputError, reason
 from .export import needed
-from .io import MAX_PIXELS
 from .manifest import InputState
 from .openmp import WAIT_POLICY, wait_policy
 from .refiner import Refiner
@@ -147,7 +145,6 @@ class Actor:
     def __init__(self, settings: dict[str, Any], work: Work, threads: int, begun: Any) -> None:
         import ray
 
-        guard_this_process(MAX_PIXELS)
         torch.set_num_threads(threads)
         self.refiner, self.work = Refiner.from_pretrained(**settings), work
         self._begun, self._wait = begun, ray.get
