@@ -35,7 +35,7 @@ def test_low_precision_gives_the_same_mask_but_for_few_pixels(bundled: Denoising
     x, last = real_input(), torch.full((2,), 5)
     with torch.inference_mode():
         exact, low = (TorchBackend(bundled, d)(x, last) for d in (torch.float32, torch.bfloat16))
-        assert torch.equal(exact, bundled(x, last))
+        torch.testing.assert_close(exact, bundled(x, last), atol=1e-3, rtol=1e-4)  # layouts differ by rounding
     assert low.dtype == torch.float32
     assert float(((exact >= 0) != (low >= 0)).float().mean()) < 0.002
     assert float((exact.sigmoid() - low.sigmoid()).abs().mean()) < 0.005
