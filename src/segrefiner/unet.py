@@ -277,6 +277,8 @@ class DenoisingUNet(nn.Module):
                 nn.SiLU(),
                 nn.Conv2d(config.refine_channels, 1, 3, padding=1),
             )
+        # Whatever PyTorch's default dtype is in the program around.
+        self.float()
 
     def fuse(self) -> None:
         """Computes for good what only depends on the weights, which must stay as they are from now on."""
