@@ -120,7 +120,7 @@ def _results(refiner: Refiner, image: ImageSource | None, results: Any, options:
         image = np.ascontiguousarray(blue_first[..., ::-1]) if blue_first.shape[-1] == 3 else blue_first
     given = results.masks.data
     height, width = results.masks.orig_shape[:2]
-    whole = (_without_letterbox(torch.as_tensor(mask), height, width) for mask in given)
+    whole = (_without_letterbox(torch.from_numpy(as_numpy(mask)), height, width) for mask in given)
     masks = np.zeros((len(given), height, width), bool)
     for i, result in enumerate(_refine(refiner, image, whole, options)):
         masks[i] = result.mask
@@ -136,7 +136,7 @@ def _without_letterbox(mask: torch.Tensor, height: int, width: int) -> NDArray[n
     padding is below or on the right.
     """
     rows, columns = mask.shape
-    values = mask.detach().float().cpu()
+    values = mask.float()
     if (rows, columns) != (height, width):
         scale = min(rows / height, columns / width)
         inner_rows, inner_columns = max(round(height * scale), 1), max(round(width * scale), 1)

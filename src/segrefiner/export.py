@@ -73,7 +73,10 @@ def export_onnx(
     needed("onnxscript", "exporting to ONNX")
     whole = _Whole(_copy(network, kind), kind).eval()
     multiple = network.config.size_multiple
-    example = torch.zeros(2, 4, 4 * multiple, 6 * multiple), torch.zeros(2, dtype=torch.int64)
+    example = (
+        torch.zeros(2, 4, 4 * multiple, 6 * multiple, dtype=torch.float32, device="cpu"),
+        torch.zeros(2, dtype=torch.int64, device="cpu"),
+    )
     batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
     shapes = ({0: batch, 2: multiple * height, 3: multiple * width}, {0: batch})
     with _quiet():

@@ -420,7 +420,8 @@ class Refiner:
     ) -> None:
         """Appends the result of each job, up to one that fails."""
         notes = [nothing_to_do(job.mask) for job in group]
-        with torch.inference_mode():
+        # A mode of the program around would round what must be exact.
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             work = [
                 replace(job, mask=job.mask.to(self.device)) for job, note in zip(group, notes, strict=True) if not note
             ]
