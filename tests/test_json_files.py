@@ -15,7 +15,7 @@ from segrefiner.json_files import count_nan, json_text, read_json, write_json
 
 SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
-INTERNAL = {"manifest", "evaluate_tables", "trainer", "batch_ray", "sources_coco", "client", "json_files"}
+INTERNAL = {"decoding", "manifest", "evaluate_tables", "trainer", "batch_ray", "sources_coco", "client", "json_files"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
