@@ -62,7 +62,9 @@ class Shout:
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, lambda stream: [stream.write(refined.encode()) for _ in range(1000)])
         failures = {f"{item.key} part 2": "no text there"} if item.payload == "in part" else {}
-        return Saved(written(self.root, [target]), refined, failures, ("short",) if item.payload == "in part" else ())
+        left_out = {item.key: "nothing there"} if item.payload == "left out" else {}
+        notes = ("short",) if item.payload == "in part" else ()
+        return Saved(written(self.root, [target]), refined, failures, notes, left_out)
 
 
 @dataclass
@@ -259,7 +261,7 @@ def test_stopping_ends_what_is_begun_and_a_rerun_does_the_rest(place: Place, wor
 def test_pending_tells_and_writes_nothing(place: Place) -> None:
     def keys(items: list[Item], version: int = 1) -> list[str]:
         job = Job(items, Shout(place.root, version))
-        return [item.key[0] for item in pending(job, place.state, settings_hash(job.work.settings()))]
+        return [item.key[0] for item in pending(job, place.state, settings_hash(job.work.settings()))[0]]
 
     assert keys(place.items()) == list("abcd") and not place.state.exists()
     place.run(place.items("ab"))
@@ -280,18 +282,109 @@ def test_a_line_that_was_cut_off_is_dropped(place: Place, cut: int) -> None:
     assert [row["key"][0] for row in place.rows("manifest.jsonl")] == list("abcd")
 
 
-@pytest.mark.parametrize(
-    "line", ["nonsense", "[]", "7", "null", "{}", '{"key": "a.txt"}', '{"key": []}', "\x00\x00\x00"]
-)
-def test_a_manifest_that_is_none_is_refused_and_kept(place: Place, line: str) -> None:
+def mistyped(**changes: Any) -> Callable[[bytes], bytes]:
+    return lambda line: json.dumps(json.loads(line) | changes).encode()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    **{text[:20]: lambda line, text=text: text.encode() for text in (
+        "nonsense", "[]", "7", "null", "{}", '{"key": "b.txt"}', '{"key": []}', "\x00\x00\x00", "[" * 100_000,
+        "9" * 5000, '"\\ud800"', "NaN",
+    )},
+    "half": lambda line: line[: len(line) // 2],
+    "another encoding": lambda line: line.decode().encode("utf-16"),
+    "bytes": lambda line: b"\xff\xfe" + line,
+    "key": mistyped(key=["b.txt"]),
+    "config": mistyped(config=5),
+    "payload": mistyped(payload=None),
+    "inputs": mistyped(inputs={}),
+    "inputs nested": mistyped(inputs=[[{"size": 1}]]),
+    "state": mistyped(inputs=[{"size": "1", "modified_ns": 1, "sha256": ""}]),
+    "state with more": mistyped(inputs=[{"size": 1, "modified_ns": 1, "sha256": "", "more": 1}]),
+    "state without": mistyped(inputs=[{"size": 1}]),
+    "outputs": mistyped(outputs=["b.txt"]),
+    "output size": mistyped(outputs={"b.txt": "7"}),
+    "output name": mistyped(outputs={"b\0.txt": 7}),
+    "output surrogate": mistyped(outputs={"\ud800": 7}),
+    "failures": mistyped(failures=[1]),
+    "failure": mistyped(failures={"b": 1}),
+    "left out": mistyped(left_out={"b": []}),
+    "left out list": mistyped(left_out=["b"]),
+    "notes": mistyped(notes="abc"),
+    "note": mistyped(notes=[{}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_line_costs_its_own_item_alone(place: Place, damage: Callable[[bytes], bytes]) -> None:
     place.run(place.items())
     manifest = place.state / "manifest.jsonl"
-    first, _, rest = manifest.read_bytes().partition(b"\n")
-    content = first + b"\n" + line.encode() + b"\n" + rest.replace(b"a.txt", b"e.txt")
+    lines = manifest.read_bytes().splitlines()
+    lines[1] = damage(lines[1])
+    manifest.write_bytes(b"\n".join(lines) + b"\n")
+    ledger, refined = place.run(place.items())
+    assert refined == ["b"] and (ledger.done, ledger.skipped, ledger.failed) == (1, 3, 0)
+    assert place.run(place.items())[1] == []
+
+
+def test_damaged_lines_are_counted_and_kept(place: Place) -> None:
+    place.run(place.items())
+    manifest = place.state / "manifest.jsonl"
+    content = b"nonsense\n" + manifest.read_bytes() + b"{}\n"
     manifest.write_bytes(content)
-    with pytest.raises(OutputError, match="delete it to start anew"):
-        place.run(place.items())
+    ledger, refined = place.run(place.items())
+    assert refined == [] and ledger.remarks == (
+        "the manifest has 2 damaged lines: what only they tell of is done again",
+    )
     assert manifest.read_bytes() == content
+
+
+def test_zeros_before_a_line_and_lines_of_older_versions_are_no_damage(place: Place) -> None:
+    place.run(place.items())
+    manifest = place.state / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    old = [json.dumps({name: value for name, value in row.items() if name != "left_out"}).encode() for row in rows]
+    manifest.write_bytes(b"".join(b"\0\0" + line + b"\r\n" for line in old))
+    ledger, refined = place.run(place.items())
+    assert refined == [] and ledger.notes == 0
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "failures.jsonl", "left_out.jsonl", "notes.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_of_the_state_is_not_opened(place: Place, name: str) -> None:
+    place.state.mkdir()
+    os.mkfifo(place.state / name)
+    with pytest.raises(OutputError, match=name):
+        place.run(place.items())
+
+
+def test_an_input_that_is_a_pipe_fails_alone_and_is_not_opened(place: Place) -> None:
+    place.run(place.items())
+    for name in "bc":
+        (place.inputs / name).unlink()
+    os.mkfifo(place.inputs / "b")
+    (place.inputs / "c").symlink_to("/dev/zero")
+    items = [Item(f"{name}.txt", (place.inputs / name,)) for name in "abcd"]
+    ledger, refined = place.run(items)
+    assert refined == [] and [entry.name for entry in ledger.failures] == ["b.txt", "c.txt"]
+    assert all("a pipe, socket or device" in entry.reason for entry in ledger.failures)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_item_is_counted_once(place: Place, workers: int) -> None:
+    names = "abcdefgh"
+    place.items(names)
+    (place.inputs / "b").write_text("unreadable")
+    payloads = {"c": "unrefined", "d": "in part", "e": "left out", "f": "deadly" if workers else "unrefined"}
+    for skipped in (0, 4):
+        ledger, _ = place.run(place.items(names, **payloads), workers=workers)
+        items = {item.key for item in place.items(names)}
+        failed = {entry.name for entry in ledger.failures} & items
+        left_out = {entry.name for entry in ledger.omissions} & items
+        assert (failed, left_out) == ({"b.txt", "c.txt", "f.txt"}, {"e.txt"})
+        assert ledger.done + ledger.skipped == 4 and ledger.skipped == skipped
+        assert ledger.not_tried == 0 and ledger.done + ledger.skipped + len(failed) + len(left_out) == ledger.total
+        assert place.rows("left_out.jsonl") == [{"item": "e.txt", "reason": "nothing there"}]
+        assert json.loads(json.dumps(ledger.document()))["left_out_reasons"] == {"nothing there": 1}
 
 
 def test_two_runs_do_not_share_an_output(place: Place) -> None:
@@ -516,14 +609,52 @@ def test_the_command_tells_what_it_did(photos: Path) -> None:
     assert stopped.exit_code == 3 and "more than 0 failed: run the same command" in stopped.stdout
 
 
-def test_a_lock_or_a_bad_manifest_is_told_in_one_line(photos: Path) -> None:
+def test_a_lock_is_told_in_one_line_and_a_bad_manifest_in_a_note(photos: Path) -> None:
     state = photos / "out" / ".segrefiner"
     state.mkdir(parents=True)
     with FileLock(state / "lock"):
         locked = ended(photos)
+    assert locked.exit_code == 1 and locked.stderr.count("\n") == 1 and "in use by another run" in locked.stderr
     (state / "manifest.jsonl").write_text("nonsense\n")
-    for result, said in ((locked, "in use by another run"), (ended(photos), "delete it to start anew")):
-        assert result.exit_code == 1 and result.stderr.count("\n") == 1 and said in result.stderr
+    result = ended(photos)
+    assert result.exit_code == 0 and "1 notes" in result.stdout and "a damaged line" in result.stderr
+
+
+def test_what_is_left_out_is_told_in_words_as_json_and_in_the_exit_code(photos: Path) -> None:
+    (photos / "masks" / "0.png").rename(photos / "masks" / "other.png")
+    (photos / "images" / "0.png").unlink()
+    os.mkfifo(photos / "images" / "pipe.png")
+    (photos / "images" / "gone.png").symlink_to("nowhere")
+    for name in ("2.png", "4.png"):
+        Image.new("L", (50 + int(name[0]), 40)).save(photos / "masks" / name)
+    unpaired = {str(photos / "masks" / "other.png"): f"no photo in {photos / 'images'} for it"}
+    listed = {str(photos / "images" / "pipe.png"): "a pipe, socket or device",
+              str(photos / "images" / "gone.png"): "a link to nowhere"}  # fmt: skip
+    dry = ended(photos, "--dry-run", "--json")
+    told = json.loads(dry.stdout)
+    assert dry.exit_code == 0 and "would do 11" in dry.stderr and len(told["would_do"]) == told["not_tried"] == 11
+    assert {row["name"]: row["reason"] for row in told["left_out_names"]} == unpaired | listed
+    assert ended(photos, "--dry-run", "--strict").exit_code == 3 and not (photos / "out").exists()
+    for done, skipped in ((9, 0), (0, 9)):
+        result = ended(photos, "--json")
+        told = json.loads(result.stdout)
+        assert result.exit_code == 0 and "left out" in result.stderr
+        assert (told["done"], told["skipped"], told["failed"], told["left_out"]) == (done, skipped, 0, 5)
+        empty = "the mask is empty: returned as it is"
+        assert {row["name"]: row["reason"] for row in told["left_out_names"]} == unpaired | listed | {
+            "2.png": empty, "4.png": empty
+        }  # fmt: skip
+        assert told["left_out_reasons"][empty] == 2 and sum(told["left_out_reasons"].values()) == 5
+    strict = ended(photos, "--strict")
+    assert strict.exit_code == 3 and "5 left out" in strict.stdout and "such as 2.png" in strict.stderr
+
+
+def test_a_job_that_does_nothing_says_so(photos: Path) -> None:
+    for path in (photos / "masks").rglob("*.png"):
+        Image.new("L", (50 + int(path.stem), 40)).save(path)
+    result = ended(photos)
+    assert result.exit_code == 0 and "0 done, 12 left out" in result.stdout
+    assert "nothing was refined" in result.stdout and "the mask is empty" in result.stderr
 
 
 def test_the_command_ends_when_it_is_told_to_and_goes_on(photos: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import segrefiner
 from segrefiner import InputError, Refiner
 from segrefiner.batch import Item, Job, Saved, Summary, run, written
 from segrefiner.batch_local import LocalEngine
@@ -27,6 +28,7 @@ pytest.importorskip("ray.data")
 batch_ray = pytest.importorskip("segrefiner.batch_ray")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+SOURCE = Path(segrefiner.__file__).parent.parent
 
 pytestmark = [
     # Ray Data warns of its own defaults.
@@ -49,8 +51,8 @@ def cluster() -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=80_000_000,
-            # Actors find this module.
-            runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+            # Actors find this module, and the package where this process does.
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, SOURCE)))}},
         )
     yield
     ray.shutdown()
@@ -67,7 +69,7 @@ class Reverse:
 
     def load(self, item: Item, contents: Sequence[bytes]) -> bytes:
         with open(self.root / "log", "a", encoding="utf-8") as log:
-            log.write(f"{item.key} {os.getpid()}\n")
+            log.write(f"{item.key} {os.getpid()} {os.environ.get('OMP_WAIT_POLICY')}\n")
         if item.payload == "deadly":
             os._exit(1)
         if item.payload == "deadly once" and not (self.root / "died").exists():
@@ -126,32 +128,37 @@ def test_the_same_files_as_on_this_machine(tmp_path: Path) -> None:
         Image.open(EXAMPLES / f"{name}_coarse.png").resize((120, 90)).save(tmp_path / "masks" / f"{name}.png")
     for kind in ("images", "masks"):
         (tmp_path / kind / "bad.png").write_bytes(b"nonsense")
+        Image.new("L", (120, 90)).save(tmp_path / kind / "empty.png")
+        (tmp_path / kind / "gone.png").symlink_to("nowhere")
 
     def files(output: str, engine: Any) -> dict[str, bytes]:
         job = folder_job(tmp_path / "images", tmp_path / "masks", tmp_path / output, write="soft")
         finished: dict[str, Any] = {}
-        job = Job(job.items, job.work, finished.update)
+        job = Job(job.items, job.work, finished.update, left_out=job.left_out)
         summary = run(job, engine, tmp_path / output / ".segrefiner", config="1")
-        assert (summary.done, summary.failed) == (2, 1) and list(failures(job)) == ["bad.png"]
-        assert list(finished) == ["car.png", "person.png"]
+        assert (summary.done, summary.failed, summary.left_out) == (2, 1, 3) and list(failures(job)) == ["bad.png"]
+        assert list(finished) == ["car.png", "empty.png", "person.png"]
         return {path.name: path.read_bytes() for path in (tmp_path / output).glob("*.png")} | {
-            "said": json.dumps([failures(job), finished]).encode()
+            "said": json.dumps([summary.document(), failures(job), finished]).encode()
         }
 
     local = files("local", LocalEngine(Refiner.from_pretrained(), 0))
-    assert files("cluster", batch_ray.RayEngine({})) == local and len(local) == 3
+    assert files("cluster", batch_ray.RayEngine({})) == local and len(local) == 4
 
 
 def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of several items: those beside a deadly one come again whenever it does.
     monkeypatch.setattr(batch_ray, "_BLOCKS", 3)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     job = texts(tmp_path, 12, _1="bad", _6="deadly", _10="deadly once")
     summary = on_cluster(job, actors=2)
     assert (summary.done, summary.failed, summary.notes, summary.stopped) == (10, 2, 10, "")
     assert failures(job)["1"] == "no text" and "3 actors died of it" in failures(job)["6"]
     check_outputs(job, without=["1", "6"])
-    begun = [line.split()[0] for line in (job.work.root / "log").read_text().splitlines()]
+    begun, _, policies = zip(*map(str.split, (job.work.root / "log").read_text().splitlines()), strict=True)
     assert begun.count("6") == 3 and begun.count("10") == 2
+    # An actor's threads sleep while they wait, as those of commands do.
+    assert set(policies) == {"PASSIVE"}
 
 
 def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
@@ -161,11 +168,11 @@ def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
     def kill_one(summary: Summary) -> None:
         done.append(summary.done)
         if summary.done == 2 and not killed:
-            killed.append(int(log.read_text().split()[-1]))
+            killed.append(int(log.read_text().split()[-2]))
             os.kill(killed[0], signal.SIGKILL)
 
     summary = on_cluster(job, progress=kill_one, should_stop=lambda: done[-1] >= 6)
-    assert killed and killed[0] != int(log.read_text().split()[-1])
+    assert killed and killed[0] != int(log.read_text().split()[-2])
     assert summary.stopped and 6 <= summary.done < 16 and summary.failed == 0
     # Engines share the books.
     state = job.work.root / ".segrefiner"

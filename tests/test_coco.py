@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from segrefiner.batch import Job, Summary, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.coco import coco_job, read_mask, tight_box
 from segrefiner.errors import InputError
+from segrefiner.json_files import without_nan
 from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
 from test_folders import restless
@@ -130,7 +132,7 @@ def test_a_malformed_mask_fails_alone_and_stays(
     summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
     assert summary.failed == 1 and list(failed) == ["annotation 0 of image 7"]
     written = json.loads(target.read_text())["annotations"]
-    assert str(written[0]) == str(before[0])  # NaN is not equal to itself
+    assert written[0] == without_nan(before[0])
     assert isinstance(written[2]["segmentation"], dict)  # a polygon before
 
 
@@ -172,12 +174,13 @@ def test_what_is_wrong_with_a_photo_is_told_and_the_rest_is_done(
     assert written["annotations"][0] != given["annotations"][0]
 
 
-def test_empty_masks_stay_and_are_noted(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+def test_empty_masks_stay_and_are_left_out(images: Path, refiner: Refiner, tmp_path: Path) -> None:
     empty = {"image_id": 1, "segmentation": encode_rle(disc(0)), "area": 0}
     source = write(tmp_path / "in.json", [empty])
     summary, _ = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
     assert json.loads((tmp_path / "out.json").read_text()) == [empty]
-    assert summary.notes == 1 and "empty" in (tmp_path / "state" / "notes.jsonl").read_text()
+    assert (summary.done, summary.left_out) == (0, 1)
+    assert "empty" in (tmp_path / "state" / "left_out.jsonl").read_text()
 
 
 def test_an_object_of_which_nothing_would_be_left_stays_and_is_noted(
@@ -255,6 +258,142 @@ def test_a_file_of_no_annotations_is_written_back(images: Path, refiner: Refiner
         source, target = write(tmp_path / "in.json", document), tmp_path / "out.json"
         summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
         assert (summary.total, failed) == (0, {}) and json.loads(target.read_text()) == document
+
+
+def left_out(job: Job, refiner: Refiner, state: Path) -> dict[str, str]:
+    ledger = run(job, LocalEngine(refiner, workers=0), state, config="")
+    assert ledger.not_tried == 0 and ledger.left_out == len(ledger.omissions)
+    return {entry.name: entry.reason for entry in ledger.omissions}
+
+
+def test_crowds_are_named_or_refined(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given = annotations()
+    source, target = write(tmp_path / "in.json", given), tmp_path / "out.json"
+    told = left_out(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert list(told) == ["annotation 3"] and "--crowds refine" in told["annotation 3"]
+    assert left_out(coco_job(source, images, target, crowds="refine"), refiner, tmp_path / "state") == {}
+    row = json.loads(target.read_text())["annotations"][3]
+    assert row["iscrowd"] == 1 and row["segmentation"] != given["annotations"][3]["segmentation"]
+
+
+def test_a_file_of_crowds_alone_names_the_option(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given = annotations()
+    for row in given["annotations"]:
+        row["iscrowd"] = 1
+    source = write(tmp_path / "in.json", given)
+    with pytest.raises(InputError, match=r"all 4 masks are crowds.*--crowds refine"):
+        coco_job(source, images, tmp_path / "out.json")
+    finished(coco_job(source, images, tmp_path / "out.json", crowds="refine"), refiner, tmp_path / "state")
+    written = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert all(after != before for after, before in zip(written, given["annotations"], strict=True))
+
+
+def test_photos_without_masks_and_files_without_any_are_named(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given = annotations()
+    given["images"].append({"id": 99, "file_name": "two.jpg"})
+    source, target = write(tmp_path / "in.json", given), tmp_path / "out.json"
+    told = left_out(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert set(told) == {"annotation 3", "image 99"}
+    source = write(tmp_path / "in.json", [])
+    assert left_out(coco_job(source, images, target), refiner, tmp_path / "state") == {str(source): "it lists no mask"}
+
+
+def test_an_image_whose_masks_all_fail_is_not_done(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given = annotations()
+    given["annotations"][1]["segmentation"] = []
+    source = write(tmp_path / "in.json", given)
+    for _ in range(2):
+        summary, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
+        assert summary.done + summary.skipped == 1 and list(failed) == ["annotation 1 of image x"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("place", ["score", "info"])
+def test_what_is_written_is_json_whatever_was_read(
+    number: str, place: str, images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    given = annotations()
+    (given["annotations"][0] if place == "score" else given)[place] = ["NUMBER", 0.5]
+    (tmp_path / "in.json").write_text(json.dumps(given).replace('"NUMBER"', number))
+    job = coco_job(tmp_path / "in.json", images, tmp_path / "out.json")
+    ledger = run(job, LocalEngine(refiner, workers=0), tmp_path / "state", config="")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    written = json.loads((tmp_path / "out.json").read_text(), parse_constant=refuse)
+    assert (written["annotations"][0] if place == "score" else written)[place] == [None, 0.5]
+    assert len(ledger.remarks) == 1 and "null is written" in ledger.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("deep/er/a.jpg", "deep\\er\\a.jpg"),
+        ("deep/a.jpg", "deep/a.JPG"),
+        ("Deep/a.jpg", "deep/A.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301/a.jpg", "caf\u00e9\\a.jpg"),
+        ("a\\b.jpg", "a\\b.jpg"),
+    ],
+)
+def test_photos_are_found_where_one_alone_is_meant(
+    file: str, name: str, images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    (images / file).parent.mkdir(parents=True, exist_ok=True)
+    (images / "two.jpg").rename(images / file)
+    given = annotations()
+    given["images"][1]["file_name"] = name
+    job = coco_job(write(tmp_path / "in.json", given), images, tmp_path / "out.json")
+    assert [item.inputs for item in job.items if item.key == "x"] == [(images / file,)]
+
+
+def test_a_name_that_may_be_of_several_photos_fails(images: Path, tmp_path: Path) -> None:
+    for name in ("A.jpg", "a.JPG"):
+        (images / name).touch()
+    given = annotations()
+    given["images"][1]["file_name"] = "a.jpg"
+    job = coco_job(write(tmp_path / "in.json", given), images, tmp_path / "out.json")
+    assert "may be any of A.jpg, a.JPG" in job.failures["image x"]
+
+
+@pytest.mark.parametrize("name", ["..\\secret.png", "deep\\..\\..\\secret.png"])
+def test_backslashes_do_not_lead_out(name: str, images: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "secret.png")
+    given = annotations()
+    given["images"][1]["file_name"] = name
+    job = coco_job(write(tmp_path / "in.json", given), images, tmp_path / "out.json")
+    assert all(images in path.parents and ".." not in path.parts for item in job.items for path in item.inputs)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nowhere"])
+def test_what_is_no_file_is_never_opened(kind: str, images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    (images / "two.jpg").unlink()
+    for path in (images / "two.jpg", tmp_path / "other.json"):
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    source = write(tmp_path / "in.json", annotations())
+    _, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
+    assert list(failed) == ["x"]
+    with pytest.raises(InputError, match=r"other\.json"):
+        coco_job(tmp_path / "other.json", images, tmp_path / "out.json")
+
+
+@pytest.mark.parametrize("result", [None, [], 7, {"0": 7}, {"0": {}}, {"99": {"segmentation": 1}}, {"a": {}}, "text"])
+def test_a_result_of_another_kind_in_the_manifest_is_done_again(
+    result: Any, images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    source, target = write(tmp_path / "in.json", annotations()), tmp_path / "out.json"
+    finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    expected, manifest = target.read_bytes(), tmp_path / "state" / "manifest.jsonl"
+    first, second = map(json.loads, manifest.read_text().splitlines())
+    manifest.write_text(json.dumps(first | {"result": result}) + "\n" + json.dumps(second) + "\n")
+    summary, _ = finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert (summary.done, summary.skipped) == (1, 1) and target.read_bytes() == expected
 
 
 def test_nothing_is_read_but_photos_inside_the_folder(images: Path, tmp_path: Path) -> None:

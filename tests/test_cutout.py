@@ -1,13 +1,17 @@
 """Objects cut out: alpha, colours without the background's, and what is refused."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from segrefiner import ImageError, InputError, MaskError, MissingExtraError, SizeMismatchError
 from segrefiner.cutout import cutout
+from segrefiner.io import read_mask
+from segrefiner.output import write_png
 
 SIDE = 120
 
@@ -118,3 +122,17 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "pymatting", None)
     with pytest.raises(MissingExtraError, match=r"segrefiner\[matting\]"):
         cutout(np.zeros((8, 9, 3), np.uint8), np.ones((8, 9), np.float32))
+
+
+def test_a_cut_out_is_its_own_mask(matting: None, tmp_path: Path) -> None:
+    photo, _, _, alpha = scene()
+    for given in (alpha, alpha >= 0.5):
+        write_png(tmp_path / "cutout.png", cutout(photo, given))
+        np.testing.assert_array_equal(read_mask(tmp_path / "cutout.png"), np.rint(given * 255.0) >= 128)
+
+
+def test_tensors_are_cut_out_too(matting: None) -> None:
+    photo, _, _, alpha = scene()
+    probability = torch.from_numpy(alpha).bfloat16().requires_grad_()
+    expected = cutout(photo, probability.detach().float().numpy())
+    np.testing.assert_array_equal(cutout(torch.from_numpy(photo), probability), expected)

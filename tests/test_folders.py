@@ -1,7 +1,8 @@
 """Jobs over folders: who belongs to whom, where results go, and that one bad file fails alone."""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from segrefiner import Refiner, pipeline
+from segrefiner import Refiner, listing, pipeline
 from segrefiner.batch import Job, Summary, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
 from segrefiner.folders import Options, Write, folder_job, pair, pictures_below, semantic_job
 from segrefiner.label_files import LabelMap, write_labels
 from segrefiner.labels import refine_labels
+from segrefiner.listing import list_pictures
 from segrefiner.pipeline import Refined
 from segrefiner.unet import DenoisingUNet
 from tiny import TINY
@@ -138,7 +140,7 @@ def test_pictures_are_found_whatever_their_suffix_and_hidden_ones_are_not(tmp_pa
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert pictures_below(tmp_path) == [Path("a.png"), Path("b.JPG"), Path("x/y/c.TiFf")]
+    assert pictures_below(tmp_path).pictures == (Path("a.png"), Path("b.JPG"), Path("x/y/c.TiFf"))
 
 
 def test_results_mirror_the_masks(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
@@ -191,12 +193,12 @@ def test_a_bad_photo_fails_alone(data: tuple[Path, Path, Path], refiner: Refiner
         assert files(job.work.root) == ["a.png", "sub/c.png"]
 
 
-def test_an_empty_and_a_full_mask_come_back_and_are_noted(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
+def test_an_empty_and_a_full_mask_come_back_and_are_left_out(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
     images, masks, output = data
     save(masks / "a.png", disc(0))
     save(masks / "b.png", ~disc(0))
     summary = finished(folder_job(images, masks, output), refiner, output)
-    assert (summary.done, summary.failed, summary.notes) == (4, 0, 2)
+    assert (summary.done, summary.failed, summary.left_out) == (2, 0, 2)
     for name in ("a.png", "b.png"):
         np.testing.assert_array_equal(np.asarray(Image.open(output / name)), np.asarray(Image.open(masks / name)) * 255)
 
@@ -308,6 +310,149 @@ def test_folders_that_have_nothing_in_common_are_refused(data: tuple[Path, Path,
         folder_job(tmp_path / "absent", masks, output)
 
 
+def strange_folders(root: Path, seed: int) -> tuple[Path, Path]:
+    """Photos and masks with all that folders of users hold, drawn by a seed."""
+    random = np.random.default_rng(seed)
+    folders = root / "images", root / "masks"
+    photo, mask = random.integers(0, 256, (*SIZE, 3)).astype(np.uint8), disc(9)
+    makers: list[Callable[[Path], object]] = [
+        lambda path: save(path.with_suffix(".jpg"), photo if "images" in path.parts else np.uint8(mask) * 255),
+        lambda path: save(path.with_suffix(".png"), photo if "images" in path.parts else np.uint8(mask) * 255),
+        lambda path: path.with_suffix(".jfif").write_bytes((root / "photo.jpg").read_bytes()),
+        lambda path: path.with_suffix(".png").write_bytes(b"broken"),
+        lambda path: path.with_suffix(".txt").write_text("text"),
+        lambda path: path.with_name(f".{path.name}.png").write_text("hidden"),
+        lambda path: path.with_suffix(".png").symlink_to(root / "nowhere"),
+        lambda path: path.with_suffix(".jpg").symlink_to(path.with_suffix(".jpg").name),
+        lambda path: os.mkfifo(path.with_suffix(".png")),
+        lambda path: path.with_suffix(".png").symlink_to("/dev/zero"),
+        lambda path: path.with_suffix(".jpg").symlink_to(root / "photo.jpg"),
+        lambda path: path.symlink_to(path.parent, target_is_directory=True),
+        lambda path: path.symlink_to(root / "more", target_is_directory=True),
+        lambda path: None,
+    ]
+    save(root / "photo.jpg", photo)
+    save(root / "more" / "z.png", np.uint8(mask) * 255)
+    for folder in folders:
+        save(folder / "always.png", photo if folder.name == "images" else np.uint8(mask) * 255)
+        for name in ("a", "b", "sub/c", "sub/d", "sub/deep/e", "f"):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Few photos and masks would belong together if all kinds were equally frequent.
+            makers[int(random.integers(len(makers))) if random.random() < 0.6 else 0](path)
+    return folders
+
+
+def everything(folder: Path) -> set[str]:
+    """All files, links and pipes as a walk that follows links finds them, but for what lies within a cycle."""
+    found = set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        place = Path(base)
+        found |= {str(place / name) for name in names}
+        for name in list(folders):
+            inner = place / name
+            if inner.resolve() in (place.resolve(), *place.resolve().parents):
+                folders.remove(name)
+                found.add(str(inner))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_everything_in_folders_is_done_failed_or_left_out(seed: int, refiner: Refiner, tmp_path: Path) -> None:
+    images, masks = strange_folders(tmp_path, seed)
+    output = tmp_path / "out"
+    job = folder_job(images, masks, output)
+    ledger = run(job, LocalEngine(refiner, workers=0), output / ".segrefiner", config="")
+    failed, left_out = ({entry.name for entry in part} for part in (ledger.failures, ledger.omissions))
+    keys = {item.key for item in job.items}
+    done = keys - failed - left_out
+    assert len(done) == ledger.done + ledger.skipped and ledger.not_tried == 0
+    of_items = {str(path) for item in job.items for path in item.inputs}
+    absent = {str(images / name) for name in failed - keys}
+    assert of_items | absent | (left_out - keys) == everything(images) | everything(masks)
+    assert not of_items & absent and not (of_items | absent) & left_out
+    assert ledger.left_out == len(left_out) and ledger.failed == len(failed)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        ("A.jpg", "a.png", "A.jpg a.png"),
+        ("a.JPG", "a.Png", "a.JPG a.Png"),
+        ("Sub/a.jpg", "sub/A.PNG", "Sub/a.jpg sub/A.PNG"),
+        ("caf\u00e9.jpg", "cafe\u0301.png", "caf\u00e9.jpg cafe\u0301.png"),
+        ("CAFE\u0301.jpg", "caf\u00e9.png", "CAFE\u0301.jpg caf\u00e9.png"),
+        ("a.jpg A.jpg", "a.png", "a.jpg a.png"),
+        ("a.jpg A.jpg", "a.png A.png", "a.jpg a.png A.jpg A.png"),
+        ("Ab.jpg aB.jpg", "ab.png", ""),
+        ("ab.jpg", "Ab.png aB.png", ""),
+        ("ab.jpg", "Ab.png ab.png", "ab.jpg ab.png"),
+        ("a.jpg", "b.png", ""),
+    ],
+)
+@pytest.mark.parametrize("pattern", [None, "{parent}/{stem}.png"])
+def test_names_are_matched_where_one_alone_is_meant(
+    images: str, masks: str, expected: str, pattern: str | None
+) -> None:
+    if pattern and expected == "" and "Ab.png" in masks:
+        pytest.skip("a pattern may stand for several masks")
+    found = pair([Path(name) for name in images.split()], [Path(name) for name in masks.split()], pattern)
+    told = [str(path) for image, several in found.items() for path in (image, *several) if several]
+    assert " ".join(told) == expected
+
+
+def test_links_to_folders_are_followed_and_end(tmp_path: Path) -> None:
+    """Also where each folder has two links to the next, which no walk could follow one by one."""
+    for index in range(40):
+        (tmp_path / "chain" / str(index)).mkdir(parents=True)
+        for name in ("x", "y"):
+            (tmp_path / "chain" / str(index) / name).symlink_to(f"../{index + 1}")
+    (tmp_path / "chain" / "40").mkdir()
+    save(tmp_path / "chain" / "40" / "a.png", disc(3))
+    found = list_pictures(tmp_path / "chain" / "0")
+    assert found.pictures and any("other links lead to" in entry.reason for entry in found.left_out)
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "again").symlink_to("../loop")
+    (tmp_path / "loop" / "there").symlink_to("back")
+    (tmp_path / "loop" / "back").symlink_to("there")
+    reasons = {Path(entry.name).name: entry.reason for entry in list_pictures(tmp_path / "loop").left_out}
+    assert reasons == {"again": listing.CYCLE, "there": listing.NOWHERE, "back": listing.NOWHERE}
+
+
+def test_why_a_folder_holds_no_picture_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("nowhere")
+    (tmp_path / "b.txt").touch()
+    with pytest.raises(InputError, match=r"1: a link to nowhere; 1: no picture by its suffix"):
+        pictures_below(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "ignore", "said"),
+    [
+        ((0, 255), (255,), "label 0 is alone beside what is ignored (255)"),
+        ((0, 255), (0, 255), "all its labels are ignored (0, 255)"),
+        ((255, 255), (255,), "all its labels are ignored (255)"),
+        ((7, 7), (255,), "label 7 is alone, without a contour"),
+    ],
+)
+def test_a_label_map_with_nothing_to_refine_is_left_out_and_written(
+    values: tuple[int, int], ignore: tuple[int, ...], said: str, data: tuple[Path, Path, Path], refiner: Refiner
+) -> None:
+    images, labels, output = data
+    coarse = np.where(disc(12), *values).astype(np.uint8)
+    save(labels / "a.png", coarse)
+    for done, skipped in ((3, 0), (0, 3)):
+        ledger = run(
+            semantic_job(images, labels, output, ignore=ignore),
+            LocalEngine(refiner, workers=0), output / ".segrefiner", config="",
+        )  # fmt: skip
+        told = {entry.name: entry.reason for entry in ledger.omissions}
+        assert said in told["a.jpg"]
+        if ignore == (255,):
+            assert (ledger.done, ledger.skipped, ledger.left_out) == (done, skipped, 1)
+        np.testing.assert_array_equal(np.asarray(Image.open(output / "a.png")), coarse)
+
+
 def test_label_maps_keep_their_palette_and_what_is_ignored(data: tuple[Path, Path, Path], refiner: Refiner) -> None:
     images, labels, output = data
     coarse = np.where(disc(12), 5, 0).astype(np.uint8)
@@ -342,7 +487,8 @@ def test_label_maps_are_refined_as_arrays_are(
     save(labels / "b.png", coarse)
     save(labels / "sub" / "a.png", coarse.astype(np.uint16) * 257)
     summary = finished(semantic_job(images, labels, output, ignore=ignore), refiner, output)
-    assert (summary.done, summary.failed) == (4, 0)
+    # Of one map, and with some labels ignored, one label is left.
+    assert (summary.done + summary.left_out, summary.failed) == (4, 0)
     modes: dict[str, Any] = {"a": ("P", 1), "b": ("L", 1), "sub/a": ("I;16", 257)}
     for name, (mode, scale) in modes.items():
         expected = refine_labels(refiner, images / f"{name}.jpg", coarse.astype(np.uint16) * scale, ignore=ignore)

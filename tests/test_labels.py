@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segrefiner.errors import InputError, SizeMismatchError
+from segrefiner.label_files import LabelMap, labels_png
 from segrefiner.labels import refine_labels
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -172,3 +174,18 @@ def test_a_label_map_of_another_size_is_refused() -> None:
     for shape in ((5, 5), (16, 12)):
         with pytest.raises(SizeMismatchError):
             refine_labels(Stub(noise), PHOTO, np.zeros(shape, int))  # type: ignore[arg-type]
+
+
+def test_label_maps_may_be_tensors_files_and_lists() -> None:
+    coarse = random_map(3, 4)
+    expected = refine_labels(Stub(noise), PHOTO, coarse).labels  # type: ignore[arg-type]
+    tensor = torch.from_numpy(coarse)
+    forms: list[Any] = [tensor, tensor[None], tensor[None, None], tensor.long(), tensor.to(torch.uint16)]
+    forms += [coarse.tolist(), coarse.astype(">u2"), np.asfortranarray(coarse), labels_png(LabelMap(coarse))]
+    for form in forms:
+        refined = refine_labels(Stub(noise), PHOTO, form).labels  # type: ignore[arg-type]
+        assert isinstance(refined, np.ndarray)
+        np.testing.assert_array_equal(refined, expected)
+    for form in (tensor.float(), tensor.bfloat16(), tensor.to("meta"), "absent.png"):
+        with pytest.raises(InputError):
+            refine_labels(Stub(noise), PHOTO, form)  # type: ignore[arg-type]

@@ -138,7 +138,8 @@ def test_crowds_and_void_stay(crowds: tuple[int, ...], place: Place, refiner: Re
     for index in crowds:
         place.segments[index]["iscrowd"] = 1
     summary, failed = place.finished(refiner)
-    assert (summary.done, failed) == (3, {})
+    idle = len(crowds) >= 3
+    assert (summary.done, failed) == (3 - idle, {}) and summary.left_out == len(crowds) + idle
     ids, coarse = read_ids(place.output / "b.png"), read_ids(place.maps / "b.png")
     check(place.written()["annotations"][1], ids)
     for value in (VOID, *(IDS[index] for index in crowds)):
@@ -174,7 +175,7 @@ def test_maps_of_void_or_one_segment_come_back(place: Place, refiner: Refiner) -
     place.document["annotations"][0]["segments_info"] = []
     place.second["segments_info"] = [{"id": IDS[2], "category_id": 1}]
     summary, failed = place.finished(refiner)
-    assert (summary.done, failed) == (3, {})
+    assert (summary.done, summary.left_out, failed) == (1, 2, {})
     np.testing.assert_array_equal(read_ids(place.output / "a.png"), one * 0)
     np.testing.assert_array_equal(read_ids(place.output / "b.png"), one)
     rows = place.written()["annotations"]
@@ -307,3 +308,49 @@ def test_what_is_no_panoptic_file_is_refused(place: Place) -> None:
         setattr(other, folder, place.root / "absent")
         with pytest.raises(InputError, match="no folder"):
             other.job()
+
+
+def test_crowds_can_be_refined_and_a_file_of_crowds_alone_names_the_option(place: Place, refiner: Refiner) -> None:
+    for row in place.document["annotations"]:
+        for segment in row["segments_info"]:
+            segment["iscrowd"] = 1
+    with pytest.raises(InputError, match="--crowds refine"):
+        place.job()
+    job = panoptic_job(place.root / "in.json", place.maps, place.images, place.output, crowds="refine")
+    ledger = run(job, LocalEngine(refiner, workers=0), place.output / ".segrefiner", config="")
+    assert (ledger.done, ledger.left_out) == (3, 0)
+    assert (read_ids(place.output / "b.png") != read_ids(place.maps / "b.png")).any()
+
+
+def test_maps_and_photos_that_no_annotation_names_are_left_out(place: Place, refiner: Refiner) -> None:
+    place.document["annotations"].pop(1)
+    (place.maps / "more.txt").touch()
+    summary, failed = place.finished(refiner)
+    lines = (place.output / ".segrefiner" / "left_out.jsonl").read_text().splitlines()
+    assert (summary.done, failed) == (2, {})
+    assert {row["item"]: row["reason"] for row in map(json.loads, lines)} == {
+        str(place.maps / "b.png"): "no annotation of it",
+        str(place.maps / "more.txt"): "no picture by its suffix",
+        "image two": "the file has no mask of it",
+    }
+
+
+@pytest.mark.parametrize("name", ["sub\\c", "Sub/c", "sub/C"])
+def test_files_are_found_where_one_alone_is_meant(name: str, place: Place, refiner: Refiner) -> None:
+    place.document["images"][2]["file_name"] = f"{name}.jpg"
+    place.document["annotations"][2]["file_name"] = f"{name}.png"
+    summary, failed = place.finished(refiner)
+    assert (summary.done, summary.left_out, failed) == (3, 0, {})
+
+
+def test_a_result_of_another_kind_in_the_manifest_is_done_again(place: Place, refiner: Refiner) -> None:
+    place.finished(refiner)
+    manifest = place.output / ".segrefiner" / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row, result in zip(rows, (None, {"segments_info": [7]}, []), strict=True):
+        row["result"] = result
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary, failed = place.finished(refiner)
+    assert (summary.done, failed) == (3, {})
+    for row in place.written()["annotations"]:
+        check(row, read_ids(place.output / row["file_name"]))

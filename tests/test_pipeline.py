@@ -391,19 +391,46 @@ def scenes(count: int) -> list[Job]:
     return [Job(noise(*mask.shape, seed=i), mask, seed=i) for i, mask in enumerate(masks)]
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("sampler", Sampler)
-def test_masks_together_give_what_they_give_alone(sampler: Sampler) -> None:
+def test_masks_together_give_what_they_give_alone(sampler: Sampler, shared: bool) -> None:
     jobs, config = scenes(5), replace(CONFIG, sampler=sampler)
-    together = list(refine_masks(hesitates, jobs, config=config, batches=Batches(3)))
+    together = list(refine_masks(hesitates, jobs, config=config, batches=Batches(3, shared=shared)))
     for job, refined in zip(jobs, together, strict=True):
         (alone,) = refine_masks(hesitates, [job], config=config)
         assert torch.equal(refined.probability, alone.probability)
         assert (refined.held, refined.evaluations) == (alone.held, alone.evaluations)
 
 
-def test_views_of_many_masks_fill_batches() -> None:
+@pytest.mark.parametrize("steps", [1, 6])
+def test_the_network_is_asked_the_same_whatever_else_is_refined(steps: int) -> None:
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def network(x: Tensor, timesteps: Tensor) -> Tensor:
+        asked.append((x.clone(), timesteps))
+        return hesitates(x, timesteps)
+
+    def equal(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> bool:
+        return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+    jobs = scenes(5)
+    alone = []
+    for job in jobs:
+        list(refine_masks(network, [job], steps, batches=Batches(3)))
+        alone.append(asked.copy())
+        asked.clear()
+    for order in ([0, 1, 2, 3, 4], [3, 1], [4, 2, 0, 2]):
+        list(refine_masks(network, [jobs[i] for i in order], steps, batches=Batches(3)))
+        expected = [call for i in order for call in alone[i]]
+        assert len(asked) == len(expected)
+        for call in expected:
+            assert any(equal(call, other) for other in asked)
+        asked.clear()
+
+
+def test_shared_batches_are_filled_by_views_of_many_masks() -> None:
     network, calls = counting(hesitates)
-    together = list(refine_masks(network, scenes(5), 1, config=CONFIG, batches=Batches(4)))
+    together = list(refine_masks(network, scenes(5), 1, config=CONFIG, batches=Batches(4, shared=True)))
     objects = sum(len(find_objects(job.mask, CONFIG)) for job in scenes(5))
     assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
     assert sum(calls) == sum(refined.evaluations for refined in together)
@@ -438,7 +465,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_result_is_the_same(err
             raise error
         return hesitates(x, timesteps)
 
-    batches = Batches(8)
+    batches = Batches(8, shared=True)
     results = list(refine_masks(small, scenes(5), batches=batches))
     assert 0.25 <= batches.size <= 2
     for expected, result in zip(refine_masks(hesitates, scenes(5)), results, strict=True):

@@ -1,5 +1,6 @@
 """Laws of clips: equal frames give equal masks, frames do not know each other, files say the same as folders."""
 
+import json
 import math
 import struct
 import sys
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from segrefiner import Refiner
+from segrefiner.cli import main
 from segrefiner.errors import InputError, MissingExtraError, OutputError
 from segrefiner.unet import DenoisingUNet
 from segrefiner.video import clip, flicker, frames_of, masks_of, natural, refine_video, still, write_masks
@@ -203,6 +205,29 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         list(clip(frames, masks))
     with pytest.raises(InputError, match="no picture"):
         list(frames_of(folder_of(tmp_path / "empty", [])))
+
+
+def test_the_command_names_what_belongs_to_no_frame(tmp_path: Path) -> None:
+    frames, masks = as_folders(tmp_path, 3)
+    Image.new("1", (WIDTH, HEIGHT)).save(masks / "frame2.png")
+    Image.new("1", (WIDTH, HEIGHT)).save(masks / "frame9.png")
+    (masks / "frame1.png").rename(masks / "Frame1.PNG")
+    (frames / "notes.txt").touch()
+    (frames / "gone.png").symlink_to("nowhere")
+    torch.manual_seed(0)
+    save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
+    given = list(map(str, ("video", frames, masks, "-o", masks / "out", "--model", tmp_path / "tiny.safetensors")))
+    done = CliRunner().invoke(main, [*given, "--json"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0 and (told["total"], told["done"], told["left_out"]) == (3, 2, 4)
+    assert {row["name"]: row["reason"] for row in told["left_out_names"]} == {
+        "frame2": "the mask is empty: returned as it is",
+        str(masks / "frame9.png"): f"no frame in {frames} for it",
+        str(frames / "notes.txt"): "no picture by its suffix",
+        str(frames / "gone.png"): "a link to nowhere",
+    }
+    strict = CliRunner().invoke(main, [*given, "--strict"])
+    assert strict.exit_code == 3 and "3 frames, 4 left out" in strict.stdout and "link to nowhere" in strict.stderr
 
 
 def test_a_long_list_of_missing_masks_is_cut(tmp_path: Path) -> None:

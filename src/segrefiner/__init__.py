@@ -53,7 +53,10 @@ _FROM_REFINER = ("Refiner", "Report", "Result")
 def __getattr__(name: str) -> Any:
     # What needs torch is imported when it is first asked for: importing torch takes seconds.
     if name in _FROM_REFINER:
-        from . import refiner
+        from .openmp import sleeping_while_waiting
+
+        with sleeping_while_waiting():
+            from . import refiner
 
         return getattr(refiner, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

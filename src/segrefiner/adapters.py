@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from .arrays import as_numpy
 from .errors import InputError, MaskError
 from .geometry import mask_box, resize
 from .io import ImageSource, MaskSource
@@ -97,7 +98,7 @@ def _detections(refiner: Refiner, image: ImageSource | None, detections: Any, op
     if given is None or not len(given):
         return detections
     masks = np.zeros(given.shape, bool)
-    boxes = np.array(detections.xyxy)
+    boxes = np.array(as_numpy(detections.xyxy))
     # One by one, because supervision can keep masks in a packed form, of which a whole stack is much larger.
     for i, result in enumerate(_refine(refiner, image, (given[i] for i in range(len(given))), options)):
         masks[i] = result.mask
@@ -119,7 +120,7 @@ def _results(refiner: Refiner, image: ImageSource | None, results: Any, options:
         image = np.ascontiguousarray(blue_first[..., ::-1]) if blue_first.shape[-1] == 3 else blue_first
     given = results.masks.data
     height, width = results.masks.orig_shape[:2]
-    whole = (_without_letterbox(torch.as_tensor(mask), height, width) for mask in given)
+    whole = (_without_letterbox(torch.from_numpy(as_numpy(mask)), height, width) for mask in given)
     masks = np.zeros((len(given), height, width), bool)
     for i, result in enumerate(_refine(refiner, image, whole, options)):
         masks[i] = result.mask
@@ -135,7 +136,7 @@ def _without_letterbox(mask: torch.Tensor, height: int, width: int) -> NDArray[n
     padding is below or on the right.
     """
     rows, columns = mask.shape
-    values = mask.float().cpu()
+    values = mask.float()
     if (rows, columns) != (height, width):
         scale = min(rows / height, columns / width)
         inner_rows, inner_columns = max(round(height * scale), 1), max(round(width * scale), 1)
@@ -152,7 +153,7 @@ def _segments(
         return found
     if not hasattr(given, "ndim") or given.ndim not in (2, 3):
         raise MaskError("segmentation is not (H, W) or (N, H, W): call the post-processing without RLE")
-    values = torch.as_tensor(given).cpu().numpy()
+    values = as_numpy(given)
     if values.ndim == 3:
         refined = np.zeros(values.shape, bool)
         for i, result in enumerate(_refine(refiner, image, (one != 0 for one in values), options)):

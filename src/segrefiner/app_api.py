@@ -6,7 +6,6 @@ that are made anew, and the files of its front end, from a list. Everything else
 """
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from .app_files import PageFiles
 from .app_sessions import Tab, Tabs
 from .app_values import FILES, Reader, parse_body, reader_of, refused
 from .errors import InputError, SegRefinerError
+from .json_files import json_text
 from .server_errors import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError, fault
 from .server_guard import client_of
 
@@ -281,7 +281,7 @@ class PageApi:
 
         async def stream() -> AsyncIterator[str]:
             async for message in tab.listen(self._stopping):
-                yield f"data: {json.dumps(message)}\n\n"
+                yield f"data: {json_text(message)}\n\n"
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

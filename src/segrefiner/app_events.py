@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +31,8 @@ from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
 from .decoding import KilledError
 from .errors import ImageError, InputError, MaskError
+from .json_files import json_text
+from .options import check_options
 from .output import png_bytes
 from .overlay import overlay
 from .server_service import Service
@@ -79,6 +80,11 @@ class Shown:
 def bytes_shown(photo: Photo, objects: int) -> int:
     """Memory that a photo's results take: for each object the coarse mask, the refined one, and its probability."""
     return photo.nbytes + objects * photo[..., 0].size * 6
+
+
+def _whole(number: Any) -> Any:
+    """A whole number as one, for the page's fields give floats; anything else as it is."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 class Events:
@@ -137,8 +143,7 @@ class Events:
         """Refines what is given, telling how far it is."""
         if path is None:
             raise ImageError("there is no photo: drop one, or pick a sample")
-        if seed is None or seed != int(seed):
-            raise InputError("the seed is no whole number: type one, such as 0")
+        given_seed, given_steps, max_shift, strength = check_options(_whole(seed), _whole(steps), max_shift, strength)
         visit.progress(0, "reading the photo")
         box = (left, top, right, bottom)
         photo = await self._read([path], read_photo, path)
@@ -149,7 +154,7 @@ class Events:
                 f"{self._service.limits.side}: cut it into parts"
             )
         self._tabs.check_fits(bytes_shown(photo, len(coarse)))
-        options = Options(int(steps), int(seed), max_shift, strength)
+        options = Options(given_steps, given_seed, max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(
@@ -265,7 +270,7 @@ class Events:
             (f"{stem}_mask.png", png_bytes(result.mask)),
             (f"{stem}_soft.png", png_bytes(result.probability, bits=16)),
             (f"{stem}_cutout.png", png_bytes(cutout(shown.photo, alpha))),
-            (f"{shown.name}_coco.json", json.dumps(coco_document(shown.name, refined)).encode()),
+            (f"{shown.name}_coco.json", json_text(coco_document(shown.name, refined)).encode()),
         ]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import InputError, MaskError, reason
+from .options import finite_number
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -60,7 +61,7 @@ def typed_box(numbers: Sequence[float | None], height: int, width: int) -> Box |
         return None
     if len(given) < len(numbers):
         raise InputError("the box lacks a side: type all four numbers, or none to take what is painted")
-    x0, y0, x1, y1 = (round(number) for number in given)
+    x0, y0, x1, y1 = (round(finite_number("a side of the box", number)) for number in given)
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise InputError(
             f"the box from {x0}, {y0} to {x1}, {y1} is none inside the photo: expected left less than right up to "

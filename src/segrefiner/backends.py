@@ -116,12 +116,13 @@ def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
     """
     device = next(network.parameters()).device
     side = max(64, network.config.size_multiple)
-    across = torch.linspace(0, 1, side, device=device)
+    across = torch.linspace(0, 1, side, dtype=torch.float32, device=device)
     disc = (across[:, None] - 0.5) ** 2 + (across[None, :] - 0.5) ** 2 < 0.1
-    photo = torch.where(disc, 160.0, 60.0) + 40 * across * torch.tensor([1.0, 0.5, -0.5], device=device)[:, None, None]
+    tint = torch.tensor([1.0, 0.5, -0.5], dtype=torch.float32, device=device)[:, None, None]
+    photo = 60 + 100 * disc.float() + 40 * across * tint
     x = torch.cat([normalize(photo[None]), disc.roll(3, 0)[None, None].float()], dim=1)
     last = torch.tensor([network.config.num_timesteps - 1], device=device)
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         exact, low = (TorchBackend(network, d)(x, last).sigmoid() for d in (torch.float32, dtype))
     return bool(torch.isfinite(low).all()) and float((exact - low).abs().mean()) <= _LARGEST_DIFFERENCE
 

@@ -7,14 +7,14 @@ books in a state folder:
 - `manifest.jsonl`: one line for each item that is done: hashes of its inputs and of the settings, sizes of its
   outputs, and results that belong in a file shared by all items. A rerun skips exactly what stands there and is
   still true.
-- `failures.jsonl`: one line for each item, or part of an item, that failed in the last run, with the reason; and
-  `notes.jsonl` likewise for what is worth knowing, such as masks that were empty.
+- `failures.jsonl`: one line for each item, or part of an item, that failed in the last run, with the reason;
+  `left_out.jsonl` likewise for what there was nothing to do with, such as masks without a photo or empty ones; and
+  `notes.jsonl` for what else is worth knowing.
 - `lock`: held while a job runs, and released by the system however it ends.
 """
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock, Timeout
 
 from .errors import OutputError, SegRefinerError, reason
-from .manifest import InputState, Manifest, is_done, read_rows, row_of
+from .ledger import Account, Ledger, LedgerWriter, Summary
+from .listing import ensure_regular
+from .manifest import InputState, Manifest, account_of, is_done, read_rows, row_of
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -59,12 +61,20 @@ class Saved:
         result: JSON types, for a file that all items share.
         failures: Parts of the item that failed and stay as they were: their names and why.
         notes: What the user should know.
+        left_out: Parts of the item in which there was nothing to refine: their names and why. With the item's own key
+            among them, the whole item was.
     """
 
     outputs: dict[str, int] = field(default_factory=dict)
     result: Any = None
     failures: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def account(self) -> Account:
+        """What is to be said of the item."""
+        return Account(self.failures, self.left_out, self.notes, not self.outputs and not self.result)
 
 
 class Work(Protocol):
@@ -102,12 +112,26 @@ class Job:
         finish: Called when all items were tried, with the results of those that are done, by key; writes what all
             items share.
         failures: What failed before anything was loaded, such as photos that are absent: names and why.
+        left_out: Inputs that no item has, such as masks without a photo: names and why.
+        notes: What the user should know.
+        accepts: Whether a result is one that `finish` can use; one of a damaged manifest may not be.
     """
 
     items: Sequence[Item]
     work: Work
     finish: Callable[[dict[str, Any]], None] = lambda results: None
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    accepts: Callable[[Item, Any], bool] = lambda item, result: True
+
+    def account(self, damaged: int = 0) -> Account:
+        """What is to be said of what is no item's, with a manifest that has so many damaged lines."""
+        notes = self.notes
+        if damaged:
+            lines = "a damaged line" if damaged == 1 else f"{damaged} damaged lines"
+            notes += (f"the manifest has {lines}: what only they tell of is done again",)
+        return Account(self.failures, self.left_out, notes)
 
 
 @dataclass(frozen=True)
@@ -133,33 +157,11 @@ Engine = Callable[[Work, Sequence[Item], Callable[[], bool]], Iterator[Outcome]]
 """Gives the outcome of each item, in any order; ends early, after what it has begun, when the callable says stop."""
 
 
-@dataclass
-class Summary:
-    """How a run went.
-
-    Attributes:
-        total: Items of the job.
-        skipped: Items that were done before.
-        done: Items that this run has done.
-        failed: Items and parts of items that failed.
-        notes: Of items, what the user should know.
-        redone: Items of `done` that had been done with other inputs or settings, or whose outputs were gone.
-        stopped: Why not all items were tried, or an empty string.
-    """
-
-    total: int
-    skipped: int = 0
-    done: int = 0
-    failed: int = 0
-    notes: int = 0
-    redone: int = 0
-    stopped: str = ""
-
-
 def read_inputs(item: Item) -> tuple[tuple[InputState, ...], list[bytes]]:
-    """The files of an item and their state. Raises `OSError`."""
+    """The files of an item and their state. Raises `OSError`, and `InputError` for pipes and devices."""
     states, contents = [], []
     for path in item.inputs:
+        ensure_regular(path)
         with open(path, "rb") as stream:
             stat = os.fstat(stream.fileno())
             contents.append(stream.read())
@@ -227,10 +229,14 @@ def _locked(state: Path) -> Iterator[None]:
         lock.release()
 
 
-def pending(job: Job, state: Path, config: str) -> list[Item]:
-    """The items that a run would do now, without doing anything. Raises `OutputError`."""
-    rows, _ = read_rows(state / "manifest.jsonl")
-    return [item for item in job.items if not is_done(item, rows.get(item.key), config, job.work.root)]
+def pending(job: Job, state: Path, config: str) -> tuple[list[Item], Ledger]:
+    """The items that a run would do now and the ledger before it, without doing anything. Raises `OutputError`."""
+    rows, _, damaged = read_rows(state / "manifest.jsonl")
+    todo = _todo(job, rows, config)
+    with LedgerWriter(len(job.items)) as ledger:
+        ledger.begin(job.account(damaged))
+        _skip(job, todo, rows, ledger)
+    return todo, ledger.ledger(item.key for item in job.items)
 
 
 def run(
@@ -242,20 +248,20 @@ def run(
     max_failures: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Summary], None] = lambda summary: None,
-) -> Summary:
+) -> Ledger:
     """Runs a job as far as it is not done.
 
     Args:
         job: What to do.
         engine: What does it.
-        state: Folder for manifest, failures and lock.
+        state: Folder for manifest, ledger and lock.
         config: Name of all settings, from `settings_hash`: items that were done with others are done again.
         max_failures: Stop when more items have failed.
         should_stop: Asked after each item; items that are begun are finished.
         progress: Called with the summary so far, at the start and after each item.
 
     Returns:
-        How it went.
+        How it went, with what became of every input.
 
     Raises:
         OutputError: Another run holds the lock, or nothing can be written any more; what is done stays done.
@@ -267,80 +273,74 @@ def run(
         running.touch()
         manifest = Manifest(state / "manifest.jsonl")
         try:
-            summary, current = _run(job, engine, manifest, state, config, max_failures, should_stop, progress)
+            with LedgerWriter(len(job.items), state) as ledger:
+                ledger.begin(job.account(manifest.damaged))
+
+                def stop() -> bool:
+                    why = "stopped" if should_stop() else ""
+                    if max_failures is not None and ledger.summary.failed > max_failures:
+                        why = why or f"more than {max_failures} failed"
+                    if why and not ledger.summary.stopped:
+                        ledger.stop(why)
+                    return bool(ledger.summary.stopped)
+
+                current = _run(job, engine, manifest, ledger, config, stop, progress)
         finally:
             manifest.close()
-        if not summary.stopped:
-            job.finish({key: manifest.rows[key]["result"] for key in current})
+        if not ledger.summary.stopped:
+            job.finish({item.key: manifest.rows[item.key]["result"] for item in job.items if item.key in current})
             # Not before: engines may end their processes, which then leave files, when a run is stopped.
             running.unlink(missing_ok=True)
-    return summary
+    return ledger.ledger(item.key for item in job.items)
 
 
 def _run(
     job: Job,
     engine: Engine,
     manifest: Manifest,
-    state: Path,
+    ledger: LedgerWriter,
     config: str,
-    max_failures: int | None,
-    should_stop: Callable[[], bool],
+    stop: Callable[[], bool],
     progress: Callable[[Summary], None],
-) -> tuple[Summary, list[str]]:
-    """The summary, and the keys of the items that are done in the order of the job."""
+) -> set[str]:
+    """The keys of the items that are done."""
     known = dict(manifest.rows)
-    todo = [item for item in job.items if not is_done(item, known.get(item.key), config, job.work.root)]
+    todo = _todo(job, known, config)
     items = {item.key: item for item in todo}
     current = {item.key for item in job.items} - items.keys()
-    summary = Summary(len(job.items), skipped=len(job.items) - len(todo))
-    with (
-        open(state / "failures.jsonl", "w", encoding="utf-8") as failures,
-        open(state / "notes.jsonl", "w", encoding="utf-8") as notes,
-    ):
+    _skip(job, todo, known, ledger)
+    progress(ledger.summary)
+    for outcome in engine(job.work, todo, stop):
+        if outcome.saved is not None:
+            manifest.add(row_of(items[outcome.key], outcome, config))
+            current.add(outcome.key)
+            ledger.done(outcome.key, outcome.saved.account, again=outcome.key in known)
+        elif outcome.fatal:
+            raise OutputError(f"{outcome.error}; what is done stays done: run the same command to go on")
+        else:
+            ledger.fail(outcome.key, outcome.error)
+        progress(ledger.summary)
+        stop()
+    return current
 
-        def fail(name: str, why: str) -> None:
-            summary.failed += 1
-            failures.write(json.dumps({"item": name, "error": why}) + "\n")
-            failures.flush()
 
-        def tell(saved: Saved) -> None:
-            # Parts that failed in an item which was done before are still what the user must know of.
-            for name, why in saved.failures.items():
-                fail(name, why)
-            for note in saved.notes:
-                summary.notes += 1
-                notes.write(json.dumps({"note": note}) + "\n")
-                notes.flush()
+def _todo(job: Job, rows: dict[str, dict[str, Any]], config: str) -> list[Item]:
+    """The items that are not done."""
+    return [
+        item
+        for item in job.items
+        if (row := rows.get(item.key)) is None
+        or not is_done(item, row, config, job.work.root)
+        or not job.accepts(item, row["result"])
+    ]
 
-        for name, why in job.failures.items():
-            fail(name, why)
-        for item in job.items:
-            if item.key not in items:
-                row = known[item.key]
-                tell(Saved(failures=row["failures"], notes=tuple(row["notes"])))
-        progress(summary)
 
-        def stop() -> bool:
-            if not summary.stopped and should_stop():
-                summary.stopped = "stopped"
-            if not summary.stopped and max_failures is not None and summary.failed > max_failures:
-                summary.stopped = f"more than {max_failures} failed"
-            return bool(summary.stopped)
-
-        for outcome in engine(job.work, todo, stop):
-            if outcome.saved is None:
-                if outcome.fatal:
-                    raise OutputError(f"{outcome.error}; what is done stays done: run the same command to go on")
-                fail(outcome.key, outcome.error)
-            else:
-                manifest.add(row_of(items[outcome.key], outcome, config))
-                current.add(outcome.key)
-                summary.done += 1
-                summary.redone += outcome.key in known
-                tell(outcome.saved)
-            progress(summary)
-            stop()
-    return summary, [item.key for item in job.items if item.key in current]
+def _skip(job: Job, todo: Sequence[Item], rows: dict[str, dict[str, Any]], ledger: LedgerWriter) -> None:
+    """Enters the other items: what failed or was left out in them is still what the user must know of."""
+    keys = {item.key for item in todo}
+    for item in job.items:
+        if item.key not in keys:
+            ledger.skip(item.key, account_of(rows[item.key]))
 
 
 def _remove_leftovers(root: Path, state: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .batch import Item, Outcome, Work, load, refine, save
 from .decoding import guard_this_process
 from .io import MAX_PIXELS
+from .openmp import sleep_while_waiting
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -136,6 +137,7 @@ def _pool(count: int) -> ProcessPoolExecutor:
 
 
 def _prepare_worker() -> None:
+    sleep_while_waiting()
     # The terminal interrupts the whole group; the main process says when workers end.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)

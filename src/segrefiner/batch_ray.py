@@ -19,11 +19,10 @@ from typing import Any
 import torch
 
 from .batch import Item, Outcome, Saved, Work, load, refine, save
-from .decoding import guard_this_process
 from .errors import InputError, reason
 from .export import needed
-from .io import MAX_PIXELS
 from .manifest import InputState
+from .openmp import WAIT_POLICY, wait_policy
 from .refiner import Refiner
 
 _BLOCKS = 1000
@@ -115,7 +114,7 @@ class RayEngine:
             compute=self._data.ActorPoolStrategy(size=self.actors),
             num_gpus=self.gpus,
             num_cpus=self.cpus,
-            runtime_env={"env_vars": _ACTORS_ENVIRONMENT},
+            runtime_env={"env_vars": {**_ACTORS_ENVIRONMENT, WAIT_POLICY: wait_policy()}},
         )
         # Leaving the loop ends the pool.
         for row in done.iter_rows():
@@ -146,7 +145,6 @@ class Actor:
     def __init__(self, settings: dict[str, Any], work: Work, threads: int, begun: Any) -> None:
         import ray
 
-        guard_this_process(MAX_PIXELS)
         torch.set_num_threads(threads)
         self.refiner, self.work = Refiner.from_pretrained(**settings), work
         self._begun, self._wait = begun, ray.get

@@ -1,6 +1,12 @@
-"""How many views the network sees at once: as many as fit, fewer when memory runs out."""
+"""Which views the network sees at once, and how many: fewer when memory runs out.
 
-import os
+Kernels differ with the shape of a batch, and threads share it out by its size, so that a view's result is another one
+in another batch: by rounding, which in bfloat16 can turn a pixel over. To the bit, results repeat where shapes and
+order do. This is why, unless batches are shared, each holds views of one object alone and their sizes do not depend
+on free memory.
+"""
+
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -12,20 +18,30 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _CPU_LIMIT, _CUDA_LIMIT = 8, 128
+_CPU_BYTES = 1 << 30
 _SHARE = 0.4
+"""Share of a GPU's free memory that a batch may take."""
+
+_log = logging.getLogger(__name__)
 
 
 class Batches:
     """Cuts work into batches; a batch for which memory runs out is halved, and so are all after it.
 
+    Args:
+        size: Items of weight 1 of a batch, at most.
+        shared: Whether a batch may hold views of several objects.
+
     Attributes:
-        size: Items of weight 1 of a batch, at most, see `run`; less than 1 where not even one fitted.
+        size: As given, or less after memory ran out; less than 1 where not even one item of weight 1 fitted.
+        shared: As given.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, shared: bool = False) -> None:
         if size < 1:
             raise ValueError(f"a batch of {size} views: expected 1 or more")
         self.size: float = size
+        self.shared = shared
 
     def run(
         self, items: Sequence[Item], evaluate: Callable[[Sequence[Item]], Answer], *, weight: float = 1.0
@@ -49,6 +65,11 @@ class Batches:
                 if len(part) == 1 or not ran_out_of_memory(error):
                     raise
                 self.size = len(part) // 2 * weight
+                _log.warning(
+                    "memory ran out for %d views at once: from now on %d, and results may differ by rounding",
+                    len(part),
+                    len(part) // 2,
+                )
             else:
                 yield part, answer
                 start += len(part)
@@ -80,21 +101,14 @@ def bytes_per_view(config: UNetConfig, side: int, dtype: torch.dtype) -> int:
 
 
 def batch_size(config: UNetConfig, side: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Views of `side` pixels that fill a good part of the device's free memory, a power of two.
+    """Views of `side` pixels that the network sees at once, a power of two.
 
-    On a CPU at most 8: larger batches do not compute faster there.
+    On a CPU at most 8, since larger batches do not compute faster there, and at most a gibibyte of them, whatever is
+    free: results must not depend on what else the machine does. On a GPU as many as fill a good part of what is free.
     """
     if device.type == "cuda":
-        free, limit = torch.cuda.mem_get_info(device)[0], _CUDA_LIMIT
+        room, limit = _SHARE * torch.cuda.mem_get_info(device)[0], _CUDA_LIMIT
     else:
-        free, limit = _free_memory(), _CPU_LIMIT
-    fitting = int(_SHARE * free / bytes_per_view(config, side, dtype))
+        room, limit = _CPU_BYTES, _CPU_LIMIT
+    fitting = int(room / bytes_per_view(config, side, dtype))
     return min(limit, 1 << max(0, fitting.bit_length() - 1))
-
-
-def _free_memory() -> int:
-    """Bytes of memory that nobody uses; where the system does not say, 4 GiB."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 4 << 30

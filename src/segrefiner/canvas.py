@@ -83,7 +83,7 @@ class Canvas:
         if not needs_tiles(self.seen, self.region, scale, self.config):
             return []
         # One transfer from a GPU for each band.
-        uncertain = torch.empty(self.probability.shape, dtype=torch.bool)
+        uncertain = torch.empty(self.probability.shape, dtype=torch.bool, device="cpu")
         for rows in bands(*uncertain.shape):
             uncertain[rows] = self._uncertain(rows, scale)
         return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
@@ -271,7 +271,7 @@ def falls(box: Box, part: Box, height: int, width: int, ramp: int, device: torch
 @lru_cache(maxsize=64)
 def _fall(length: int, ramp: int, at_start: bool, at_stop: bool) -> Tensor:
     """Weights of so many pixels in one direction, which fall to these ends."""
-    position = torch.arange(length) + 0.5
+    position = torch.arange(length, dtype=torch.float32, device="cpu") + 0.5
     low = position if at_start else torch.full_like(position, math.inf)
     high = length - position if at_stop else torch.full_like(position, math.inf)
     return (torch.pi / 2 * (torch.minimum(low, high) / ramp).clamp(max=1)).sin().square()
@@ -291,6 +291,8 @@ def _neighbours(size: int, side: int, start: int, stop: int, device: torch.devic
     Returns:
         Pixels of the view, int64, and how far it is from the first to the second of them, in [0, 1).
     """
-    place = ((torch.arange(start, stop, device=device) + 0.5) * (size / side) - 0.5).clamp(0, size - 1)
+    place = ((torch.arange(start, stop, dtype=torch.float32, device=device) + 0.5) * (size / side) - 0.5).clamp(
+        0, size - 1
+    )
     before = place.floor().long()
     return before, place.ceil().long(), place - before

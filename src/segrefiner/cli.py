@@ -1,6 +1,6 @@
 """The command line. Commands import what they need when they run, so that `--help` is immediate."""
 
-import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +12,20 @@ from . import __version__
 from .cli_batch import coco, folder, panoptic, semantic
 from .cli_data import data
 from .cli_evaluate import evaluate, report
+from .cli_ledger import ledger_options, tell_ledger, tell_names
 from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
 from .errors import InputError
-from .terminal import errors_in_one_line, item_bar, say
+from .openmp import sleep_while_waiting
+from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from .diffusion import Progress
 
 _PIPELINES = ("default", "semantic", "instance")
 
+_strict, _json = ledger_options
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
 
@@ -30,6 +33,8 @@ _device_option = click.option("--device", default="auto", show_default=True, hel
 @click.version_option(__version__, prog_name="segrefiner")
 def main() -> None:
     """Refine coarse segmentation masks."""
+    # Before any command imports PyTorch; worker processes inherit it.
+    sleep_while_waiting()
 
 
 for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push, serve):
@@ -46,11 +51,11 @@ for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train
 @click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto",
               help="What computes the network; the last two take an .onnx file as the model.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model best]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
-@click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--threshold", type=FiniteRange(), help="Foreground of a mask with more than two values, as stored.")
+@click.option("--max-shift", type=FiniteRange(min=0), metavar="PIXELS",
               help="Keep the coarse label farther than this from the coarse contour.  [default: no limit]")  # fmt: skip
-@click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+@click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
               help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of --soft.")
@@ -149,13 +154,15 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
 @click.argument("frames", type=click.Path(path_type=Path))
 @click.argument("masks", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks, PNG.")
-@click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+@click.option("--smooth", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="How much of the frame before is kept where nothing has changed.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
-@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @_device_option
+@_strict
+@_json
 @errors_in_one_line
 def video(
     frames: Path,
@@ -167,24 +174,37 @@ def video(
     model: str | None,
     seed: int,
     device: str,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
+    from .ledger import Account, LedgerWriter
     from .output import write_png
     from .refiner import Refiner
-    from .video import clip, refine_video
+    from .video import clip, left_out, refine_video
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
     refiner = Refiner.from_pretrained(model, device=device)
+    pairs = clip(frames, masks, threshold, without=output)
+    results: dict[str, Account] = {}
+    omissions = left_out(frames, masks, without=output)
     output.mkdir(parents=True, exist_ok=True)
-    pairs = clip(frames, masks, threshold)
-    count = 0
     for name, result in item_bar("refining")(refine_video(refiner, pairs, smooth=smooth, seed=seed)):
         target = output / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(target, result.probability if soft else result.mask)
-        count += 1
-    click.echo(f"{output}: {count} frames")
+        results[name] = Account(left_out={name: result.report.note} if result.report.note else {})
+    with LedgerWriter(len(results)) as writer:
+        writer.begin(Account(left_out=omissions))
+        for name, account in results.items():
+            writer.done(name, account, again=False)
+    ledger = writer.ledger(results)
+    text = f"{output}: {len(results)} frames" + (f", {ledger.left_out} left out" if ledger.left_out else "")
+    tell_ledger(ledger, text + ("" if ledger.done else "; nothing was refined"), as_json)
+    tell_names(ledger)
+    if strict and ledger.left_out:
+        sys.exit(FAILED)
 
 
 @main.command()
@@ -197,9 +217,10 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     import torch
 
     from .checkpoints import convert as convert_checkpoint
+    from .json_files import json_text
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
-    say(f"{target}: {json.dumps(config.to_dict())}")
+    say(f"{target}: {json_text(config.to_dict())}")
 
 
 @main.group()

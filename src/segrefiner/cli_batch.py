@@ -1,6 +1,5 @@
 """The commands for many photos: `folder`, `coco`, `semantic` and `panoptic`."""
 
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .terminal import FAILED, errors_in_one_line, say
+from .cli_ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
+from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
 
 if TYPE_CHECKING:
-    from .batch import Job, Summary
+    from .batch import Job
     from .folders import Options
+    from .ledger import Summary
 
 _folder = click.Path(path_type=Path)
+
+
+_crowds = click.option("--crowds", type=click.Choice(["keep", "refine"]), default="keep", show_default=True,
+                       help="What becomes of masks with iscrowd.")  # fmt: skip
 
 
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,21 +32,22 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True),
         click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto"),
         click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model]"),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-        click.option("--max-shift", type=click.FloatRange(min=0), metavar="PIXELS",
+        click.option("--seed", type=SEED, default=0, show_default=True),
+        click.option("--max-shift", type=FiniteRange(min=0), metavar="PIXELS",
                      help="Keep the coarse label farther than this from the coarse contour."),
-        click.option("--strength", type=click.FloatRange(0, 1), default=1.0, show_default=True,
+        click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
                      help="Less for surer changes only; 0 changes nothing."),
         click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
                      help="Processes that decode and encode around the one model; 0 for none."),
         click.option("--max-failures", type=click.IntRange(0), help="Stop when more have failed.  [default: never]"),
         click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        *ledger_options,
         click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
                      help="This machine, or a Ray cluster, which shares the file system."),
         click.option("--address", help="Of the Ray cluster, such as auto.  [default: one on this machine]"),
         click.option("--actors", type=click.IntRange(1), default=1, show_default=True, help="Models in the cluster."),
-        click.option("--gpus-per-actor", type=click.FloatRange(0), default=0.0, show_default=True),
-        click.option("--cpus-per-actor", type=click.FloatRange(1), help="[default: this machine's, over the actors]"),
+        click.option("--gpus-per-actor", type=FiniteRange(0), default=0.0, show_default=True),
+        click.option("--cpus-per-actor", type=FiniteRange(1), help="[default: this machine's, over the actors]"),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -60,7 +66,7 @@ def _options(given: dict[str, Any]) -> "Options":
 @click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the masks.")
 @click.option("--pair", "pattern", metavar="PATTERN",
               help="A photo's masks, as '{parent}/{stem}_*.png'.  [default: the same path, any suffix]")  # fmt: skip
-@click.option("--threshold", type=float, help="Foreground of masks with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
 @_shared
@@ -104,14 +110,15 @@ def semantic(
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="JSON file.")
 @click.option("--annotations", type=_folder, help="For results: the file that says how photos are called.")
+@_crowds
 @_shared
 @errors_in_one_line
-def coco(source: Path, images: Path, output: Path, annotations: Path | None, **given: Any) -> None:
+def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
     from .batch import STATE_NAME
     from .coco import coco_job
 
-    job = coco_job(source, images, output, annotations=annotations, options=_options(given))
+    job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=_options(given))
     _run(job, output, output.with_name(output.name + STATE_NAME), given)
 
 
@@ -120,14 +127,15 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, **g
 @click.argument("maps", type=_folder)
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="Folder for PNGs and the JSON file.")
+@_crowds
 @_shared
 @errors_in_one_line
-def panoptic(source: Path, maps: Path, images: Path, output: Path, **given: Any) -> None:
+def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
     from .batch import STATE_NAME
     from .panoptic import panoptic_job
 
-    job = panoptic_job(source, maps, images, output, options=_options(given))
+    job = panoptic_job(source, maps, images, output, crowds=crowds, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
 
 
@@ -138,45 +146,50 @@ def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
     opened = _open(settings)
     config = settings_hash({**job.work.settings(), **opened.describe})
+    as_json, strict = given["as_json"], given["strict"]
     if given["dry_run"]:
-        todo = pending(job, state, config)
-        say(f"{len(job.items)} items, {len(job.items) - len(todo)} of them done; would do {len(todo)}:")
-        for item in todo[:10]:
-            say(f"  {item.key}: {', '.join(map(str, item.inputs))}")
-        if len(todo) > 10:
-            say("  …")
-        for name, why in list(job.failures.items())[:10]:
-            say(f"cannot: {name}: {why}")
+        todo, ledger = pending(job, state, config)
+        told = [f"{ledger.total} items, {ledger.total - len(todo)} of them done; would do {len(todo)}:"]
+        told += [f"  {item.key}: {', '.join(map(str, item.inputs))}" for item in todo[:10]]
+        told += ["  …"] if len(todo) > 10 else []
+        told += [f"cannot: {entry.name}: {entry.reason}" for entry in ledger.failures[:10]]
+        told += [f"would leave out {line}" for line in reason_lines(ledger)]
+        tell_ledger(ledger, "\n".join(told), as_json, would_do=[item.key for item in todo])
+        if strict and (ledger.left_out or ledger.failed):
+            sys.exit(FAILED)
         return
-    if given["engine"] == "ray":
-        from .batch_ray import RayEngine
-
-        engine: Any = RayEngine(
-            settings,
-            address=given["address"],
-            actors=given["actors"],
-            gpus=given["gpus_per_actor"],
-            cpus=given["cpus_per_actor"],
-        )
-    else:
-        from .batch_local import LocalEngine
-
-        engine = LocalEngine(opened.refiner, given["workers"])
     with _signals() as signalled, _bar() as progress:
-        summary = run(
+        ledger = run(
             job,
-            engine,
+            _engine(opened, settings, given),
             state,
             config=config,
             max_failures=given["max_failures"],
             should_stop=lambda: bool(signalled),
             progress=progress,
         )
-    _tell(summary, output, state)
+    tell_ledger(ledger, ledger_line(ledger, output, state), as_json)
+    tell_names(ledger)
     if signalled:
         sys.exit(128 + signalled[0])
-    if summary.failed:
+    if ledger.failed or (strict and ledger.left_out):
         sys.exit(FAILED)
+
+
+def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) -> Any:
+    if given["engine"] == "ray":
+        from .batch_ray import RayEngine
+
+        return RayEngine(
+            settings,
+            address=given["address"],
+            actors=given["actors"],
+            gpus=given["gpus_per_actor"],
+            cpus=given["cpus_per_actor"],
+        )
+    from .batch_local import LocalEngine
+
+    return LocalEngine(opened.refiner, given["workers"])
 
 
 class _Opened:
@@ -200,27 +213,6 @@ class _Opened:
 
 
 _open = _Opened
-
-
-def _tell(summary: "Summary", output: Path, state: Path) -> None:
-    parts = [f"{summary.done} done"]
-    if summary.redone:
-        parts.append(f"{summary.redone} of them again")
-    if summary.skipped:
-        parts.append(f"{summary.skipped} done before")
-    if summary.failed:
-        parts.append(f"{summary.failed} failed ({state / 'failures.jsonl'})")
-    if summary.notes:
-        parts.append(f"{summary.notes} notes ({state / 'notes.jsonl'})")
-    text = f"{output}: {', '.join(parts)} of {summary.total}"
-    if summary.stopped:
-        text += f"; {summary.stopped}: run the same command to go on"
-    say(text)
-    if summary.failed:
-        with open(state / "failures.jsonl", encoding="utf-8") as rows:
-            for _, line in zip(range(3), rows, strict=False):
-                row = json.loads(line)
-                say(f"segrefiner: {row['item']}: {row['error']}", err=True)
 
 
 @contextmanager
@@ -266,7 +258,7 @@ def _bar() -> Iterator[Callable[["Summary"], None]]:
             bars.update(
                 task,
                 total=summary.total,
-                completed=summary.skipped + summary.done + min(summary.failed, summary.total),
+                completed=summary.total - summary.not_tried,
                 rate=f"{speed:.2f}/s" if speed else "",
                 failed=f"{summary.failed} failed" if summary.failed else "",
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .terminal import FAILED, errors_in_one_line, item_bar, say
+from .terminal import FAILED, SEED, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
     default="published",
     show_default=True,
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Picture of some of them to look at, PNG.")
 @errors_in_one_line

@@ -1,6 +1,5 @@
 """The commands `evaluate` and `report`. As in `segrefiner.cli`, heavy imports wait until a command runs."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import InputError
-from .terminal import errors_in_one_line, item_bar, say
+from .terminal import FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from .evaluate import Case, Failure, Row, Scores
@@ -51,7 +50,7 @@ def evaluate() -> None:
 @click.argument("predicted", type=_folder)
 @click.option("--coarse", type=_folder, help="Folder of the masks that PREDICTED was refined from.")
 @click.option("--images", type=_folder, help="Folder of the photos, for the pictures of `report`.")
-@click.option("--threshold", type=float, help="Foreground of a mask with more than two values, as stored.")
+@click.option("--threshold", type=FiniteRange(), help="Foreground of a mask with more than two values, as stored.")
 @click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba", "boundary_iou"),
               help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
               "[default: iou, mba, boundary_iou]")  # fmt: skip
@@ -290,7 +289,9 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
     data = results.to_json()
     # Files first: a closed pipe or terminal must not cost hours of measuring.
     if json_path is not None:
-        text = json.dumps(data, indent=1)
+        from .json_files import json_text
+
+        text = json_text(data, indent=1)
         atomic_write(json_path, lambda stream: stream.write(text.encode()))
     if csv_path is not None:
         atomic_write(csv_path, lambda stream: stream.write(results.to_csv().encode("utf-8", "surrogateescape")))

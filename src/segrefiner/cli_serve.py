@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import errors_in_one_line, say
+from .terminal import FiniteRange, errors_in_one_line, say
 
 _SHORTEST_KEY = 16
 
@@ -22,11 +22,11 @@ _BUNDLED = "compact"
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File whose one line clients must know.")
 @click.option("--insecure", is_flag=True, help="Let anyone in who reaches the address.")
-@click.option("--max-megapixels", type=click.FloatRange(0, min_open=True), default=50.0, show_default=True,
+@click.option("--max-megapixels", type=FiniteRange(0, min_open=True), default=50.0, show_default=True,
               help="Of a photo.")  # fmt: skip
-@click.option("--max-upload-mb", type=click.FloatRange(0, min_open=True), default=32.0, show_default=True,
+@click.option("--max-upload-mb", type=FiniteRange(0, min_open=True), default=32.0, show_default=True,
               help="Of a request.")  # fmt: skip
-@click.option("--max-views", type=click.FloatRange(0, min_open=True), default=1000.0, show_default=True,
+@click.option("--max-views", type=FiniteRange(0, min_open=True), default=1000.0, show_default=True,
               help="Of the network that a request's masks may take, by an estimate.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(1), default=32, show_default=True,
               help="Requests inside at the same time; more are told to come back.")  # fmt: skip

@@ -1,6 +1,5 @@
 """The command `train`."""
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import InputError, TrainingError
-from .terminal import errors_in_one_line, item_bar
+from .terminal import SEED, FiniteRange, errors_in_one_line, item_bar
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +56,8 @@ _STARTS = {
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE",
               help="Replace a value of the recipe, such as lr=1e-4 or coarse.perfect=0.2.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), help="Crops to train on.")
-@click.option("--lr", type=click.FloatRange(0), help="Peak learning rate.")
-@click.option("--seed", type=click.IntRange(0), help="Of every draw.")
+@click.option("--lr", type=FiniteRange(0), help="Peak learning rate.")
+@click.option("--seed", type=SEED, help="Of every draw.")
 @click.option("--coarse", type=click.Path(path_type=Path), help="Folder of coarse masks that were made beforehand.")
 @click.option("--val", metavar="DATA", help="Photos to validate on.  [default: none]")
 @click.option("--val-photos", type=click.IntRange(1), default=16, show_default=True)
@@ -68,7 +67,7 @@ _STARTS = {
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
               help="Processes that read photos, where they are not packed into memory.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(0), default=math.inf, help="Stop with a checkpoint after this.")
-@click.option("--checkpoint-minutes", type=click.FloatRange(0), default=3.0, show_default=True)
+@click.option("--checkpoint-minutes", type=FiniteRange(0), default=3.0, show_default=True)
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps.")
 @click.option("--tensorboard", is_flag=True, help="Write event files into the folder, too.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -184,9 +183,11 @@ def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     if recipe.align:
         source = Aligned(source, measure_offsets(source, progress=item_bar("looking")))
     _, failures = pack_source(source, pack, size=recipe.pack_size, progress=item_bar("packing"))
+    from .json_files import json_text
+
     with (pack.parent / FAILURES_NAME).open("a") as file:
         for index, reason in failures:
-            file.write(json.dumps({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")
+            file.write(json_text({"name": f"{source.name}[{index}]", "reason": reason}) + "\n")
     if failures:
         click.echo(f"{len(failures)} photos cannot be read: see {pack.parent / FAILURES_NAME}", err=True)
 
@@ -225,12 +226,13 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
     from . import train as training
+    from .json_files import json_text
     from .run_files import CHECKPOINT_NAME
     from .training_report import write_training_report
     from .weights import STEPS_KEY, checksum, save
 
     recipe, first = trainer.recipe, trainer.processes.rank == 0
-    notes = {"recipe": json.dumps({"name": name, **recipe.to_dict()})}
+    notes = {"recipe": json_text({"name": name, **recipe.to_dict()})}
     if best_steps := _best_steps(recipe):
         notes[STEPS_KEY] = str(best_steps)
     if start is not None:

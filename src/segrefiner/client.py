@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
 from .io import ImageSource, MaskSource, read_image, read_mask
+from .options import check_options, listed_boxes
 from .output import png_bytes
 from .rle import decode_rle, encode_rle
 
@@ -108,9 +109,13 @@ class Client:
         threshold = options.pop("threshold", None)
         coarse = [read_mask(one, threshold=threshold) for one in (mask if several else [mask])]
         fields = {name: value for name, value in options.items() if value is not None}
+        names = ("seed", "steps", "max_shift", "strength")
+        defaults = (0, None, None, 1.0)
+        checked = check_options(*(fields.get(name, one) for name, one in zip(names, defaults, strict=True)))
+        fields |= {name: value for name, value in zip(names, checked, strict=True) if name in fields}
         fields["rle"] = [encode_rle(one) for one in coarse]
         if "boxes" in fields:
-            fields["boxes"] = [[float(value) for value in box] for box in fields["boxes"]]
+            fields["boxes"] = listed_boxes(fields["boxes"])
         body, kind = _form(_content(image), fields)
 
         def read(answer: Any) -> list[Refined]:

@@ -5,41 +5,27 @@ Refined masks are run-length encodings: compressed ones, but for masks that were
 which is reported mask by mask.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside
-from .errors import InputError, MaskError, SegRefinerError, reason
+from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options, summary_of
 from .io import read_image
-from .output import atomic_write
+from .json_files import count_nan, read_json, write_json
+from .listing import Names
 from .rle import decode_rle, draw_polygons, encode_rle
 
 if TYPE_CHECKING:
     from .refiner import Refiner
 
 Json: TypeAlias = dict[str, Any]
-
-
-def read_json(path: Path) -> Any:
-    """What stands in a JSON file. Raises `InputError`."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({reason(error)})") from error
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file, whole or not at all. Raises `OutputError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda stream: stream.write(json.dumps(document).encode()))
 
 
 def read_mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -56,12 +42,18 @@ def tight_box(mask: NDArray[np.bool_]) -> list[float]:
     return [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)]
 
 
+Crowds: TypeAlias = Literal["keep", "refine"]
+"""What becomes of masks of crowds: they stay as they are, or are refined like others."""
+CROWD_STAYS = "a crowd, which stays as it is; --crowds refine refines it"
+
+
 def coco_job(
     source: Path,
     images: Path,
     target: Path,
     *,
     annotations: Path | None = None,
+    crowds: Crowds = "keep",
     options: Options = PLAIN,
 ) -> Job:
     """Refines the masks of a COCO file.
@@ -72,17 +64,61 @@ def coco_job(
         target: The JSON file to write.
         annotations: For results, the file whose "images" say how photos are called; without, they are called by their
             image id of twelve digits and `.jpg`, as COCO's are.
+        crowds: Whether masks with `iscrowd` stay or are refined.
         options: Of each refinement.
 
     Raises:
-        InputError: A file is not as described.
+        InputError: A file is not as described, or all its masks are of crowds that stay.
     """
+    _check_places(source, images, target, annotations)
+    document, rows, listed = _read(source, annotations)
+    entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
+    by_image, left_out = _masks_by_image(rows, crowds, failures)
+    if rows and not by_image and left_out:
+        raise InputError(f"{source}: all {len(left_out)} masks are crowds, which stay: give --crowds refine")
+    items = []
+    names = Names(images)
+    for key, forms in by_image.items():
+        try:
+            name = _digits(key) if entries is None else file_name(key, entries)
+            photo = inside(images, names.find(name))
+        except SegRefinerError as error:
+            failures[f"image {key}"] = str(error)
+            continue
+        items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
+    if not rows:
+        left_out[str(source)] = "it lists no mask"
+    left_out |= images_without_masks(rows, {} if annotations else listed)
+
+    def finish(results: dict[str, Any]) -> None:
+        for key in results:
+            for index, refined in results[key].items():
+                row = rows[int(index)]
+                row.update({name: value for name, value in refined.items() if name == "segmentation" or name in row})
+        write_json(target, document)
+
+    return Job(
+        items,
+        CocoWork(target.absolute().parent, options),
+        finish,
+        failures,
+        left_out,
+        nan_notes(rows, document),
+        _is_result,
+    )
+
+
+def _check_places(source: Path, images: Path, target: Path, annotations: Path | None) -> None:
     if target.resolve() in (source.resolve(), annotations and annotations.resolve()):
         raise InputError(f"the output {target} is an input: choose another name")
     if target.is_dir():
         raise InputError(f"the output {target} is a folder: expected the name of a JSON file")
     if not images.is_dir():
         raise InputError(f"{images} is no folder")
+
+
+def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json]:
+    """The document, its masks, and the document that lists the photos. Raises `InputError`."""
     document = read_json(source)
     if isinstance(document, list):
         rows, listed = document, read_json(annotations) if annotations else {}
@@ -92,32 +128,56 @@ def coco_job(
         raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
     if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
         raise InputError(f'{annotations or source}: expected "images", a list')
-    entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
+    return document, rows, listed
+
+
+def _masks_by_image(
+    rows: list[Any], crowds: Crowds, failures: dict[str, str]
+) -> tuple[dict[str, list[Json]], dict[str, str]]:
+    """The masks of each image id, and the crowds that stay; what is neither is added to the failures."""
     by_image: dict[str, list[Json]] = {}
+    left_out = {}
     for index, row in enumerate(rows):
         name = f"annotation {index}"
         if not isinstance(row, dict) or not isinstance(row.get("image_id"), int | str):
             failures[name] = "expected an object with image_id"
-        elif not row.get("iscrowd"):
+        elif row.get("iscrowd") and crowds == "keep":
+            left_out[name] = CROWD_STAYS
+        else:
             form = {"index": index, "segmentation": row.get("segmentation")}
             by_image.setdefault(str(row["image_id"]), []).append(form)
-    items = []
-    for key, forms in by_image.items():
-        try:
-            photo = inside(images, _digits(key) if entries is None else file_name(key, entries))
-        except SegRefinerError as error:
-            failures[f"image {key}"] = str(error)
-            continue
-        items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
+    return by_image, left_out
 
-    def finish(results: dict[str, Any]) -> None:
-        for key in results:
-            for index, refined in results[key].items():
-                row = rows[int(index)]
-                row.update({name: value for name, value in refined.items() if name == "segmentation" or name in row})
-        write_json(target, document)
 
-    return Job(items, CocoWork(target.absolute().parent, options), finish, failures)
+def images_without_masks(rows: list[Any], listed: Json) -> dict[str, str]:
+    """The photos of a file of annotations that have none."""
+    with_masks = {str(row.get("image_id")) for row in rows if isinstance(row, dict)}
+    ids = (str(entry["id"]) for entry in listed.get("images", []) if isinstance(entry, dict) and "id" in entry)
+    return {f"image {key}": "the file has no mask of it" for key in ids if key not in with_masks}
+
+
+def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
+    """Which annotations hold numbers that JSON does not have, and how many are elsewhere in the document."""
+    total = count_nan(document)
+    if not total:
+        return ()
+    found = {index: count for index, row in enumerate(rows) if (count := count_nan(row))}
+    told = "NaN or an infinite number, which JSON does not have: null is written"
+    notes = [f"annotation {index} holds {told}" for index in found]
+    if total > sum(found.values()):
+        notes.append(f"the file holds, outside of its annotations, {told}")
+    return tuple(notes)
+
+
+def _is_result(item: Item, result: Any) -> bool:
+    """Whether a result is one that `CocoWork` gives for an item."""
+    places = {str(form["index"]) for form in item.payload["masks"]}
+    return isinstance(result, dict) and all(
+        place in places and isinstance(refined, dict) and refined.keys() >= _RESULT for place, refined in result.items()
+    )
+
+
+_RESULT = {"segmentation", "area", "bbox"}
 
 
 def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
@@ -184,12 +244,14 @@ class CocoWork:
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
         photo, masks, failures = loaded
-        segmentations, notes = {}, []
+        segmentations, notes, idle = {}, [], {}
         results = refiner.many(((photo, mask) for _, mask in masks), **asdict(self.options))
         for (form, _), result in zip(masks, results, strict=True):
             if result.report.note or not result.mask.any():
-                why = result.report.note or "nothing would be left: kept as it was"
-                notes.append(f"annotation {form['index']}: {why}")
+                if result.report.note:
+                    idle[f"annotation {form['index']}"] = result.report.note
+                else:
+                    notes.append(f"annotation {form['index']}: nothing would be left: kept as it was")
                 continue
             given = form["segmentation"]
             listed = isinstance(given, dict) and isinstance(given["counts"], list)
@@ -199,8 +261,8 @@ class CocoWork:
                 "bbox": tight_box(result.mask),
                 "report": summary_of(result.report),
             }
-        return segmentations, failures, tuple(notes)
+        return segmentations, failures, tuple(notes), idle
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
-        segmentations, failures, notes = refined
-        return Saved({}, segmentations, failures, notes)
+        segmentations, failures, notes, idle = refined
+        return Saved({}, segmentations, failures, notes, idle)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from PIL import Image
 
 from .composites import (
     Colours,
@@ -29,10 +28,11 @@ from .composites import (
 )
 from .errors import ImageError, InputError
 from .io import MAX_PIXELS
+from .listing import SUFFIXES
 from .output import atomic_write, write_png
 from .pictures import Given, decode, describe
 from .settings_record import begin_folder
-from .sources import SUFFIXES, Source
+from .sources import Source
 from .thin_structures import KINDS, SMALLEST, draw_structure
 from .worker_pool import in_processes
 
@@ -91,10 +91,15 @@ def read_cutout(path: Path) -> NDArray[np.uint8]:
     """A cut-out, `(H, W, 4)` uint8, RGBA. Raises `InputError` where it cannot be read or shows no object's outline."""
     given = Given(describe("cut-out", path), ImageError)
 
-    def values(picture: Image.Image) -> NDArray[Any]:
-        return np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
-
-    pixels = decode(path, given, MAX_PIXELS, values)
+    raster = decode(path, given, MAX_PIXELS)
+    colours, alpha = raster.colours(), raster.alpha
+    if raster.palette is not None:
+        alpha = np.pad(raster.palette[:, 3], (0, 256 - len(raster.palette)))[raster.values]
+    if colours.dtype != np.uint8:
+        raise given.refuse("has more than eight bits a channel, expected eight; convert it")
+    if colours.ndim == 2:
+        colours = np.repeat(colours[..., None], 3, axis=2)
+    pixels = colours if alpha is None else np.dstack([colours, alpha])
     check_cutout(pixels, given.name)
     return pixels
 

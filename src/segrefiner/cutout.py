@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .arrays import as_numpy
 from .errors import ImageError, MaskError
 from .export import needed
 from .geometry import mask_box
@@ -15,7 +16,7 @@ _MARGIN = 32
 """Pixels around the object from which the background's colours are learned."""
 
 
-def cutout(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+def cutout(image: Any, probability: Any) -> NDArray[np.uint8]:
     """Cuts the object out of a photo.
 
     A pixel on the object's edge shows some of the background, which would stay behind as a fringe on any other one.
@@ -23,7 +24,7 @@ def cutout(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArra
     2020, on the part of the photo around the object. Opaque pixels keep the photo's colours.
 
     Args:
-        image: `(H, W, 3)` uint8, RGB, 0-255.
+        image: `(H, W, 3)` uint8, RGB, 0-255, an array or tensor of any library.
         probability: `(H, W)` float in [0, 1], such as `Result.probability`: how much of a pixel is the object. A bool
             mask is 0 and 1.
 
@@ -37,7 +38,7 @@ def cutout(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArra
         SizeMismatchError: Photo and probabilities differ in size.
         MissingExtraError: PyMatting is not installed.
     """
-    _check(image, probability)
+    image, probability = _checked(image, probability)
     pymatting = needed("pymatting", "cutting objects out", extra="matting")
     alpha = np.rint(np.asarray(probability, np.float32) * 255).astype(np.uint8)
     result = np.zeros((*alpha.shape, 4), np.uint8)
@@ -53,7 +54,8 @@ def cutout(image: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArra
     return result
 
 
-def _check(image: NDArray[Any], probability: NDArray[Any]) -> None:
+def _checked(image: Any, probability: Any) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    image, probability = as_numpy(image), as_numpy(probability)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError(f"image is {image.dtype} {image.shape}: expected (H, W, 3) uint8, as io.read_image gives it")
     if probability.ndim != 2 or probability.dtype.kind not in "bf":
@@ -67,6 +69,7 @@ def _check(image: NDArray[Any], probability: NDArray[Any]) -> None:
             f"probability lies in {probability.min():.6g} to {probability.max():.6g}: expected [0, 1]; "
             "check what made it, or apply a sigmoid if these are logits"
         )
+    return image, probability
 
 
 def _object_colours(pymatting: Any, colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:

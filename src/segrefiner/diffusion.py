@@ -22,7 +22,7 @@ Uniform = Callable[[], Tensor]
 
 def keep_fine_schedule(num_timesteps: int = NUM_TIMESTEPS) -> Tensor:
     """Probability `(T,)` that a pixel is still fine at each timestep: linear from 0.8 at t = 0 to 0 at T - 1."""
-    return torch.linspace(0.8, 0.0, num_timesteps)
+    return torch.linspace(0.8, 0.0, num_timesteps, dtype=torch.float32, device="cpu")
 
 
 def forward_sample(fine: Tensor, coarse: Tensor, timesteps: Tensor, uniform: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def spaced_timesteps(steps: int, num_timesteps: int = NUM_TIMESTEPS) -> list[int
     """Timesteps of `steps` network evaluations, from T-1 down, evenly spaced. Raises `ValueError` outside 1 … T."""
     if not 1 <= steps <= num_timesteps:
         raise ValueError(f"steps is {steps}: expected 1 to {num_timesteps}")
-    return torch.linspace(num_timesteps - 1, 0, steps).round().int().tolist()
+    return torch.linspace(num_timesteps - 1, 0, steps, dtype=torch.float32, device="cpu").round().int().tolist()
 
 
 def confidence(probability: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def _share(pixels: Tensor) -> Tensor:
 
 def ancestral(shape: Sequence[int], generator: Generator) -> Uniform:
     """The published sampler: fresh uniform numbers for every step."""
-    return lambda: torch.rand(tuple(shape), generator=generator, device=generator.device)
+    return lambda: torch.rand(tuple(shape), generator=generator, dtype=torch.float32, device=generator.device)
 
 
 def monotone(thresholds: Tensor) -> Uniform:
@@ -177,8 +177,8 @@ def pixel_thresholds(x0: int, y0: int, width: int, height: int, seed: int) -> Te
 
     Tiles that overlap get the same thresholds where they overlap. Over seeds, each pixel's threshold is uniform.
     """
-    x = (torch.arange(x0, x0 + width, dtype=torch.int64) * _R2_X) % _MODULUS
-    y = (torch.arange(y0, y0 + height, dtype=torch.int64) * _R2_Y) % _MODULUS
+    x = (torch.arange(x0, x0 + width, dtype=torch.int64, device="cpu") * _R2_X) % _MODULUS
+    y = (torch.arange(y0, y0 + height, dtype=torch.int64, device="cpu") * _R2_Y) % _MODULUS
     start = (seed * _GOLDEN) % _MODULUS
     # The upper 24 bits: float32 holds them exactly, so no value rounds up to 1.
     return ((((x[None, :] + y[:, None] + start) % _MODULUS) >> 8).double() / 2**24).float()

@@ -146,7 +146,8 @@ def _drawn(image: Tensor, probability: Tensor, corners: Tensor, radius: int, smo
     """`follow_edges` of these blocks."""
     margin = 2 * radius
     filters = [
-        GuidedFilter(_cut(image, some, margin) / 255, radius, smoothness) for some in corners.split(_BLOCKS_AT_ONCE)
+        GuidedFilter(_cut(image, some, margin).float() / 255, radius, smoothness)
+        for some in corners.split(_BLOCKS_AT_ONCE)
     ]
     # From round to round, what is around a block is what has become of its neighbours.
     top, bottom = int(corners[0, 0]), int(corners[-1, 0]) + _BLOCK
@@ -218,7 +219,7 @@ def _edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float | None:
         rows, columns = (some[:, k, None] + torch.arange(_BLOCK, device=some.device) < refined.shape[k] for k in (0, 1))
         weights &= (rows[:, :, None] & columns[:, None])[:, None].view(torch.uint8)
         counts += weights.sum(dim=(0, 2, 3))
-        strengths += (weights * edge_strength(_cut(image, some, EDGE_REACH + 1) / 255)).sum(dim=(0, 2, 3))
+        strengths += (weights * edge_strength(_cut(image, some, EDGE_REACH + 1).float() / 255)).sum(dim=(0, 2, 3))
     if not bool((counts > 0).all()):
         return None
     on_refined, on_coarse = (strengths / counts).tolist()

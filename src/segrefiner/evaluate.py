@@ -6,7 +6,6 @@ or one failure for each; `segrefiner.evaluate_results.Results` takes them in. Pr
 their own, `segrefiner.evaluate_coco` and `segrefiner.evaluate_davis`, yield the same rows.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import metrics, metrics_dis
-from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError, reason
+from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError
 from .io import read_image, read_mask, read_mask_values
+from .openmp import sleep_while_waiting
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -240,7 +240,7 @@ def measure(
         yield from map(one, cases)
     else:
         # Not forked: libraries that have started threads by now do not survive that.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=sleep_while_waiting) as pool:
             try:
                 yield from pool.map(one, cases)
             except BrokenProcessPool as error:
@@ -278,21 +278,3 @@ def check_size(mask: Array, truth: Array, path: Path) -> None:
 def improvement(key: str, before: float, after: float) -> float:
     """By how much a figure got better, whichever way is better."""
     return after - before if FIGURES[key].higher_is_better else before - after
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InputError: It cannot be read, or is cut off or otherwise no JSON.
-    """
-    try:
-        with open(path, "rb") as stream:
-            return json.load(stream)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{str(path)!r} is no complete JSON ({error.msg} at line {error.lineno}, column {error.colno}); "
-            "copy or download it again"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as JSON ({reason(error)})") from error

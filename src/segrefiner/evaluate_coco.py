@@ -24,8 +24,9 @@ import numpy as np
 
 from .coco_categories import COCO_CATEGORIES
 from .errors import InputError, MaskError, MissingExtraError
-from .evaluate import Failure, Row, Scores, read_json
+from .evaluate import Failure, Row, Scores
 from .io import MAX_PIXELS
+from .json_files import read_json
 from .rle import check_polygons, rle_runs
 
 Json: TypeAlias = dict[str, Any]

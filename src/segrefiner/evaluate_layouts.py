@@ -10,9 +10,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .evaluate import Case, Failure
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
-"""Files that count as pictures in a folder."""
+from .listing import SUFFIXES
 
 DIS_SETS = ("DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 

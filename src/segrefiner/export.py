@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, MissingExtraError, reason
+from .json_files import json_text
 from .output import atomic_write, check_output
 from .unet import DenoisingUNet, UNetConfig, fused
 from .weights_checks import bad_file, check_config, check_file, short
@@ -72,7 +73,10 @@ def export_onnx(
     needed("onnxscript", "exporting to ONNX")
     whole = _Whole(_copy(network, kind), kind).eval()
     multiple = network.config.size_multiple
-    example = torch.zeros(2, 4, 4 * multiple, 6 * multiple), torch.zeros(2, dtype=torch.int64)
+    example = (
+        torch.zeros(2, 4, 4 * multiple, 6 * multiple, dtype=torch.float32, device="cpu"),
+        torch.zeros(2, dtype=torch.int64, device="cpu"),
+    )
     batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
     shapes = ({0: batch, 2: multiple * height, 3: multiple * width}, {0: batch})
     with _quiet():
@@ -87,7 +91,7 @@ def export_onnx(
         )
     assert program is not None
     model = program.model_proto
-    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json.dumps(network.config.to_dict()), _DTYPE_KEY: dtype}
+    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json_text(network.config.to_dict()), _DTYPE_KEY: dtype}
     onnx.helper.set_model_props(model, entries | dict(sorted((metadata or {}).items())))
     _strip(model.graph)
     onnx.checker.check_model(model)

@@ -1,7 +1,8 @@
 """Jobs over folders: photos with masks of the same names, or with label maps."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import translate
 from glob import escape
@@ -17,6 +18,8 @@ from .batch import Item, Job, Saved, written
 from .errors import InputError
 from .io import check_same_size, read_image, read_mask
 from .label_files import LabelMap, read_labels, write_labels
+from .listing import SPELLINGS, SUFFIXES, Listing, composed, list_pictures, same_names
+from .options import check_options, finite_number
 from .output import write_png
 
 if TYPE_CHECKING:
@@ -24,46 +27,44 @@ if TYPE_CHECKING:
     from .labels import RefinedLabels
     from .refiner import Refiner, Result
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif")
-"""Of files in folders that are taken for pictures."""
-
 Write = Literal["mask", "soft", "soft16", "cutout"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Of each refinement, as of `Refiner.many`."""
+    """Of each refinement, as of `Refiner.many`. Raises `InputError` for what it does not take."""
 
     seed: int = 0
     steps: int | None = None
     max_shift: float | None = None
     strength: float = 1.0
 
+    def __post_init__(self) -> None:
+        names = ("seed", "steps", "max_shift", "strength")
+        for name, value in zip(names, check_options(*(getattr(self, name) for name in names)), strict=True):
+            # A whole number of Python stays one: manifests of jobs that have begun hold it as it was given.
+            if type(getattr(self, name)) is not int:
+                object.__setattr__(self, name, value)
+
 
 PLAIN = Options()
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Picture files below a folder, relative to it, sorted; hidden folders and files are left out.
-
-    Raises `InputError` where it is no folder or holds none.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder")
-    found = [
-        relative
-        for path in folder.rglob("*")
-        if (relative := path.relative_to(folder)).suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in relative.parts)
-        and path.is_file()
-    ]
-    if not found:
-        raise InputError(f"{folder} holds no picture: expected files that end in {', '.join(SUFFIXES)}")
-    return sorted(found)
+def pictures_below(folder: Path, *, without: Path | None = None) -> Listing:
+    """Picture files below a folder, as `list_pictures` does. Raises `InputError` where there is none."""
+    listing = list_pictures(folder, without=without)
+    if not listing.pictures:
+        reasons = Counter(entry.reason for entry in listing.left_out).most_common(3)
+        left_out = "; ".join(f"{count}: {why}" for why, count in reasons)
+        there = f" (left out: {left_out})" if left_out else ""
+        raise InputError(f"{folder} holds no picture{there}: expected files that end in {', '.join(SUFFIXES)}")
+    return listing
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = None) -> dict[Path, list[Path]]:
     """The masks of each photo.
+
+    Names that differ in case, or in how characters are composed, count as the same where one photo alone is meant.
 
     Args:
         images: Relative to their folder.
@@ -76,25 +77,52 @@ def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = No
         InputError: For other words in braces.
     """
     if pattern is None:
-        by_stem: dict[Path, list[Path]] = {}
+        by_stem: dict[str, list[Path]] = {}
         for mask in masks:
-            by_stem.setdefault(mask.with_suffix(""), []).append(mask)
-        return {image: by_stem.get(image.with_suffix(""), []) for image in images}
-    result = {}
-    every = {mask.as_posix(): mask for mask in masks}
+            by_stem.setdefault(_stem(mask), []).append(mask)
+        meant = same_names(map(_stem, images), by_stem)
+        return {image: by_stem.get(meant.get(_stem(image), ""), []) for image in images}
+    wanted = {image: _wanted(image, pattern) for image in images}
+    result = _matching(wanted, masks, str)
+    for spelling in SPELLINGS:
+        used = {mask for found in result.values() for mask in found}
+        lacking = {image: name for image, name in wanted.items() if not result[image]}
+        found = _matching(lacking, [mask for mask in masks if mask not in used], spelling)
+        owners = Counter(mask for several in found.values() for mask in several)
+        result |= {image: several for image, several in found.items() if all(owners[mask] == 1 for mask in several)}
+    return {image: result[image] for image in images}
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").as_posix()
+
+
+def _wanted(image: Path, pattern: str) -> str:
+    """The glob pattern of a photo's masks."""
+    parts = {"parent": image.parent.as_posix(), "stem": image.stem, "name": image.name}
+    try:
+        wanted = pattern.replace("[", "[[]").format(**{word: escape(part) for word, part in parts.items()})
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"pattern {pattern!r}: expected {{parent}}, {{stem}} and {{name}} alone") from error
+    return str(PurePosixPath(wanted))
+
+
+def _matching(wanted: dict[Path, str], masks: Sequence[Path], spelling: Callable[[str], str]) -> dict[Path, list[Path]]:
+    """The masks whose names match each photo's pattern, both spelled in one way."""
+    if not wanted:
+        return {}
+    every: dict[str, list[Path]] = {}
+    for mask in masks:
+        every.setdefault(spelling(mask.as_posix()), []).append(mask)
     names = sorted(every)
-    for image in images:
-        parts = {"parent": image.parent.as_posix(), "stem": image.stem, "name": image.name}
-        try:
-            wanted = pattern.replace("[", "[[]").format(**{word: escape(part) for word, part in parts.items()})
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"pattern {pattern!r}: expected {{parent}}, {{stem}} and {{name}} alone") from error
-        wanted = str(PurePosixPath(wanted))
-        matches = compile_pattern(translate(wanted)).match
+    result = {}
+    for image, pattern in wanted.items():
+        pattern = spelling(pattern)
+        matches = compile_pattern(translate(pattern)).match
         # All masks for each photo would take hours for large folders.
-        start = split(r"[*?[]", wanted, maxsplit=1)[0]
+        start = split(r"[*?[]", pattern, maxsplit=1)[0]
         near = names[bisect_left(names, start) : bisect_left(names, start + chr(0x10FFFF))]
-        result[image] = [every[name] for name in near if matches(name)]
+        result[image] = [mask for name in near if matches(name) for mask in every[name]]
     return result
 
 
@@ -114,28 +142,42 @@ def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, str]:
     return result
 
 
-def _inputs(folder: Path, output: Path) -> list[Path]:
-    """Pictures below a folder, without what an earlier run wrote into a folder within."""
-    base = folder.resolve()
-    found = pictures_below(folder)
-    if base not in output.parents:
-        return found
-    return [path for path in found if output not in (base / path).parents]
+@dataclass(frozen=True)
+class _Matched:
+    """Who belongs to whom in two folders.
+
+    Attributes:
+        pairs: Masks of each photo that has any.
+        outputs: Where each mask goes.
+        absent: Photos that have none, and why.
+        left_out: What else lies in the folders.
+        notes: Names that were matched although they differ.
+    """
+
+    pairs: dict[Path, list[Path]]
+    outputs: dict[Path, str]
+    absent: dict[str, str]
+    left_out: dict[str, str]
+    notes: tuple[str, ...]
 
 
-def _matched(
-    images: Path, masks: Path, output: Path, pattern: str | None
-) -> tuple[dict[Path, list[Path]], dict[Path, str], dict[str, str]]:
-    """Masks of each photo that has any, where each goes, and the photos that have none."""
+def _matched(images: Path, masks: Path, output: Path, pattern: str | None) -> _Matched:
     place = output.resolve()
     if place in (images.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
-    photos, coarse = (_inputs(folder, place) for folder in (images, masks))
-    pairs = pair(photos, coarse, pattern)
-    if images.resolve() == masks.resolve():
+    shared = images.resolve() == masks.resolve()
+    photos = pictures_below(images, without=place)
+    coarse = photos if shared else pictures_below(masks, without=place)
+    left_out = {entry.name: entry.reason for entry in (*photos.left_out, *coarse.left_out)}
+    pairs = pair(photos.pictures, coarse.pictures, pattern)
+    if shared:
         pairs = {image: [mask for mask in found if mask != image] for image, found in pairs.items()}
         used = {mask for found in pairs.values() for mask in found}
         pairs = {image: found for image, found in pairs.items() if found or image not in used}
+    else:
+        used = {mask for found in pairs.values() for mask in found}
+        no_photo = f"no photo in {images} for it" + (f" by the pattern {pattern}" if pattern else "")
+        left_out |= {str(masks / mask): no_photo for mask in coarse.pictures if mask not in used}
     absent = {
         image.as_posix(): f"no mask in {masks}" + (f" for the pattern {pattern}" if pattern else "")
         for image, found in pairs.items()
@@ -144,13 +186,22 @@ def _matched(
     if len(absent) == len(pairs):
         raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: is the pattern right?")
     pairs = {image: found for image, found in pairs.items() if found}
-    flat = [(image, mask) for image, found in pairs.items() for mask in found]
-    outputs = _outputs(flat)
-    inputs = {folder.resolve() / path for folder, paths in ((images, photos), (masks, coarse)) for path in paths}
+    outputs = _outputs((image, mask) for image, found in pairs.items() for mask in found)
+    inputs = {base.resolve() / path for base, found in ((images, photos), (masks, coarse)) for path in found.pictures}
     for name in outputs.values():
         if place / name in inputs:
             raise InputError(f"{place / name} is an input and would be overwritten: choose another output")
-    return pairs, outputs, absent
+    return _Matched(pairs, outputs, absent, left_out, () if pattern else _guesses(pairs))
+
+
+def _guesses(pairs: dict[Path, list[Path]]) -> tuple[str, ...]:
+    """Which masks were taken for a photo's although their names differ in case."""
+    return tuple(
+        f"{mask} is taken for the mask of {image}: their names differ in case alone"
+        for image, found in pairs.items()
+        for mask in found
+        if composed(_stem(mask)) != composed(_stem(image))
+    )
 
 
 def folder_job(
@@ -177,13 +228,16 @@ def folder_job(
     Raises:
         InputError: The folders are not as described, or two masks would be written to one place.
     """
+    if threshold is not None:
+        threshold = finite_number("threshold", threshold)
     output = output.absolute()
-    pairs, outputs, absent = _matched(images, masks, output, pattern)
+    matched = _matched(images, masks, output, pattern)
     items = [
-        Item(image.as_posix(), (images / image, *(masks / mask for mask in found)), [outputs[mask] for mask in found])
-        for image, found in pairs.items()
+        Item(image.as_posix(), (images / image, *(masks / m for m in found)), [matched.outputs[m] for m in found])
+        for image, found in matched.pairs.items()
     ]
-    return Job(items, MaskWork(output, threshold, write, options), failures=absent)
+    work = MaskWork(output, threshold, write, options)
+    return Job(items, work, failures=matched.absent, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)
@@ -237,8 +291,11 @@ class MaskWork:
 
                 picture = cutout(photo, picture / np.float32(255))
             write_png(target, picture)
-        notes = tuple(f"{name}: {report['note']}" for name, report in reports.items() if "note" in report)
-        return Saved(written(self.root, [self.root / name for name in pictures]), reports, failures, notes)
+        idle = {name: report["note"] for name, report in reports.items() if "note" in report}
+        if len(idle) == len(reports):
+            idle = {item.key: "; ".join(dict.fromkeys(idle.values()))}
+        outputs = written(self.root, [self.root / name for name in pictures])
+        return Saved(outputs, reports, failures, left_out=idle)
 
 
 def summary_of(report: "Report") -> dict[str, Any]:
@@ -274,15 +331,17 @@ def semantic_job(
         InputError: The folders are not as described, or two label maps would be written to one place.
     """
     output = output.absolute()
-    pairs, outputs, absent = _matched(images, labels, output, pattern)
-    for image, found in pairs.items():
+    matched = _matched(images, labels, output, pattern)
+    for image, found in matched.pairs.items():
         if len(found) > 1:
             names = ", ".join(map(str, found[:3]))
             raise InputError(f"{image} has {len(found)} label maps ({names}): expected one; give a pattern")
     items = [
-        Item(image.as_posix(), (images / image, labels / found[0]), outputs[found[0]]) for image, found in pairs.items()
+        Item(image.as_posix(), (images / image, labels / found[0]), matched.outputs[found[0]])
+        for image, found in matched.pairs.items()
     ]
-    return Job(items, LabelWork(output, tuple(ignore), options), failures=absent)
+    work = LabelWork(output, tuple(ignore), options)
+    return Job(items, work, failures=matched.absent, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)
@@ -306,15 +365,32 @@ class LabelWork:
 
         photo, label_map = loaded
         refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))
-        return LabelMap(refined.labels, label_map.palette), _without_labels(refined)
+        # Without a report, no label had a contour to refine.
+        idle = "" if refined.reports else _idle(label_map.labels, self.ignore)
+        return LabelMap(refined.labels, label_map.palette), _without_labels(refined), idle
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
-        label_map, said = refined
+        label_map, said, idle = refined
         target = self.root / item.payload
         target.parent.mkdir(parents=True, exist_ok=True)
         write_labels(target, label_map)
         notes = (f"{item.payload}: no pixel is left of {said['vanished']}",) if said["vanished"] else ()
-        return Saved(written(self.root, [target]), said, notes=notes)
+        return Saved(written(self.root, [target]), said, notes=notes, left_out={item.key: idle} if idle else {})
+
+
+def _idle(labels: NDArray[Any], ignore: Sequence[int]) -> str:
+    """Why there is nothing to refine in a label map of fewer than two classes."""
+    present = np.unique(labels).tolist()
+    ignored = ", ".join(str(value) for value in present if value in ignore)
+    classes = [str(value) for value in present if value not in ignore]
+    if not classes:
+        return f"all its labels are ignored ({ignored}): written as it was; if one is a class, do not ignore it"
+    if not ignored:
+        return f"label {classes[0]} is alone, without a contour: written as it was"
+    return (
+        f"label {classes[0]} is alone beside what is ignored ({ignored}): written as it was; "
+        f"if {ignored} is a class, do not ignore it (--ignore none)"
+    )
 
 
 def _without_labels(refined: "RefinedLabels") -> dict[str, Any]:

@@ -238,7 +238,7 @@ def crop_resized(picture: Tensor, box: Box, height: int, width: int, fill: Seque
     if box.height * box.width <= max(_WHOLE_PIXELS, 4 * height * width):
         return _resize(box.crop(picture, fill), height, width)
     # Across first, band by band, so that no large picture is copied or becomes float; the filter is separable.
-    across = torch.empty(len(picture), box.height, width, device=picture.device)
+    across = torch.empty(len(picture), box.height, width, dtype=torch.float32, device=picture.device)
     for rows in bands(box.height, box.width):
         part = Box(box.x0, box.y0 + rows.start, box.x1, box.y0 + rows.stop)
         across[:, rows] = _resize(part.crop(picture, fill).float(), part.height, width)

@@ -10,14 +10,19 @@ the largest.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from .arrays import as_numpy
 from .changes import Report
-from .errors import MaskError
+from .errors import InputError, MaskError, reason
 from .io import ImageSource, check_same_size, read_image
+from .label_files import read_labels
+from .options import shown, whole_number
 from .refiner import Refiner
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
@@ -28,7 +33,7 @@ class RefinedLabels:
     """A refined label map.
 
     Attributes:
-        labels: `(H, W)` of the type that was given.
+        labels: `(H, W)` NumPy array of the integer type that was given.
         reports: What changed, by label, before the joint decision; of all labels but the background's.
         vanished: Labels that no pixel has any more.
         changed: Share of the pixels whose label changed, in [0, 1].
@@ -41,22 +46,22 @@ class RefinedLabels:
 
 
 def refine_labels(
-    refiner: Refiner, image: ImageSource, labels: Labels, *, ignore: Sequence[int] = (), **options: Any
+    refiner: Refiner, image: ImageSource, labels: Any, *, ignore: Sequence[int] = (), **options: Any
 ) -> RefinedLabels:
     """Refines a label map.
 
     Args:
         refiner: What refines.
         image: The photo, as for the refiner.
-        labels: `(H, W)` integers.
+        labels: `(H, W)` integers, as an array or tensor of any library, alone in its batch or in none; or a file or
+            Pillow image as for `label_files.read_labels`.
         ignore: Labels that are no class. Their pixels stay as they are, and none is added to them.
         options: As of `Refiner.many`.
 
     Raises:
         InputError: As `Refiner.many` does, and for labels that are no `(H, W)` integers.
     """
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise MaskError(f"labels have shape {labels.shape} and type {labels.dtype}: expected (H, W) integers")
+    labels, ignore = _read(labels), _checked(ignore)
     photo = read_image(image)
     check_same_size(photo, labels, image_source=image)
     # What the type cannot hold is no pixel's label.
@@ -82,6 +87,28 @@ def refine_labels(
     left = set(np.unique(chosen[~ignored]).tolist())
     vanished = tuple(value for value in present if value not in left)
     return RefinedLabels(chosen, reports, vanished, float(np.mean(chosen != labels)))
+
+
+def _read(labels: Any) -> Labels:
+    if isinstance(labels, str | PathLike | bytes | Image.Image):
+        return read_labels(labels).labels
+    try:
+        values = as_numpy(labels)
+    except Exception as error:  # Whatever the foreign library raises.
+        raise MaskError(f"labels cannot become a NumPy array ({reason(error)}); convert them to one") from error
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2 or values.dtype.kind not in "ui" or not values.size:
+        raise MaskError(f"labels have shape {values.shape} and type {values.dtype}: expected (H, W) integers")
+    return values
+
+
+def _checked(ignore: Any) -> list[int]:
+    try:
+        values = list(ignore)
+    except TypeError as error:
+        raise InputError(f"ignore is {shown(ignore)}: expected a list of labels, such as [255]") from error
+    return [whole_number("a label of ignore", value) for value in values]
 
 
 def _background(labels: Labels, ignored: NDArray[np.bool_]) -> int:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .calls import check_options
 from .canvas import Window
 from .changes import Report
 from .diffusion import OnProgress, silent
 from .errors import InputError
 from .geometry import Box
 from .io import check_same_size
+from .options import check_options
 from .pipeline import Job, Part
 from .pipelines import default_pipeline
 from .views import DEFAULT, gather_parts, object_area, part_gap
@@ -72,7 +72,7 @@ def refine_large(
         OutputError: The target cannot be written.
         MissingExtraError: pyvips is not installed.
     """
-    check_options(seed, steps, max_shift, strength)
+    seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")

@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import OutputError, reason
+from .errors import InputError, OutputError, reason
+from .json_files import json_text
+from .ledger import Account
+from .listing import ensure_regular
 
 if TYPE_CHECKING:
     from .batch import Item, Outcome
 
-_FIELDS = {"key", "config", "payload", "inputs", "outputs", "result", "failures", "notes"}
-"""Of a row of the manifest."""
+_TEXTS = {"key", "config", "payload"}
+_FIELDS = _TEXTS | {"inputs", "outputs", "result", "failures", "notes"}
+"""Of a row of the manifest; those that were written before there was `left_out` have none."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class Manifest:
     Args:
         path: The file.
 
+    Attributes:
+        rows: By key; the last one counts.
+        damaged: How many lines are none. They stay in the file.
+
     Raises:
         OutputError: It cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.rows, whole = read_rows(path)
+        self.rows, whole, self.damaged = read_rows(path)
         try:
             self._stream = open(path, "ab")  # noqa: SIM115 - open as long as the run lasts
             self._stream.truncate(whole)
@@ -46,7 +54,7 @@ class Manifest:
 
     def add(self, row: dict[str, Any]) -> None:
         """Writes one row to the disk. Raises `OutputError`."""
-        line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        line = json_text(row, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         try:
             self._stream.write(line)
             self._stream.flush()
@@ -61,24 +69,63 @@ class Manifest:
             self._stream.close()
 
 
-def read_rows(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The whole lines of a manifest, if it is there, by key, and their bytes. Raises `OutputError`."""
-    rows, whole = {}, 0
+def read_rows(path: Path) -> tuple[dict[str, dict[str, Any]], int, int]:
+    """The sound lines of a manifest, if it is there, by key; the bytes of all whole lines; how many are damaged.
+
+    Raises `OutputError` where the file cannot be read at all.
+    """
+    rows, whole, damaged = {}, 0, 0
     try:
+        ensure_regular(path)
         with open(path, "rb") as stream:
             for line in stream:
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
-                if missing := _FIELDS - row.keys():
-                    raise ValueError(f"a line lacks {', '.join(sorted(missing))}")
-                rows[row["key"]] = row
                 whole += len(line)
+                row = _row(line)
+                if row is None:
+                    damaged += 1
+                else:
+                    rows[row["key"]] = row
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise OutputError(f"{path} cannot be used ({reason(error)}): delete it to start anew") from error
-    return rows, whole
+    except (OSError, InputError) as error:
+        raise OutputError(f"{path} cannot be used ({reason(error)}): choose another output") from error
+    return rows, whole, damaged
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line's row, or nothing where it is damaged: one bad line must not cost what the others tell."""
+    try:
+        # A machine that lost its power may leave zeros before what was written next.
+        row = json.loads(line.strip(b"\0"))
+    except (ValueError, RecursionError):
+        return None
+    return row if _is_row(row) else None
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not row.keys() >= _FIELDS:
+        return False
+    if not all(isinstance(row[name], str) for name in _TEXTS) or not isinstance(row["inputs"], list):
+        return False
+    states = [state for state in row["inputs"] if isinstance(state, dict) and state.keys() == _STATE.keys()]
+    return (
+        len(states) == len(row["inputs"])
+        and all(type(state[name]) is kind for state in states for name, kind in _STATE.items())
+        and _is_mapping(row["outputs"], int)
+        and _is_mapping(row["failures"], str)
+        and _is_mapping(row.get("left_out", {}), str)
+        and isinstance(row["notes"], list)
+        and all(isinstance(note, str) for note in row["notes"])
+    )
+
+
+_STATE: dict[str, type] = {"size": int, "modified_ns": int, "sha256": str}
+
+
+def _is_mapping(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(type(one) is kind for one in value.values())
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
@@ -94,7 +141,7 @@ def is_done(item: "Item", row: dict[str, Any] | None, config: str, root: Path) -
         try:
             if (root / name).stat().st_size != size:
                 return False
-        except OSError:
+        except (OSError, ValueError):  # No such file, or a damaged name.
             return False
     return len(row["inputs"]) == len(item.inputs) and all(
         _unchanged(path, InputState(**state)) for path, state in zip(item.inputs, row["inputs"], strict=True)
@@ -103,17 +150,24 @@ def is_done(item: "Item", row: dict[str, Any] | None, config: str, root: Path) -
 
 def _unchanged(path: Path, state: InputState) -> bool:
     try:
+        ensure_regular(path)
         stat = path.stat()
         if stat.st_size != state.size:
             return False
         # A copy of the same file has another time.
         return stat.st_mtime_ns == state.modified_ns or hashlib.sha256(path.read_bytes()).hexdigest() == state.sha256
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
 def _payload_hash(item: "Item") -> str:
     return settings_hash({"payload": item.payload})
+
+
+def account_of(row: dict[str, Any]) -> Account:
+    """What a row says of its item."""
+    idle = not row["outputs"] and not row["result"]
+    return Account(row["failures"], row.get("left_out", {}), tuple(row["notes"]), idle)
 
 
 def row_of(item: "Item", outcome: "Outcome", config: str) -> dict[str, Any]:

@@ -15,13 +15,13 @@ Where a picture can be read in two ways it is refused, in a sentence that says h
 
 from __future__ import annotations
 
-import math
-import numbers
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
+from .options import finite_number, shown
 from .pictures import Given
 from .rasters import Array, Raster
 
@@ -49,7 +49,7 @@ def mask_of(raster: Raster, given: Given, threshold: float | None) -> npt.NDArra
     Raises:
         MaskError: As `io.read_mask` does.
     """
-    check_threshold(threshold, given)
+    threshold = checked_threshold(threshold, given)
     if raster.palette is not None:
         used = raster.used()
         chosen = mask_of(_colours_used(raster, used, given), given, threshold)[0]
@@ -130,18 +130,16 @@ def span(values: Array) -> str:
     return f"{values.min():.6g} to {values.max():.6g}"
 
 
-def check_threshold(threshold: object, given: Given) -> None:
-    """Raise `given.error` for what is no threshold."""
+def checked_threshold(threshold: object, given: Given) -> float | None:
+    """Return a threshold as a number of Python; raise `given.error` for what is none."""
+    if threshold is None:
+        return None
     try:
-        fits = threshold is None or (
-            isinstance(threshold, numbers.Real) and not isinstance(threshold, bool) and math.isfinite(threshold)
-        )
-    except OverflowError:
-        fits = False
-    if not fits:
-        shown = repr(threshold)
-        shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-        raise given.refuse(f"was given the threshold {shown}, expected a finite number; correct it")
+        return finite_number("threshold", threshold)
+    except InputError as error:
+        raise given.refuse(
+            f"was given the threshold {shown(threshold)}, expected a finite number; correct it"
+        ) from error
 
 
 def _colours_used(raster: Raster, used: npt.NDArray[np.intp], given: Given) -> Raster:

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segrefiner.arrays import as_numpy
 from segrefiner.errors import InputError, MaskError, SizeMismatchError
+from segrefiner.options import finite_number, whole_number
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 MaskLike: TypeAlias = npt.NDArray[Any]
@@ -127,8 +129,7 @@ def boundary_accuracy(pred: MaskLike, truth: MaskLike, radius: int) -> float:
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
     """
-    if radius < 1:
-        raise InputError(f"the boundary's radius is {radius} pixels: give 1 or more")
+    radius = whole_number("the boundary's radius", radius, 1)
     pred, truth = binary_pair(pred, truth)
     crop = _around_edges(truth, radius)
     return _band_accuracy(pred[crop], truth[crop], radius)
@@ -154,7 +155,7 @@ def boundary_iou(pred: MaskLike, truth: MaskLike, dilation_ratio: float = 0.02) 
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
     """
-    if not (0 < dilation_ratio < math.inf):
+    if finite_number("dilation_ratio", dilation_ratio) <= 0:
         raise InputError(f"dilation_ratio is {dilation_ratio}: give a fraction of the diagonal, above 0")
     pred, truth = binary_pair(pred, truth)
     width = max(1, round(dilation_ratio * math.hypot(*truth.shape)))
@@ -181,7 +182,7 @@ def boundary_f(pred: MaskLike, truth: MaskLike, bound_th: float = 0.008) -> floa
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
     """
-    if not (0 < bound_th < math.inf):
+    if finite_number("bound_th", bound_th) <= 0:
         raise InputError(f"bound_th is {bound_th}: give a fraction of the diagonal, or pixels (1 or more)")
     pred, truth = binary_pair(pred, truth)
     radius = int(bound_th if bound_th >= 1 else math.ceil(bound_th * math.hypot(*truth.shape)))
@@ -253,7 +254,7 @@ def binary_mask(mask: MaskLike, name: str) -> Mask:
     Raises:
         MaskError: It is not a binary `(H, W)` array with at least one pixel.
     """
-    mask = np.asarray(mask)
+    mask = as_numpy(mask)
     check_plane(mask, name)
     if mask.dtype == np.bool_:
         return mask

@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segrefiner.arrays import as_numpy
 from segrefiner.contours import borders, corners, skeleton
-from segrefiner.errors import InputError, MaskError
+from segrefiner.errors import MaskError
 from segrefiner.metrics import Mask, MaskLike, binary_mask, check_plane, check_same_size
+from segrefiner.options import real_number, whole_number
 
 Curve: TypeAlias = npt.NDArray[np.float64]
 Soft: TypeAlias = npt.NDArray[np.floating]
@@ -232,8 +234,8 @@ def hce(pred: MaskLike, truth: MaskLike, gamma: int = 5, epsilon: float = 2.0) -
         MaskError: The prediction is not an `(H, W)` map from 0 to 1, or the truth not binary.
         SizeMismatchError: The sizes differ.
     """
-    if gamma < 0 or not epsilon >= 0:
-        raise InputError(f"gamma is {gamma} and epsilon {epsilon}: both are widths in pixels, give 0 or more")
+    gamma = whole_number("gamma", gamma, 0)
+    epsilon = real_number("epsilon", epsilon, 0, expected="a width in pixels, 0 or more")
     soft, truth = soft_pair(pred, truth)
     mask: Mask = _levels(soft) > LEVELS // 2
     false, missed = mask & ~truth, truth & ~mask
@@ -258,7 +260,7 @@ def soft_pair(pred: MaskLike, truth: MaskLike) -> tuple[Soft, Mask]:
         MaskError: The prediction is not an `(H, W)` map from 0 to 1, or the truth not binary.
         SizeMismatchError: The sizes differ.
     """
-    pred = np.asarray(pred)
+    pred = as_numpy(pred)
     check_plane(pred, "prediction")
     if pred.dtype.kind != "f":
         top = 255 if pred.max() > 1 else 1

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .arrays import as_numpy
 from .errors import OutputError, reason
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -48,6 +49,7 @@ def png_bytes(array: Array, *, bits: int = 8, palette: npt.NDArray[np.uint8] | N
 
 def _picture(array: Array, bits: int, palette: npt.NDArray[np.uint8] | None, name: str) -> tuple[Image.Image, int]:
     """What to save, and how hard to compress it."""
+    array = as_numpy(array)
     grey = array.ndim == 2 and (array.dtype.kind in "bf" or array.dtype in (np.uint8, np.uint16))
     colour = array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8
     if not array.size or not (grey or colour):

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from .arrays import as_numpy
+
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Window = tuple[int, int, int, int]
@@ -26,6 +28,7 @@ def overlay(image: Photo, coarse: Mask, refined: Mask) -> Photo:
     Returns:
         `(h, w, 3)` uint8 RGB: photo, coarse mask's contour and tint, refined mask's.
     """
+    image, coarse, refined = as_numpy(image), as_numpy(coarse), as_numpy(refined)
     whole = object_window(coarse | refined)
     rows = [_row(image, coarse, refined, whole, captions=("photo", "coarse mask", "refined mask"))]
     changed = coarse != refined

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from .distances import distance_reach, encode_distance, signed_distance
 from .errors import InputError
+from .json_files import json_text
 from .output import atomic_write
 from .sources import Sample, Source, open_folder
 
@@ -192,8 +193,8 @@ def pack_source(
     metadata = {
         "format": PACK_FORMAT,
         "size": str(size),
-        "names": json.dumps(names),
-        "coarse_kinds": json.dumps(kinds),
+        "names": json_text(names),
+        "coarse_kinds": json_text(kinds),
     }
     atomic_write(target, lambda file: file.write(save(arrays, metadata)))
     return len(names), failures

@@ -6,6 +6,7 @@ Every segment is refined, then one is decided for each pixel. Pixels of no segme
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Json, file_name, image_entries, read_json, tight_box, write_json
+from .coco import Crowds, Json, file_name, image_entries, images_without_masks, nan_notes, tight_box
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
 from .io import check_same_size, read_image
+from .json_files import read_json, write_json
 from .label_files import LARGEST_ID, read_ids, write_ids
+from .listing import Names, list_pictures
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -27,7 +30,9 @@ VOID = 0
 """The id of pixels of no segment."""
 
 
-def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, options: Options = PLAIN) -> Job:
+def panoptic_job(
+    source: Path, maps: Path, images: Path, output: Path, *, crowds: Crowds = "keep", options: Options = PLAIN
+) -> Job:
     """Refines panoptic maps.
 
     Args:
@@ -35,10 +40,11 @@ def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, option
         maps: Folder of the PNGs.
         images: Folder of the photos.
         output: Folder for PNGs of the same names, and the JSON file under its own.
+        crowds: Whether segments with `iscrowd` stay or are refined.
         options: Of each refinement.
 
     Raises:
-        InputError: A file or folder is not as described.
+        InputError: A file or folder is not as described, or all its segments are of crowds that stay.
     """
     output = output.absolute()
     for folder in (maps, images):
@@ -51,33 +57,66 @@ def panoptic_job(source: Path, maps: Path, images: Path, output: Path, *, option
         raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
     entries, failures = image_entries(document["images"])
     items, rows = [], {}
-    taken = Counter(_place(row) for row in document["annotations"])
+    places, photos = Names(maps), Names(images)
+    taken = Counter(_place(row, places) for row in document["annotations"])
     for index, row in enumerate(document["annotations"]):
         try:
-            item = _item(row, entries, maps, images, output)
-            if taken[_place(row)] > 1:
+            item = _item(row, entries, places, photos, output)
+            if taken[_place(row, places)] > 1:
                 raise InputError(f"{row['file_name']} belongs to several annotations: expected one")
         except SegRefinerError as error:
             failures[f"annotation {index}"] = str(error)
             continue
         items.append(item)
         rows[item.key] = row
+    if crowds == "keep" and items and all(_crowds(item.payload) == len(item.payload) > 0 for item in items):
+        raise InputError(f"{source}: all its segments are crowds, which stay: give --crowds refine")
+    left_out = _left_out(source, document, places, output)
 
     def finish(results: dict[str, Any]) -> None:
         for key, result in results.items():
             rows[key]["segments_info"] = result["segments_info"]
         write_json(output / source.name, document)
 
-    return Job(items, PanopticWork(output, options), finish, failures)
+    work = PanopticWork(output, options, crowds)
+    return Job(items, work, finish, failures, left_out, nan_notes(document["annotations"], document), _is_result)
 
 
-def _place(row: Any) -> str:
+def _left_out(source: Path, document: Json, maps: Names, output: Path) -> dict[str, str]:
+    """What no annotation names, and why."""
+    listing = list_pictures(maps.folder, without=output)
+    named = {_place(row, maps) for row in document["annotations"]}
+    found = {entry.name: entry.reason for entry in listing.left_out} | {
+        str(maps.folder / path): "no annotation of it"
+        for path in listing.pictures
+        if os.path.normpath(path).lower() not in named
+    }
+    if not document["annotations"]:
+        found[str(source)] = "it lists no map"
+    return found | images_without_masks(document["annotations"], document)
+
+
+def _is_result(item: Item, result: Any) -> bool:
+    """Whether a result is one that `PanopticWork` gives."""
+    segments = result.get("segments_info") if isinstance(result, dict) else None
+    return isinstance(segments, list) and all(isinstance(segment, dict) for segment in segments)
+
+
+def _crowds(segments: list[Any]) -> int:
+    return sum(bool(segment.get("iscrowd")) for segment in segments if isinstance(segment, dict))
+
+
+def _place(row: Any, maps: Names) -> str:
     """Where an annotation's map is, the same for all spellings of its name; an empty string for what has none."""
     name = row.get("file_name") if isinstance(row, dict) else None
-    return os.path.normpath(name).lower() if isinstance(name, str) else ""
+    if not isinstance(name, str):
+        return ""
+    with suppress(InputError):
+        name = maps.find(name)
+    return os.path.normpath(name).lower()
 
 
-def _item(row: Any, entries: dict[str, Json], maps: Path, images: Path, output: Path) -> Item:
+def _item(row: Any, entries: dict[str, Json], maps: Names, images: Names, output: Path) -> Item:
     if not isinstance(row, dict) or not {"image_id", "file_name", "segments_info"} <= row.keys():
         raise InputError("expected an object with image_id, file_name and segments_info")
     name, segments = row["file_name"], row["segments_info"]
@@ -87,7 +126,8 @@ def _item(row: Any, entries: dict[str, Json], maps: Path, images: Path, output: 
     if not isinstance(segments, list):
         raise InputError("segments_info is no list")
     inside(output, name)
-    return Item(name, (inside(images, photo), inside(maps, name)), segments)
+    files = inside(images.folder, images.find(photo)), inside(maps.folder, maps.find(name))
+    return Item(name, files, segments)
 
 
 def check_segments(segments: Any, ids: NDArray[np.int32]) -> None:
@@ -114,9 +154,12 @@ class PanopticWork:
 
     root: Path
     options: Options
+    crowds: Crowds = "keep"
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "panoptic", **asdict(self.options)}
+        # Without the default, so that what was done before there was a choice stays done.
+        chosen = {"crowds": self.crowds} if self.crowds != "keep" else {}
+        return {"kind": "panoptic", **chosen, **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo, ids = read_image(contents[0]), read_ids(contents[1])
@@ -128,12 +171,12 @@ class PanopticWork:
         from .labels import refine_labels
 
         photo, ids, segments = loaded
-        crowds = [segment["id"] for segment in segments if segment.get("iscrowd")]
-        refined = refine_labels(refiner, photo, ids, ignore=[VOID, *crowds], **asdict(self.options))
-        return refined.labels, segments, refined.changed
+        kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
+        refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
+        return refined.labels, segments, refined.changed, kept, not refined.reports
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
-        ids, segments, changed = refined
+        ids, segments, changed, crowds, idle = refined
         target = inside(self.root, item.key)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_ids(target, ids)
@@ -146,4 +189,9 @@ class PanopticWork:
                 vanished.append(segment["id"])
         notes = (f"{item.key}: no pixel is left of segments {vanished}",) if vanished else ()
         result = {"segments_info": kept, "vanished": vanished, "changed": round(changed, 6)}
-        return Saved(written(self.root, [target]), result, notes=notes)
+        left_out = {
+            f"segment {value} of {item.key}": "a crowd, which stays; --crowds refine refines it" for value in crowds
+        }
+        if idle:
+            left_out[item.key] = "fewer than two segments that are no crowds, so no contour: written as it was"
+        return Saved(written(self.root, [target]), result, notes=notes, left_out=left_out)

@@ -6,8 +6,9 @@ finer than that view, and for objects that are not large tiles of the enlarged p
 windows, and pixels that no view covers keep the coarse mask. `edges` draws contours to the photo's edges, and `settle`
 decides what of all this is kept.
 
-Objects of one mask, of several masks and of several photos go through the levels side by side, so that their views
-fill shared batches.
+Objects of one mask, of several masks and of several photos go through the levels side by side. Where batches are
+shared, their views fill them together; otherwise each object's views have batches of their own, so that its result is
+the same to the bit whatever else is refined with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -107,14 +108,17 @@ def refine_masks(
     batches: Batches | None = None,
     on_progress: OnProgress = silent,
 ) -> Iterator[Refined]:
-    """The default pipeline for several masks at once; a mask's result depends on the others by rounding at most.
+    """The default pipeline for several masks at once.
+
+    A mask's result does not depend on the others; where batches are shared, it does by rounding.
 
     Args:
         network: The denoising network.
         jobs: Masks of one photo or of several.
         steps: Diffusion steps of the object views, 1 to 6.
         config: The pipeline's choices.
-        batches: How many views the network sees at once, by default 8; of smaller ones than the patch as many more.
+        batches: Which views the network sees at once, by default 8 of one object; of smaller ones than the patch as
+            many more.
         on_progress: Called after each network evaluation.
 
     Yields:
@@ -177,7 +181,7 @@ def refine_mask(
         steps: Diffusion steps of the object views, 1 to 6.
         seed: Of the thresholds that decide when a pixel moves to fine.
         config: The pipeline's choices.
-        batches: How many views the network sees at once; by default 8.
+        batches: Which views the network sees at once; by default 8 of one object.
         on_progress: Called after each network evaluation.
         on_held: Called with what was taken back of each object.
     """
@@ -229,11 +233,13 @@ class _Run:
             return masks, state.probability, seen
 
         weight = (shown[0][1].size / self.config.patch) ** 2
-        for part, (masks, results, seen) in self.batches.run(shown, evaluate, weight=weight):
-            done += len(part) * len(timesteps)
-            for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
-                canvas.add(view, result, mask)
-                self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
+        alone = [[(canvas, view) for view in views[key]] for key, canvas in canvases.items()]
+        for group in [shown] if self.batches.shared else alone:
+            for part, (masks, results, seen) in self.batches.run(group, evaluate, weight=weight):
+                done += len(part) * len(timesteps)
+                for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
+                    canvas.add(view, result, mask)
+                    self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
         for canvas in canvases.values():
             canvas.end()
 

@@ -86,7 +86,7 @@ def _uncertain_boxes(fine_prob: Tensor, height: int, width: int) -> list[tuple[i
     if not len(uncertain):
         return []
     scores = 1 - fine_prob[uncertain[:, 0], uncertain[:, 1]]
-    scale = torch.tensor([height / PATCH, width / PATCH], device=fine_prob.device)
+    scale = torch.tensor([height / PATCH, width / PATCH], dtype=torch.float32, device=fine_prob.device)
     centre = (uncertain * scale).int()
     limit = torch.tensor([height - PATCH, width - PATCH], device=fine_prob.device)
     corner = torch.minimum((centre - PATCH // 2).clamp(min=0), limit).flip(1)
@@ -119,8 +119,8 @@ def instance(
     states = sample(network, view, coarse, _ALL_TIMESTEPS, lambda: uniform().to(coarse.device))
     for done, state in enumerate(states, start=1):
         on_progress(Progress("object", done, len(_ALL_TIMESTEPS), state))
-    x = (torch.arange(box.width, device=mask.device) + 0.5) / box.width * 2 - 1
-    y = (torch.arange(box.height, device=mask.device) + 0.5) / box.height * 2 - 1
+    x = (torch.arange(box.width, dtype=torch.float32, device=mask.device) + 0.5) / box.width * 2 - 1
+    y = (torch.arange(box.height, dtype=torch.float32, device=mask.device) + 0.5) / box.height * 2 - 1
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
     probability = F.grid_sample(state.probability, grid, align_corners=False)
     refined = torch.zeros_like(mask)

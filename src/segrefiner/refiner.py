@@ -16,13 +16,14 @@ from torch import Tensor
 from . import weights
 from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
-from .calls import check_options, next_group, nothing_to_do, whole_box
+from .calls import next_group, nothing_to_do, whole_boxes
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
 from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
+from .options import check_options, shown, whole_number
 from .pipeline import Job, Refined
 from .pipelines import Pipeline, default_pipeline
 from .settle import restrain
@@ -56,7 +57,11 @@ class Refiner:
         pipeline: `default_pipeline`, or one of the two published ones.
         steps: Diffusion steps of calls that do not say, 1 to 6.
         batch: Views of 256x256 pixels that the network sees at once, at most, or smaller ones of as many pixels; by
-            default what fits the device's free memory. It is halved whenever memory runs out.
+            default 8 on a CPU, or what of the published network's size fits a gibibyte, and what fits the free memory
+            of a GPU. It is halved whenever memory runs out, which is logged. Another batch is another rounding.
+        batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it: then the
+            network sees views of one object at a time. By default on a CPU, where it costs little; a GPU needs the
+            views of many small objects at once to be busy.
     """
 
     def __init__(
@@ -68,13 +73,16 @@ class Refiner:
         pipeline: Pipeline = default_pipeline,
         steps: int = NUM_TIMESTEPS,
         batch: int | None = None,
+        batch_invariant: bool | None = None,
     ) -> None:
         self.backend = TorchBackend(network, dtype) if isinstance(network, DenoisingUNet) else network
         self.device, self.dtype = self.backend.device, self.backend.dtype
-        self.name, self.pipeline, self.steps = name, pipeline, steps
+        self.name, self.pipeline = name, pipeline
+        self.steps = whole_number("steps", steps, 1, NUM_TIMESTEPS)
         self._original: Original | None = None
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
-        self._batches = Batches(batch or fitting)
+        shared = self.device.type != "cpu" if batch_invariant is None else not batch_invariant
+        self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1), shared=shared)
 
     @classmethod
     def from_pretrained(
@@ -85,6 +93,7 @@ class Refiner:
         dtype: str = "auto",
         backend: str = "auto",
         pipeline: Pipeline = default_pipeline,
+        batch_invariant: bool | None = None,
     ) -> "Refiner":
         """Loads weights.
 
@@ -98,7 +107,9 @@ class Refiner:
                 enough for the weights), "fp32", "bf16" or "fp16".
             backend: "torch", "onnxruntime" or "openvino"; the last two take an `.onnx` file, the first does not. "auto"
                 is ONNX Runtime for such a file and PyTorch for others.
-            pipeline: See the class.
+            pipeline: `default_pipeline`, or one of the two published ones.
+            batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it; by default
+                on a CPU.
 
         Raises:
             CheckpointError: The weights cannot be found or are not as expected.
@@ -114,7 +125,7 @@ class Refiner:
             steps = NUM_TIMESTEPS
             if pipeline is default_pipeline:
                 steps = weights.steps_in(onnx_metadata(model), Path(model))
-            return cls(opened, name=str(model), pipeline=pipeline, steps=steps)
+            return cls(opened, name=str(model), pipeline=pipeline, steps=steps, batch_invariant=batch_invariant)
         path = weights.resolve(model)
         original = Original.of(path)
         network = weights.load(path, device=target)
@@ -122,7 +133,14 @@ class Refiner:
         chosen = choose_dtype(dtype, target)
         if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
             chosen = torch.float32
-        refiner = cls(network, dtype=chosen, name=weights.display_name(model), pipeline=pipeline, steps=steps)
+        refiner = cls(
+            network,
+            dtype=chosen,
+            name=weights.display_name(model),
+            pipeline=pipeline,
+            steps=steps,
+            batch_invariant=batch_invariant,
+        )
         refiner._original = original
         return refiner
 
@@ -199,7 +217,8 @@ class Refiner:
         Args:
             image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_image` for what else works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
-            seed: Same seed, same result.
+            seed: Same seed, same result: to the bit with the same weights, precision, kind of processor, number of
+                threads and version of PyTorch.
             steps: Diffusion steps, 1 to 6; by default those of the refiner.
             threshold: What counts as foreground in a mask of more than two values, on the values as stored.
             max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; by default anywhere.
@@ -235,10 +254,11 @@ class Refiner:
         strength: float = 1.0,
         on_progress: OnProgress = silent,
     ) -> Iterator[Result]:
-        """Refines masks of one photo or of several in shared batches, which is faster than one after the other.
+        """Refines masks of one photo or of several.
 
-        A mask's result is that of a call of its own, up to rounding. A photo that consecutive pairs share, the same
-        object or the same path, is decoded once.
+        A mask's result is that of a call of its own: to the bit where the refiner is `batch_invariant`, as on a CPU by
+        default, and up to rounding where it is not. A photo that consecutive pairs share, the same object or the same
+        path, is decoded once.
 
         Args:
             pairs: Photos and masks, each as in a call; read a few ahead of the results.
@@ -253,11 +273,10 @@ class Refiner:
             The results in order; `report.seconds` is a mask's share of its group's time.
 
         Raises:
-            InputError: As a call does, at the pair in question; what is asked for is checked at once.
+            InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
+            for is checked at once.
         """
-        return self._refined(
-            ((image, mask, None) for image, mask in pairs), seed, steps, threshold, max_shift, strength, on_progress
-        )
+        return self._refined(_triples(pairs), seed, steps, threshold, max_shift, strength, on_progress)
 
     def instances(
         self,
@@ -272,13 +291,14 @@ class Refiner:
         strength: float = 1.0,
         on_progress: OnProgress = silent,
     ) -> Iterator[Result]:
-        """Refines the masks of one photo's objects in shared batches. Refined masks may overlap, as coarse ones may.
+        """Refines the masks of one photo's objects, as `many` does. Refined masks may overlap, as coarse ones may.
 
         Args:
             image: The photo, as in a call.
             masks: `(N, H, W)`, or a list or iterable of masks as in a call.
-            boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects. A mask with a box is one object, in however
-                many parts, and the network sees all of the box: of use where coarse masks lack much of their objects.
+            boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects, as an array, a tensor or a list. A mask with a
+                box is one object, in however many parts, and the network sees all of the box: of use where coarse masks
+                lack much of their objects.
             seed: As in a call, and so are the others.
             steps: See `seed`.
             threshold: See `seed`.
@@ -292,12 +312,12 @@ class Refiner:
         Raises:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
         """
-        photo, given = read_image(image), list(masks)
-        places = [None] * len(given) if boxes is None else [whole_box(box, photo.shape[:2]) for box in boxes]
-        if len(places) != len(given):
-            raise InputError(
-                f"{len(given)} masks but {len(places)} boxes: expected a box for each mask, or none at all"
-            )
+        try:
+            given = list(masks)
+        except TypeError as error:
+            raise InputError(f"masks are {shown(masks)}: expected (N, H, W), or a list of masks") from error
+        photo = read_image(image)
+        places = whole_boxes(boxes, len(given), photo.shape[:2])
         triples = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
         return self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress)
 
@@ -311,7 +331,7 @@ class Refiner:
         strength: float,
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        check_options(seed, steps, max_shift, strength)
+        seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
         return self.run(
             self._read(triples, threshold, seed),
             steps=steps,
@@ -356,7 +376,7 @@ class Refiner:
         """Photos on the device, masks still on the CPU."""
         source: ImageSource | None = None
         for image, mask, box in triples:
-            if source is None or not (image is source or (isinstance(image, str | PathLike) and image == source)):
+            if source is None or not _is_same(image, source):
                 photo, source = read_image(image), image
                 pixels = torch.from_numpy(photo)
                 if self.device.type == "cuda":
@@ -373,39 +393,80 @@ class Refiner:
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        while group := next_group(jobs):
+        error: Exception | None = None
+        while error is None:
+            group, error = next_group(jobs)
             started = time.perf_counter()
-            notes = [nothing_to_do(job.mask) for job in group]
-            results = []
-            with torch.inference_mode():
-                work = [
-                    replace(job, mask=job.mask.to(self.device))
-                    for job, note in zip(group, notes, strict=True)
-                    if not note
-                ]
-                refined = (
-                    self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
-                    if work
-                    else iter(())
-                )
-                for job, note in zip(group, notes, strict=True):
-                    one = Refined(job.mask.float(), (), 0) if note else next(refined)
-                    probability = one.probability.float().cpu()
-                    height, width = job.mask.shape
-                    area = one.area or Box(0, 0, width, height)
-                    pixels = math.prod(job.part.window.photo if job.part else (height, width))
-                    given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
-                    settled, far, unsure = restrained(part, given)
-                    if settled is not part:
-                        part.copy_(settled)
-                    if one.own is not None:
-                        own = one.own.cpu()
-                        given, settled = given & own, settled * own
-                    report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
-                    report = replace(
-                        report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
-                    )
-                    results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
-            seconds = (time.perf_counter() - started) / len(group)
+            results: list[Result] = []
+            try:
+                self._refine_group(group, results, steps, restrained, on_progress)
+            except Exception as failure:
+                error = failure
+            seconds = (time.perf_counter() - started) / max(1, len(group))
             for result in results:
                 yield replace(result, report=replace(result.report, seconds=seconds))
+            if not group:
+                break
+        if error is not None:
+            raise error
+
+    def _refine_group(
+        self,
+        group: list[Job],
+        results: list[Result],
+        steps: int,
+        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
+        on_progress: OnProgress,
+    ) -> None:
+        """Appends the result of each job, up to one that fails."""
+        notes = [nothing_to_do(job.mask) for job in group]
+        # A mode of the program around would round what must be exact.
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            work = [
+                replace(job, mask=job.mask.to(self.device)) for job, note in zip(group, notes, strict=True) if not note
+            ]
+            refined = (
+                self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
+                if work
+                else iter(())
+            )
+            for job, note in zip(group, notes, strict=True):
+                one = Refined(job.mask.float(), (), 0) if note else next(refined)
+                probability = one.probability.float().cpu()
+                height, width = job.mask.shape
+                area = one.area or Box(0, 0, width, height)
+                pixels = math.prod(job.part.window.photo if job.part else (height, width))
+                given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
+                settled, far, unsure = restrained(part, given)
+                if settled is not part:
+                    part.copy_(settled)
+                if one.own is not None:
+                    own = one.own.cpu()
+                    given, settled = given & own, settled * own
+                report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
+                report = replace(
+                    report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
+                )
+                results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
+
+
+def _triples(
+    pairs: Iterable[tuple[ImageSource, MaskSource]],
+) -> Iterator[tuple[ImageSource, MaskSource, Box | None]]:
+    """The pairs without boxes. Raises `InputError` at what is no pair."""
+    try:
+        remaining = iter(pairs)
+    except TypeError as error:
+        raise InputError(
+            f"pairs are {shown(pairs)}: expected photos with their masks, such as [(photo, mask)]"
+        ) from error
+    for index, pair in enumerate(remaining):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"pair {index} is {shown(pair)}: expected a photo and its mask")
+        yield pair[0], pair[1], None
+
+
+def _is_same(image: ImageSource, source: ImageSource) -> bool:
+    """Whether two photos are the same object or the same path; arrays would be compared pixel by pixel."""
+    both_paths = isinstance(image, str | PathLike) and isinstance(source, str | PathLike)
+    return image is source or (both_paths and image == source)

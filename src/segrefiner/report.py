@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError, SegRefinerError
-from .evaluate import read_json
 from .evaluate_results import FORMAT, HARMED, VERSION
 from .evaluate_tables import (
     Json,
@@ -23,6 +22,7 @@ from .evaluate_tables import (
     shown,
     summary_table,
 )
+from .json_files import read_json
 from .report_page import html_page, html_table
 from .report_pictures import case_pictures, data_uri
 from .svg import bin_names, histogram, histogram_bins, scatter

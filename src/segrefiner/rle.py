@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import as_numpy
 from .errors import MaskError
 
 _FIRST = 48
@@ -102,6 +103,7 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
 def encode_rle(mask: npt.NDArray[np.bool_], *, compressed: bool = True) -> dict[str, Any]:
     """The run-length encoding of a mask `(H, W)` bool, its counts as COCO's string or as a list of numbers."""
+    mask = as_numpy(mask)
     columns = mask.T.ravel()
     changes = np.flatnonzero(columns[1:] != columns[:-1]) + 1
     ends = np.concatenate([[0] if columns.size and columns[0] else [], changes, [columns.size]]).astype(np.int64)

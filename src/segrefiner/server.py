@@ -1,4 +1,4 @@
-"""The HTTP API: masks and label maps of clients refined by one thread, in shared batches.
+"""The HTTP API: masks and label maps of clients refined by one thread, those of several requests at once.
 
 `create_app` makes the FastAPI application. What a request passes stands in modules of their own: `server_guard` (host,
 origin, key, size and time), `server_service` (from place to answer), `server_requests` (forms to tasks), `server_queue`

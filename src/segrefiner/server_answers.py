@@ -1,7 +1,6 @@
 """What clients get: masks as PNG or as JSON, by what they accept."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from .changes import Report
+from .json_files import json_text
 from .label_files import LabelMap, labels_png
 from .labels import RefinedLabels
 from .output import png_bytes
@@ -138,7 +138,7 @@ def _weight(parameters: Sequence[str]) -> float:
 
 
 def _png(content: bytes, report: dict[str, Any]) -> Response:
-    headers = {REPORT_HEADER: json.dumps(report), "Vary": "Accept"}
+    headers = {REPORT_HEADER: json_text(report), "Vary": "Accept"}
     return Response(content, media_type=PNG, headers=headers)
 
 

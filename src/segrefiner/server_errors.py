@@ -1,6 +1,5 @@
 """What goes wrong with a request, as RFC 9457 has it: `application/problem+json`."""
 
-import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from .batches import ran_out_of_memory
 from .errors import ImageError, InputError, MaskError, SizeMismatchError, printable
+from .json_files import json_text
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_FAULT = 8000
@@ -138,7 +138,7 @@ def response(problem: ProblemError, request_id: str) -> Response:
         "request_id": request_id,
     }
     errors = [{"parameter": parameter, "message": message} for parameter, message in problem.errors]
-    content = json.dumps(document | ({"errors": errors} if errors else {}))
+    content = json_text(document | ({"errors": errors} if errors else {}))
     return Response(content, problem.kind.status, problem.headers, media_type=MEDIA_TYPE)
 
 

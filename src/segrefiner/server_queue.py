@@ -1,7 +1,7 @@
 """The one thread that computes, and what waits for it.
 
 Refining is bound by the processor or the GPU, so that two threads would only take memory from each other. What waits
-meanwhile shares batches: masks of several requests with the same settings are refined at once.
+meanwhile is taken together: masks of several requests with the same settings are refined at once.
 """
 
 import logging

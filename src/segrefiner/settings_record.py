@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, OutputError
+from .json_files import json_text
 from .output import atomic_write
 
 
@@ -36,4 +37,4 @@ def begin_folder(folder: Path, record: str, settings: dict[str, Any], what: str,
             part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another one") from error
-    atomic_write(path, lambda file: file.write(json.dumps(settings).encode()))
+    atomic_write(path, lambda file: file.write(json_text(settings).encode()))

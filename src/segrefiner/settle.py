@@ -111,7 +111,7 @@ def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -
 
     def between(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
         # The centres of the cells before and after each pixel, and how far it is between them.
-        place = ((pixels + 0.5) / cell - 0.5).clamp(0, cells - 1)
+        place = ((pixels.float() + 0.5) / cell - 0.5).clamp(0, cells - 1)
         before = place.floor().long()
         return before, (before + 1).clamp(max=cells - 1), place - before
 
@@ -331,7 +331,7 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
         coarse: `(H, W)` bool, neither empty nor full.
         where: `(H, W)` bool, the pixels asked for; elsewhere the distance is 0.
     """
-    result = torch.zeros(coarse.shape, device=coarse.device)
+    result = torch.zeros(coarse.shape, dtype=torch.float32, device=coarse.device)
     for asked, nearest in _states(coarse, places(where)):
         distance, _ = nearest.query(asked)
         result[tuple(asked.T)] = torch.from_numpy(distance).to(result)

@@ -20,6 +20,7 @@ from PIL import Image
 from .downloads import cache_folder
 from .errors import InputError, MissingExtraError, OutputError, reason
 from .io import read_image, read_mask
+from .json_files import json_text
 from .output import atomic_write
 from .sources import Sample, Source, checked, located
 
@@ -207,7 +208,7 @@ def write_shards(
         raise InputError(
             f"{source.name}: no photo can be read, such as: {failures[0][1] if failures else 'it is empty'}"
         )
-    document = json.dumps({"__kind__": _KIND, "wids_version": 1, "shardlist": listed}, indent=1)
+    document = json_text({"__kind__": _KIND, "wids_version": 1, "shardlist": listed}, indent=1)
     atomic_write(folder / INDEX_NAME, lambda file: file.write(document.encode()))
     return sum(entry["nsamples"] for entry in listed), failures
 

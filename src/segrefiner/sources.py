@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError, MaskError, SizeMismatchError
 from .io import read_image, read_mask
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+from .listing import SUFFIXES
 
 
 @dataclass(frozen=True)

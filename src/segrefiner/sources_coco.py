@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import read_json, read_mask
+from .coco import read_mask
 from .errors import ImageError, InputError, MaskError
 from .io import read_image
+from .json_files import read_json
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"

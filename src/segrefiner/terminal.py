@@ -1,5 +1,6 @@
 """What the commands of the command line share."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -13,6 +14,22 @@ T = TypeVar("T")
 
 FAILED = 3
 """Exit status when some items failed."""
+
+
+SEED = click.IntRange(0, 2**63 - 1)
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers in a range, by default all, without NaN and infinity, which comparisons let through."""
+
+    name = "finite range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; fails for what is none."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .errors import TrainingError
 from .grids import example_grid
+from .json_files import json_text
 from .output import atomic_write, write_png
 from .run_files import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
@@ -173,7 +174,7 @@ class _Run:
         if self.first:
             for name in (LOG_NAME, VALIDATION_NAME):
                 _forget_later_rows(self.folder / name, self.trainer.step)
-            recipe = json.dumps(self.trainer.recipe.to_dict(), indent=1)
+            recipe = json_text(self.trainer.recipe.to_dict(), indent=1)
             atomic_write(self.folder / RECIPE_NAME, lambda file: file.write(recipe.encode()))
             self.watch.begin(self.trainer.step)
         self.trainer.processes.wait()
@@ -219,7 +220,7 @@ class _Run:
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         # Unreadable photos are noted by every process: short lines are appended whole.
         with (self.folder / name).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_text(row) + "\n")
 
     def _save(self) -> None:
         # Without waiting for the other processes, whose clocks differ.

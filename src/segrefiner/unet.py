@@ -288,6 +288,8 @@ class DenoisingUNet(nn.Module):
             )
             self.detail_middle = _silent(nn.Conv2d(width, config.refine_channels, 3, padding=1))
             self.detail_out = _silent(nn.Conv2d(width, 1, 3, padding=1))
+        # Whatever PyTorch's default dtype is in the program around.
+        self.float()
 
     def fuse(self) -> None:
         """Computes for good what only depends on the weights, which must stay as they are from now on."""

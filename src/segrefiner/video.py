@@ -21,7 +21,9 @@ from scipy.ndimage import uniform_filter
 from .errors import ImageError, InputError, OutputError, reason
 from .folders import pictures_below
 from .io import check_same_size, read_image, read_mask
+from .listing import list_pictures, same_names
 from .metrics import binary_mask
+from .options import real_number
 from .output import write_png
 
 if TYPE_CHECKING:
@@ -40,18 +42,19 @@ def natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
 
 
-def frames_of(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def frames_of(source: Path, *, without: Path | None = None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """The frames of a clip in order, decoded one by one: name, without suffix, and `(H, W, 3)` uint8 RGB.
 
     Args:
         source: A folder of pictures, or a video file, whose frames are called by their number in six digits.
+        without: A folder in it that is not entered, such as that of the results.
 
     Raises:
         InputError: There are none, one cannot be read, or the video is cut short.
         MissingExtraError: It is a video file and PyAV is not installed.
     """
     if source.is_dir():
-        for name, path in _by_name(source).items():
+        for name, path in _by_name(source, without).items():
             yield name, read_image(source / path)
         return
     for index, frame in enumerate(_decoded(source, "rgb24")):
@@ -59,7 +62,7 @@ def frames_of(source: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 def masks_of(
-    source: Path, names: Sequence[str] | None, threshold: float | None = None
+    source: Path, names: Sequence[str] | None, threshold: float | None = None, *, without: Path | None = None
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """The masks of a clip in order, decoded one by one: name and `(H, W)` bool.
 
@@ -67,6 +70,7 @@ def masks_of(
         source: A folder of masks, or a video file, where grey of 128 and more is object.
         names: Of the frames, where they are a folder: the masks of these names, in this order.
         threshold: Of `read_mask`, for masks in a folder.
+        without: As for `frames_of`.
 
     Raises:
         InputError: A frame has no mask, a mask cannot be read, or numbers are missing among masks without `names`.
@@ -76,19 +80,38 @@ def masks_of(
         for index, grey in enumerate(_decoded(source, "gray")):
             yield f"{index:06d}", grey >= 128
         return
-    paths = _by_name(source)
+    paths = _by_name(source, without)
     if names is None:
         _check_numbers(source, paths)
-    elif missing := [name for name in names if name not in paths]:
+        names = list(paths)
+    meant = same_names(names, paths)
+    if missing := [name for name in names if name not in meant]:
         raise InputError(f"{source} lacks {len(missing)} of {len(names)} masks: {_some(missing)}")
-    for name in paths if names is None else names:
-        yield name, read_mask(source / paths[name], threshold=threshold)
+    for name in names:
+        yield name, read_mask(source / paths[meant[name]], threshold=threshold)
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
+def left_out(frames: Path, masks: Path, *, without: Path | None = None) -> dict[str, str]:
+    """What of a clip's folders belongs to no frame, and why; nothing of video files.
+
+    Args:
+        frames: As for `clip`.
+        masks: As for `clip`.
+        without: As for `clip`.
+    """
+    listings = {folder: list_pictures(folder, without=without) for folder in (frames, masks) if folder.is_dir()}
+    found = {entry.name: entry.reason for listing in listings.values() for entry in listing.left_out}
+    if len(listings) == 2:
+        names, paths = _by_name(frames, without), _by_name(masks, without)
+        used = set(same_names(names, paths).values())
+        found |= {str(masks / path): f"no frame in {frames} for it" for name, path in paths.items() if name not in used}
+    return found
+
+
+def _by_name(folder: Path, without: Path | None = None) -> dict[str, Path]:
     """A folder's pictures by path without suffix, in natural order. Raises `InputError` for two of one name."""
     found: dict[str, Path] = {}
-    for path in sorted(pictures_below(folder), key=natural):
+    for path in sorted(pictures_below(folder, without=without).pictures, key=natural):
         other = found.setdefault(path.with_suffix("").as_posix(), path)
         if other is not path:
             raise InputError(f"{folder} holds {other} and {path}: expected one picture of each name")
@@ -117,7 +140,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def clip(
-    frames: Path, masks: Path, threshold: float | None = None
+    frames: Path, masks: Path, threshold: float | None = None, *, without: Path | None = None
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Frames with their masks.
 
@@ -125,14 +148,15 @@ def clip(
         frames: As for `frames_of`.
         masks: As for `masks_of`; of a folder of frames by name, of a video file in their order.
         threshold: Of `read_mask`.
+        without: As for `frames_of`.
 
     Raises:
         InputError: As they do, and for another number of masks than of frames or masks of another size.
         MissingExtraError: As they do.
     """
     in_folder = frames.is_dir() and masks.is_dir()
-    names = list(_by_name(frames)) if in_folder else None
-    pictures, coarse = frames_of(frames), masks_of(masks, names, threshold)
+    names = list(_by_name(frames, without)) if in_folder else None
+    pictures, coarse = frames_of(frames, without=without), masks_of(masks, names, threshold, without=without)
     for name, picture in pictures:
         mask = next(coarse, None)
         if mask is None:
@@ -150,7 +174,7 @@ def refine_video(
     smooth: float = 0.0,
     **options: Any,
 ) -> Iterator[tuple[str, "Result"]]:
-    """Refines the masks of a clip, in batches of several frames.
+    """Refines the masks of a clip.
 
     The random numbers of all frames are the same function of the pixel, so that equal frames have equal results.
 
@@ -159,8 +183,8 @@ def refine_video(
         frames: Name, `(H, W, 3)` uint8 and coarse mask `(H, W)` bool of each; from `clip`.
         smooth: In [0, 1), the weight `s` of the frame before in the probability `Q_t = s Q_t-1 + (1 - s) P_t`, at
             pixels where the photo is `still` and the coarse mask is the same as in the frame before; elsewhere
-            `Q_t = P_t`. No motion is followed. With 0 a frame's result depends on nothing but the frame, up to
-            rounding. Reports tell of the refinement before this.
+            `Q_t = P_t`. No motion is followed. With 0 a frame's result is that of a call of its own, see
+            `Refiner.many`. Reports tell of the refinement before this.
         options: As of `Refiner.many`; one seed is that of all frames.
 
     Returns:
@@ -170,14 +194,14 @@ def refine_video(
     Raises:
         InputError: As `Refiner.many` does, and for another `smooth`; what is asked for is checked at once.
     """
-    if not 0 <= smooth < 1:
-        raise InputError(f"smooth is {smooth!r}: expected a number from 0 to below 1")
+    smooth = real_number("smooth", smooth, 0, 1, below=True, expected="a number from 0 to below 1")
     waiting: deque[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = deque()
 
     def pairs() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-        for frame in frames:
-            waiting.append(frame)
-            yield frame[1:]
+        for name, picture, mask in frames:
+            read = read_image(picture), read_mask(mask, threshold=options.get("threshold"))
+            waiting.append((name, *read))
+            yield read
 
     results = refiner.many(pairs(), **options)
     return _smoothed(((*waiting.popleft(), result) for result in results), smooth)

@@ -28,6 +28,7 @@ from torch import Tensor
 from . import downloads, hub
 from .diffusion import NUM_TIMESTEPS
 from .errors import CheckpointError, reason
+from .json_files import json_text
 from .output import atomic_write, check_output
 from .unet import DenoisingUNet, UNetConfig
 from .weights_checks import FLOATS, Stored, bad_file, check_config, check_file, check_finite, short, skeleton, some
@@ -222,7 +223,7 @@ def save(
     check_output(path, suffix=".safetensors")
     if dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype}, expected one of {', '.join(map(str, FLOATS))}")
-    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json.dumps(network.config.to_dict())}
+    entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json_text(network.config.to_dict())}
     if reserved := entries.keys() & (metadata or {}).keys():
         raise ValueError(f"metadata names {some(reserved)}, which the file needs for itself; rename them")
     check_config(network.config, path)
@@ -233,7 +234,7 @@ def save(
     # The library would put the metadata in another order on every call, so the header is written here.
     notes = entries | dict(sorted((metadata or {}).items()))
     header = {"__metadata__": notes} | json.loads(content[8 : 8 + length])
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json_text(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # The parameters stay aligned for mapping.
     pieces = (len(text).to_bytes(8, "little"), text, memoryview(content)[8 + length :])
     atomic_write(path, lambda stream: stream.writelines(pieces))

@@ -1,0 +1,67 @@
+"""How commands tell what became of every input: in a line, by name, and as JSON."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .terminal import say
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
+
+_SHOWN = 3
+
+ledger_options = (
+    click.option("--strict", is_flag=True, help="Exit with 3 also where an input was left out."),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object."),
+)
+
+
+def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
+    """The numbers of a run, in a line."""
+    parts = [f"{ledger.done} done"]
+    if ledger.redone:
+        parts.append(f"{ledger.redone} of them again")
+    if ledger.skipped:
+        parts.append(f"{ledger.skipped} done before")
+    for count, word, name in (
+        (ledger.failed, "failed", "failures"),
+        (ledger.left_out, "left out", "left_out"),
+        (ledger.notes, "notes", "notes"),
+    ):
+        if count:
+            parts.append(f"{count} {word} ({state / f'{name}.jsonl'})")
+    text = f"{output}: {', '.join(parts)} of {ledger.total}"
+    if ledger.stopped:
+        return f"{text}; {ledger.stopped}: run the same command to go on"
+    if not ledger.done and not ledger.skipped:
+        text += "; nothing was refined"
+    return text
+
+
+def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None:
+    """Prints a text; with JSON wished, that on standard output and the text on standard error."""
+    if as_json:
+        from .json_files import json_text
+
+        click.echo(json_text(ledger.document() | more))
+    say(text, err=as_json)
+
+
+def tell_names(ledger: "Ledger") -> None:
+    """Names on standard error what failed, why inputs were left out, and what else is to be known."""
+    for entry in ledger.failures[:_SHOWN]:
+        say(f"segrefiner: {entry.name}: {entry.reason}", err=True)
+    for line in reason_lines(ledger):
+        say(f"segrefiner: left out {line}", err=True)
+    for remark in ledger.remarks[:_SHOWN]:
+        say(f"segrefiner: note: {remark}", err=True)
+
+
+def reason_lines(ledger: "Ledger") -> list[str]:
+    """For each of the most frequent reasons: how many were left out, and one of them."""
+    examples = {entry.reason: entry.name for entry in reversed(ledger.omissions)}
+    shown = list(ledger.reasons.items())
+    lines = [f"{count}, such as {examples[why]}: {why}" for why, count in shown[:_SHOWN]]
+    return lines + ([f"more for {len(shown) - _SHOWN} other reasons"] if len(shown) > _SHOWN else [])

@@ -1,0 +1,58 @@
+"""JSON that every reader accepts, and files of it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, reason
+from .listing import ensure_regular
+from .output import atomic_write
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON of a value; NaN and infinite numbers, which JSON does not have, become null. Options are `json.dumps`'s."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(without_nan(value), allow_nan=False, **options)
+
+
+def without_nan(value: Any) -> Any:
+    """The same JSON types, with None for NaN and infinite numbers."""
+    if isinstance(value, dict):
+        return {name: without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def count_nan(value: Any) -> int:
+    """How many numbers in JSON types are NaN or infinite."""
+    if isinstance(value, dict):
+        return sum(map(count_nan, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(count_nan, value))
+    return int(isinstance(value, float) and not math.isfinite(value))
+
+
+def read_json(path: Path) -> Any:
+    """What stands in a JSON file. Raises `InputError`."""
+    try:
+        ensure_regular(path)
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{str(path)!r} is no complete JSON ({error.msg} at line {error.lineno}, column {error.colno}); "
+            "copy or download it again"
+        ) from error
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as JSON ({reason(error)})") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON file, whole or not at all; NaN and infinite numbers become null. Raises `OutputError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, lambda stream: stream.write(json_text(document).encode()))
