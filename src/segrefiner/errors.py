@@ -25,11 +25,12 @@ import re
 class SegRefinerError(Exception):
     """Root of all errors that segrefiner raises on purpose.
 
-    Names in files are foreign, and may hold what a terminal obeys: a message has escapes in place of such letters.
+    Names in files are foreign, and may hold what a terminal obeys: a message has escapes in place of such letters, and
+    spaces in place of line breaks.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(printable(_LINE_BREAK.sub(" ", str(message))))
 
 
 class InputError(SegRefinerError, ValueError):
@@ -90,6 +91,9 @@ def printable(text: str) -> str:
 
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 
 
 def reason(error: BaseException) -> str:

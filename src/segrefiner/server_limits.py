@@ -11,7 +11,8 @@ from starlette.types import Message, Receive
 
 from .server_errors import BAD_REQUEST, BUSY, TOO_LARGE, TOO_SLOW, ProblemError, busy
 
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 64_000_000
+"""How long, and for how much, the rest of a refused body is waited for; nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Body:
             await asyncio.wait_for(self._rest(), _LINGER_SECONDS)
 
     async def _rest(self) -> None:
-        left = 4 * self._limits.upload_bytes
+        left = max(_LINGER_BYTES, 4 * self._limits.upload_bytes)
         while not self.complete and left > 0:
             message = await self._receive()
             left -= len(message.get("body", b""))
