@@ -161,7 +161,7 @@ def test_label_maps_keep_palette_bits_and_ignored_labels(api: Any, tiny: Refiner
         np.testing.assert_array_equal(np.asarray(got), expected.labels)
     told = api.post("/v1/refine/labels", files=files, headers=JSON).json()
     np.testing.assert_array_equal(decoded(base64.b64decode(told["labels_png"])), expected.labels)
-    assert set(told["reports"]) == {"3", "7"} and told["changed"] == expected.changed
+    assert {"3", "7"} <= set(told["reports"]) and told["changed"] == expected.changed
     for ignore in (["none"], ["3", "7"]):
         values = [int(value) for value in ignore if value != "none"]
         got = decoded(api.post("/v1/refine/labels", files=files, data={"ignore": ignore}).content)
