@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from segrefiner.backends import TorchBackend, is_precise
+from segrefiner.backends import TorchBackend, choose_device, is_precise
 from segrefiner.batches import Batches, batch_size, bytes_per_view, ran_out_of_memory
+from segrefiner.errors import InputError
 from segrefiner.geometry import resize
 from segrefiner.io import read_image, read_mask
 from segrefiner.unet import BASE, COMPACT, DenoisingUNet, normalize
@@ -122,3 +123,17 @@ def test_what_a_view_gives_depends_on_its_batch_by_rounding_at_most(config: obje
 def test_only_lack_of_memory_counts_as_lack_of_memory() -> None:
     assert ran_out_of_memory(MemoryError()) and ran_out_of_memory(torch.OutOfMemoryError("no"))
     assert not ran_out_of_memory(RuntimeError("shapes differ"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mps", "meta", "xla", "hpu", "vulkan", "cuda:999", "cuda:-1", "gpu", "", "cpu:x", "CPU\n", "\x1b[31m", "a" * 99],
+)
+def test_devices_that_are_not_there_are_told_in_one_line(name: str) -> None:
+    with pytest.raises(InputError, match="device is") as caught:
+        choose_device(name)
+    assert str(caught.value).isprintable()
+
+
+def test_the_processor_is_a_device_by_any_number() -> None:
+    assert {str(choose_device(name)) for name in ("cpu", "cpu:0")} == {"cpu"}

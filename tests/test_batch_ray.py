@@ -143,7 +143,9 @@ def test_the_same_files_as_on_this_machine(tmp_path: Path) -> None:
         }
 
     local = files("local", LocalEngine(Refiner.from_pretrained(), 0))
+    levels = [handler.level for handler in logging.getLogger().handlers]
     assert files("cluster", batch_ray.RayEngine({})) == local and len(local) == 4
+    assert levels == [handler.level for handler in logging.getLogger().handlers]
 
 
 def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """The tree of exceptions: what catches what, and that errors survive a trip between processes."""
 
 import pickle
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from segrefiner import errors
+from segrefiner.cli import main
 
 EVERY = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
 
@@ -47,3 +50,24 @@ def test_a_missing_extra_says_what_to_install() -> None:
     assert message.startswith("the web demo needs the package 'gradio'")
     assert 'pip install "segrefiner[app]"' in message
     assert str(pickle.loads(pickle.dumps(error))) == message
+
+
+HOSTILE = "\x1b]0;stolen\x07\x9b31m\r\n\u202e\udc80name"
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_every_message() -> None:
+    for kind in EVERY:
+        told = str(kind(f"tensor {HOSTILE} is wrong"))
+        assert told.isprintable() and "stolen" in told and "\\x1b" in told
+        assert str(pickle.loads(pickle.dumps(kind(HOSTILE)))) == str(kind(HOSTILE))
+    assert (
+        str(errors.InputError("photo 'café 写真 🐱.jpg' does not exist")) == "photo 'café 写真 🐱.jpg' does not exist"
+    )
+
+
+def test_the_command_line_prints_no_foreign_letters_as_they_are(tmp_path: Path) -> None:
+    name = str(tmp_path / "\x1b]0;stolen\x07.png")
+    Path(name).write_bytes(b"no picture")
+    result = CliRunner().invoke(main, ["refine", name, name, "-o", str(tmp_path / "out.png")])
+    assert result.exit_code == 1 and "\x1b" not in result.stderr and "stolen" in result.stderr
+    assert result.stderr.count("\n") == 1

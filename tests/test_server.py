@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from hostile import HOSTILE
+from segrefiner import server_queue
 from segrefiner.decoding import KilledError
 from segrefiner.labels import refine_labels
 from segrefiner.refiner import Refiner
@@ -173,6 +174,13 @@ def test_models_and_health_are_told(api: Any) -> None:
     assert api.get("/healthz").status_code == api.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/openapi.json"])
+def test_what_can_be_read_can_be_asked_for_its_head(api: Any, path: str) -> None:
+    head, whole = api.head(path), api.get(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 # What is refused
 
 
@@ -289,6 +297,53 @@ def test_sides_are_bounded(stubbed: Any) -> None:
         for files in (form(image=header_only(width, height)), form(header_only(width, height))):
             problem = is_problem(stubbed.post("/v1/refine", files=files), 413, "too-large")
             assert f"{width}x{height}" in problem["detail"] and "65535" in problem["detail"]
+
+
+def test_noise_is_refused_before_it_is_computed() -> None:
+    stub = Stub()
+    noise = np.random.default_rng(0).integers(0, 99, (600, 750)).astype(np.uint8)
+    photo = encoded(np.zeros((600, 750, 3), np.uint8))
+    with client(create_app({"stub": stub})) as api:  # type: ignore[dict-item]
+        files = [("image", ("a", photo)), ("labels", ("b", encoded(noise)))]
+        problem = is_problem(api.post("/v1/refine/labels", files=files), 413, "too-large")
+        assert "1000 views" in problem["detail"] and not stub.calls
+        checks = encoded(np.indices((600, 750)).sum(axis=0) % 2 == 0)
+        is_problem(api.post("/v1/refine", files=form(*[checks] * 100, image=photo)), 413, "too-large")
+        stub.let.set()
+        whole = np.zeros((600, 750), bool)
+        whole[100:500, 100:600] = True
+        assert api.post("/v1/refine", files=form(*[encoded(whole)] * 100, image=photo)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("boxes", "[" + "1," * 1_000_000 + "1]"),
+        ("boxes", "[" * 15_000),
+        ("boxes", "[" + "[1]," * 3000 + "[1]]"),
+        ("boxes", '[[1, 2, 3, "4"]]'),
+        ("boxes", "[[1, 2, 3, 1e999]]"),
+        ("boxes", "[[1, 2, 3, true]]"),
+        ("boxes", '{"a": 1}'),
+        ("seed", "1" * 1_000_000),
+        ("model", "a" * 1_000_000),
+        ("strength", "0." + "0" * 1_000_000),
+    ],
+)
+def test_fields_are_bounded_before_they_are_read(api: Any, field: str, text: str) -> None:
+    problem = is_problem(refine(api, **{field: text}), 422, "parameter")
+    assert field in problem["detail"] and len(json.dumps(problem)) < 3000
+
+
+def test_wrong_parameters_are_summarised(api: Any) -> None:
+    problem = is_problem(refine(api, **{f"x{i}": "1" for i in range(31)}), 422, "parameter")
+    assert len(problem["errors"]) == 20 and len(problem["detail"]) < 1000
+
+
+@pytest.mark.parametrize("count", [7, 100_000])
+def test_encodings_are_counted_before_they_are_decoded(api: Any, count: int) -> None:
+    rle = json.dumps([encode_rle(MASK)] * 7) if count == 7 else "[" + "1," * (count - 1) + "1]"
+    is_problem(api.post("/v1/refine", files=form()[:1], data={"rle": rle}), 413, "too-large")
 
 
 def test_which_mask_is_wrong_is_told(api: Any) -> None:
@@ -468,7 +523,7 @@ def test_a_full_server_says_when_to_come_back_and_a_stopping_one_finishes() -> N
 
 def test_waiting_and_computing_have_an_end() -> None:
     stub = Stub()
-    limits = Limits(queue_seconds=0.2, request_seconds=0.6)
+    limits = Limits(queue_seconds=0.3, request_seconds=2.0)
     with client(create_app({"stub": stub}, limits=limits)) as api:  # type: ignore[dict-item]
         thread, answers = in_background(lambda: refine(api))
         assert stub.begun.wait(20)
@@ -480,6 +535,41 @@ def test_waiting_and_computing_have_an_end() -> None:
         assert stub.calls == [1, 1]
         stub.let.set()
         assert refine(api).status_code == 200
+
+
+def test_a_worker_that_gives_no_sign_makes_the_server_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_queue, "_LAST_SECONDS", 0.1)
+    gate = threading.Event()
+
+    class Stuck(Stub):
+        def many(self, pairs: Any, **_: Any) -> Any:
+            self.begun.set()
+            gate.wait()
+            return super().many(pairs, **_)
+
+    stub = Stuck()
+    stub.let.set()
+    limits = Limits(stuck_seconds=0.3, request_seconds=1.0)
+    with client(create_app({"stub": stub}, limits=limits)) as api:  # type: ignore[dict-item]
+        assert api.get("/readyz").status_code == 200
+        thread, answers = in_background(lambda: refine(api))
+        assert stub.begun.wait(20)
+        thread.join()
+        is_problem(answers[0], 504, "out-of-time")
+        is_problem(api.get("/readyz"), 503, "busy")
+        is_problem(refine(api), 503, "busy")
+        assert api.get("/healthz").status_code == 200
+    gate.set()
+
+
+def test_what_the_log_says_of_a_request_is_bounded_and_printable(caplog: pytest.LogCaptureFixture) -> None:
+    class Loud(Stub):
+        def many(self, pairs: Any, **_: Any) -> Any:
+            raise RuntimeError("\x1b]0;stolen\x07" + "x" * 1_000_000)
+
+    with client(create_app({"stub": Loud()})) as api:  # type: ignore[dict-item]
+        is_problem(refine(api), 500, "failed")
+    assert 0 < len(caplog.text) < 20_000 and not set("\x1b\x07") & set(caplog.text) and "stolen" in caplog.text
 
 
 def test_concurrent_requests_share_batches_and_are_counted() -> None:

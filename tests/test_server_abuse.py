@@ -152,6 +152,30 @@ def test_an_upload_that_trickles_is_ended(server: Server) -> None:
         assert answer(connection)[0] == 408
 
 
+def test_who_sends_slowly_holds_no_place(server: Server) -> None:
+    header = (HEAD + FORM + "Content-Length: 100000\r\n\r\n").encode() + PHOTO_PART
+    slow = [server.connect() for _ in range(20)]
+    try:
+        for connection in slow:
+            connection.sendall(header)
+        answered = Client(server.url, KEY, timeout=20).refine(PHOTO, MASK)
+        assert answered.mask.shape == MASK.shape
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/refine", "/v1/models"])
+def test_after_an_error_the_connection_is_closed(server: Server, path: str) -> None:
+    key = "" if path == "/v1/models" else f"X-API-Key: {KEY}\r\n"
+    with server.connect() as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{key}\r\n".encode() * 3)
+        received = b""
+        while more := connection.recv(65536):
+            received += more
+    assert received.count(b"HTTP/1.1 ") == 1 and b"connection: close" in received.lower()
+
+
 def test_a_header_that_trickles_is_ended(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n")
@@ -168,6 +192,47 @@ def test_silent_connections_keep_nobody_out(server: Server) -> None:
     server.is_well()
     for connection in silent:
         connection.close()
+
+
+def test_more_connections_than_there_may_be_close_the_longest_silent_one(server: Server) -> None:
+    silent = [server.connect() for _ in range(560)]
+    try:
+        server.is_well()
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_connections_do_not_wait_for_the_clients_word() -> None:
+    import asyncio
+
+    import uvicorn
+    from uvicorn.server import ServerState
+
+    from segrefiner.server_run import _Connection
+
+    config = uvicorn.Config(lambda scope: None)
+    config.load()
+    made: list[_Connection] = []
+
+    def connection() -> _Connection:
+        made.append(_Connection(config, ServerState(), {}))
+        return made[0]
+
+    async def options() -> int:
+        listening = await asyncio.get_running_loop().create_server(
+            connection, sock=socket.create_server(("127.0.0.1", 0))
+        )
+        _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        while not made or not hasattr(made[0], "_waits_since"):
+            await asyncio.sleep(0.01)
+        value = made[0].transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        made[0].transport.abort()
+        listening.close()
+        return int(value)
+
+    assert asyncio.run(options())
 
 
 def test_who_does_not_read_is_cut_off(server: Server) -> None:

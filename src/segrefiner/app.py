@@ -38,6 +38,7 @@ from .app_layout import (
 from .app_sessions import Tabs
 from .app_values import read_index
 from .app_work import Watched, Work
+from .cost import estimated_cost
 from .refiner import Refiner
 from .server_queue import Settings, Task
 from .server_service import Service
@@ -71,13 +72,14 @@ def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs)
         tabs: Where their results are kept.
     """
 
-    async def run(model: str, photo: Any, masks: Sequence[Any], work: Work) -> list[Watched]:
+    async def run(model: str, photo: Any, masks: Sequence[Any], steps: int, work: Work) -> list[Watched]:
         def alone(refiner: Refiner, *, on_progress: Any) -> list[Watched]:
             return work(refiner, on_progress)
 
         # A model is chosen from a list, but what a browser sends is not bound to it.
         name = model if model in service.refiners else next(iter(service.refiners))
-        task = Task(Settings(name), photo, list(masks), keep=lambda _: None, alone=alone, count=len(masks))
+        cost = await asyncio.to_thread(estimated_cost, masks, steps, most=service.limits.views)
+        task = Task(Settings(name), photo, list(masks), lambda _: None, alone, len(masks), cost)
         return list(await service.compute(task))
 
     # Gradio copies what it shows at first into its own folder, and has no other way to be told which that is.

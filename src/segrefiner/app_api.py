@@ -27,7 +27,8 @@ from .app_sessions import Tab, Tabs
 from .app_values import FILES, Reader, parse_body, reader_of, refused
 from .errors import InputError, SegRefinerError
 from .json_files import json_text
-from .server_errors import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError
+from .server_errors import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError, fault
+from .server_guard import client_of
 
 _API = "/gradio_api/"
 _FILE = _API + "file="
@@ -246,7 +247,7 @@ class PageApi:
 
     def _taken(self, request: Request, upload: UploadFile) -> str:
         name = Path((upload.filename or "file").replace("\\", "/")).name
-        return self._files.add(client_of(request), name, upload.file.read()).name
+        return self._files.add(client_of(request.scope), name, upload.file.read()).name
 
     async def _upload_progress(self, _: Request) -> Response:
         """Bytes that have arrived are known to the browser itself."""
@@ -262,7 +263,7 @@ class PageApi:
         values = [read(value) for read, value in zip(readers, data, strict=True)]
         if action.event is not None:
             values.insert(0, action.event(body.get("event_data")))
-        tab = self._tabs.open(_name(body), client_of(request))
+        tab = self._tabs.open(_name(body), client_of(request.scope))
         origin = request.headers.get("origin") or f"{request.url.scheme}://{request.url.netloc}"
 
         async def work(event_id: str) -> None:
@@ -320,12 +321,6 @@ def front_end() -> Mapping[str, Path]:
     }
 
 
-def client_of(request: Request) -> str:
-    """Who asks, for quotas: an address, or the network of a household for IPv6."""
-    host = request.client.host if request.client else "nobody"
-    return ":".join(host.split(":")[:4]) if ":" in host else host
-
-
 class _InMemory(MultiPartParser):
     """Keeps uploads in memory, where the limit on the body bounds them."""
 
@@ -343,7 +338,7 @@ async def _answered(action: _Action, visit: Visit, values: Sequence[Any]) -> tup
         # The front end shows messages as HTML, and they repeat what a visitor called a file.
         message = escape(str(error))
     except Exception as error:
-        _log.error("the page failed", exc_info=error)
+        _log.error("the page failed: %s", fault(error))
         title, message = "Sorry", "Something failed inside the server, whose log says more."
     return {"error": message, "title": title, "duration": None, "visible": True}, False
 

@@ -41,8 +41,8 @@ _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
 _WEBP_QUALITY = 85
 
-Run = Callable[[str, Photo, Sequence[Mask], Work], Awaitable[list[Watched]]]
-"""Does work with the refiner of this name, for a photo and masks."""
+Run = Callable[[str, Photo, Sequence[Mask], int, Work], Awaitable[list[Watched]]]
+"""Does work with the refiner of this name, for a photo and masks, with so many diffusion steps."""
 
 Outputs: TypeAlias = Sequence[Any]
 
@@ -148,6 +148,11 @@ class Events:
         box = (left, top, right, bottom)
         photo = await self._read([path], read_photo, path)
         coarse = await self._coarse(photo, way, masks, layers, box)
+        if max(photo.shape) > self._service.limits.side:
+            raise InputError(
+                f"the photo has {photo.shape[1]}x{photo.shape[0]} pixels, expected sides of at most "
+                f"{self._service.limits.side}: cut it into parts"
+            )
         self._tabs.check_fits(bytes_shown(photo, len(coarse)))
         options = Options(given_steps, given_seed, max_shift, strength)
         meter = Meter()
@@ -156,6 +161,7 @@ class Events:
                 model or "",
                 photo,
                 list(coarse.values()),
+                options.steps or 1,
                 lambda refiner, on_progress: refine_watched(
                     refiner, photo, list(coarse.values()), options, on_progress, meter
                 ),

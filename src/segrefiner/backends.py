@@ -166,10 +166,20 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"device is {name!r}: expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        # Others are known to PyTorch, but nothing here was ever run on them.
+        raise InputError(f"device is {name!r}, which is not supported: expected auto, cpu or cuda")
+    if not torch.cuda.is_available():
         raise InputError(f"device is {name!r} but PyTorch finds no CUDA device here: use cpu")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(
+            f"device is {name!r} but there are {count} CUDA devices here: expected cuda:0 to cuda:{count - 1}"
+        )
     return device
 
 

@@ -102,8 +102,8 @@ class RayEngine:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         for handler in logging.getLogger("ray.data").handlers:
-            # Its log file still gets all of it.
-            if isinstance(handler, logging.StreamHandler):
+            # Its log file still gets all of it. Ray shares the program's own handlers, which are not ours to silence.
+            if isinstance(handler, logging.StreamHandler) and handler not in logging.getLogger().handlers:
                 handler.setLevel(logging.CRITICAL)
         begun = self._ray.remote(Begun).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         blocks = min(len(items), _BLOCKS)

@@ -18,7 +18,7 @@ from .cli_train import train
 from .cli_training import push, training_report
 from .errors import InputError
 from .openmp import sleep_while_waiting
-from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar
+from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from .diffusion import Progress
@@ -124,7 +124,7 @@ def refine(
         from .overlay import overlay
 
         write_png(overlay_path, overlay(photo, coarse, result.mask))
-    click.echo(f"{output}: {result.report}")
+    say(f"{output}: {result.report}")
 
 
 def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
     if not reports:
         click.echo(f"{output}: the mask is empty or covers the whole photo: returned as it is")
     elif len(reports) == 1:
-        click.echo(f"{output}: {reports[0]}")
+        say(f"{output}: {reports[0]}")
     else:
         changed = 100 * sum(report.changed for report in reports)
         click.echo(
@@ -220,7 +220,7 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     from .json_files import json_text
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
-    click.echo(f"{target}: {json_text(config.to_dict())}")
+    say(f"{target}: {json_text(config.to_dict())}")
 
 
 @main.group()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .terminal import FAILED, SEED, errors_in_one_line, item_bar
+from .terminal import FAILED, SEED, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ def data() -> None:
 def _report(failures: Sequence[tuple[int, str]]) -> None:
     """Lists what could not be read, and ends with the status for that."""
     for index, text in failures[:_SHOWN]:
-        click.echo(f"photo {index}: {text}", err=True)
+        say(f"photo {index}: {text}", err=True)
     if len(failures) > _SHOWN:
         click.echo(f"… and {len(failures) - _SHOWN} more", err=True)
     if failures:
@@ -238,7 +238,7 @@ def check(source: str, everything: bool, coarse: Path | None) -> None:
         shares.append(float(sample.mask.mean()))
         with_coarse += sample.coarse is not None
         edges.add(sample)
-    click.echo(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read")
+    say(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read")
     if sides:
         click.echo(
             f"long sides {min(sides)} to {max(sides)} pixels, the masks {100 * np.median(shares):.1f} % of the photo "

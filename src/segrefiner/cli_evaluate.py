@@ -267,8 +267,8 @@ def _run(
 
 def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
     """Take items in; failures are named at once."""
+    from .errors import printable
     from .evaluate import Failure
-    from .evaluate_tables import printable
 
     for item in items:
         results.add(item)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import FiniteRange, errors_in_one_line
+from .terminal import FiniteRange, errors_in_one_line, say
 
 _SHORTEST_KEY = 16
 
@@ -26,6 +26,8 @@ _BUNDLED = "compact"
               help="Of a photo.")  # fmt: skip
 @click.option("--max-upload-mb", type=FiniteRange(0, min_open=True), default=32.0, show_default=True,
               help="Of a request.")  # fmt: skip
+@click.option("--max-views", type=FiniteRange(0, min_open=True), default=1000.0, show_default=True,
+              help="Of the network that a request's masks may take, by an estimate.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(1), default=32, show_default=True,
               help="Requests inside at the same time; more are told to come back.")  # fmt: skip
 @click.option("--no-page", is_flag=True, help="The HTTP API alone.")
@@ -39,6 +41,7 @@ def serve(
     insecure: bool,
     max_megapixels: float,
     max_upload_mb: float,
+    max_views: float,
     queue: int,
     no_page: bool,
 ) -> None:
@@ -60,12 +63,14 @@ def serve(
         refiners[name] = Refiner.from_pretrained(source, device=device)
         # Reports name the model as clients do: where its file lies is none of their business.
         refiners[name].name = name
-    limits = Limits(upload_bytes=round(max_upload_mb * 1e6), pixels=round(max_megapixels * 1e6), queue=queue)
+    limits = Limits(
+        upload_bytes=round(max_upload_mb * 1e6), pixels=round(max_megapixels * 1e6), views=max_views, queue=queue
+    )
 
     page, absent = (None, "") if no_page else _page()
 
     def tell(url: str) -> None:
-        click.echo(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
+        say(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
         if absent:
             click.echo(f"the HTTP API alone: {absent}", err=True)
 

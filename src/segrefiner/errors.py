@@ -19,9 +19,18 @@ line as its only argument, so that errors survive pickling on their way back fro
 
 from __future__ import annotations
 
+import re
+
 
 class SegRefinerError(Exception):
-    """Root of all errors that segrefiner raises on purpose."""
+    """Root of all errors that segrefiner raises on purpose.
+
+    Names in files are foreign, and may hold what a terminal obeys: a message has escapes in place of such letters, and
+    spaces in place of line breaks.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(_LINE_BREAK.sub(" ", str(message))))
 
 
 class InputError(SegRefinerError, ValueError):
@@ -74,6 +83,17 @@ class MissingExtraError(SegRefinerError, ImportError):
 
 class TrainingError(SegRefinerError):
     """Training cannot start or cannot go on."""
+
+
+def printable(text: str) -> str:
+    """Text on one line, with escapes for what would steer a terminal or is no Unicode: file names hold anything."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 
 
 def reason(error: BaseException) -> str:

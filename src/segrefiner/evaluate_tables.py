@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
+from .errors import printable
+
 Json: TypeAlias = dict[str, Any]
 Table: TypeAlias = tuple[list[str], list[list[str]]]
 
@@ -134,14 +136,6 @@ def flattened(values: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
 def inert(text: str) -> str:
     """Text that Markdown shows as it is: no table's bar, tag or link, and on one line."""
     return printable(re.sub(r"[\\|<\[]", r"\\\g<0>", text))
-
-
-def printable(text: str) -> str:
-    """Text on one line, with escapes for what would steer a terminal or is no Unicode: file names hold anything."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def numeric_columns(table: Table) -> list[bool]:

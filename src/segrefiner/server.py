@@ -113,15 +113,22 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), headers={"Content-Type": MEDIA_TYPE})
 
 
+def _answer_heads(app: FastAPI) -> None:
+    """Whoever may read what a route gives may ask whether it is there."""
+    for route in list(app.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            app.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+
+
 def _add_api(app: FastAPI, service: Service) -> None:
-    models, limits = list(service.refiners), service.limits
+    models, limits = {name: one.steps for name, one in service.refiners.items()}, service.limits
 
     @app.get("/v1/models", **MODELS)
     async def list_models() -> ModelsAnswer:
         """The first is taken by requests that name none."""
         entries = service.refiners.items()
         return ModelsAnswer(
-            models=[ModelEntry(name=name, default=name == models[0], steps=one.steps) for name, one in entries]
+            models=[ModelEntry(name=name, default=name == next(iter(models)), steps=one.steps) for name, one in entries]
         )
 
     @app.post("/v1/refine", **MASKS)
@@ -144,10 +151,14 @@ def _add_api(app: FastAPI, service: Service) -> None:
             lambda kind, task, given, refined: labels_answer(kind, task.settings.model, refined, given),
         )
 
-    known = {route.path: route.methods for route in app.routes if isinstance(route, APIRoute)}
+    _answer_heads(app)
+    known: dict[str, set[str]] = {}
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            known.setdefault(route.path, set()).update(route.methods or ())
 
     @app.api_route("/v1/{rest:path}", methods=_METHODS, include_in_schema=False)
     async def nothing(request: Request) -> Response:
         """What a page at `/` must not answer."""
         allowed = known.get(request.url.path)
-        raise HTTPException(405, headers={"Allow": ", ".join(allowed)}) if allowed else HTTPException(404)
+        raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))}) if allowed else HTTPException(404)

@@ -1,5 +1,6 @@
 """What goes wrong with a request, as RFC 9457 has it: `application/problem+json`."""
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from .batches import ran_out_of_memory
-from .errors import ImageError, InputError, MaskError, SizeMismatchError
+from .errors import ImageError, InputError, MaskError, SizeMismatchError, printable
 from .json_files import json_text
 
 MEDIA_TYPE = "application/problem+json"
+_LONGEST_FAULT = 8000
+"""Letters that one request may put into the log."""
+
 _NAMESPACE = "urn:segrefiner:problem:"
 
 
@@ -114,6 +118,14 @@ def as_problem(error: Exception) -> ProblemError:
     if ran_out_of_memory(error):
         return busy(BUSY, "memory ran out: send smaller pictures or fewer masks, or try again later", 10)
     return ProblemError(FAILED, "something failed inside the server, whose log says more under this request id")
+
+
+def fault(error: BaseException) -> str:
+    """What the log says of a fault: one trace of bounded length, without letters that a terminal would obey."""
+    text = "".join(traceback.format_exception(error))
+    if len(text) > _LONGEST_FAULT:
+        text = f"{text[: _LONGEST_FAULT // 2]}\n…\n{text[-_LONGEST_FAULT // 2 :]}"
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def response(problem: ProblemError, request_id: str) -> Response:

@@ -21,9 +21,10 @@ from .server_errors import (
     GoneError,
     ProblemError,
     as_problem,
+    fault,
     response,
 )
-from .server_limits import Body, Limits
+from .server_limits import Arriving, Body, Limits
 from .server_metrics import Metrics
 
 OPEN = ("/healthz", "/readyz")
@@ -56,6 +57,7 @@ class Guard:
         self, app: ASGIApp, *, limits: Limits, metrics: Metrics, key: str | None, hosts: Collection[str] | None
     ) -> None:
         self.app, self._limits, self._metrics, self._hosts = app, limits, metrics, hosts
+        self._arriving = Arriving(limits)
         # Digests are of one length, so that not even the key's length shows in how long a comparison takes.
         self._key = None if key is None else _digest(key.encode())
 
@@ -70,7 +72,7 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, begun, status = Headers(scope=scope), time.perf_counter(), _NOBODY
-        body = Body(receive, headers, self._limits)
+        body = Body(receive, headers, self._limits, self._arriving, client_of(scope))
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = secrets.token_hex(16)
@@ -83,6 +85,9 @@ class Guard:
                 added["X-Request-Id"] = request_id
                 for name, value in _ADDED.items():
                     added.setdefault(name, value)
+                if status >= 400:
+                    # What else comes on this connection is nothing that anybody should wait for.
+                    added["Connection"] = "close"
                 if scope["path"].startswith("/v1/"):
                     added.setdefault("Cache-Control", "no-store")
             elif not message.get("more_body", False) and not body.complete:
@@ -100,11 +105,12 @@ class Guard:
         except Exception as error:
             problem = as_problem(error)
             if problem.kind is FAILED:
-                _log.error("request %s failed", request_id, exc_info=error)
+                _log.error("request %s failed: %s", request_id, fault(error))
             if status != _NOBODY:
                 raise  # A part of the answer is on its way: the server can only cut it off.
             await response(problem, request_id)(scope, receive, answer)
         finally:
+            body.forget()
             self._metrics.request(_route(scope), status, time.perf_counter() - begun)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
@@ -135,6 +141,12 @@ class Guard:
                 given = b""
         assert self._key is not None
         return hmac.compare_digest(_digest(given), self._key)
+
+
+def client_of(scope: Scope) -> str:
+    """Who asks, for quotas: an address, or for IPv6 the network of a household."""
+    host = str(scope["client"][0]) if scope.get("client") else "nobody"
+    return ":".join(host.split(":")[:4]) if ":" in host else host
 
 
 def _digest(key: bytes) -> bytes:

@@ -19,10 +19,14 @@ from numpy.typing import NDArray
 
 from .diffusion import Progress
 from .refiner import Refiner, Result
+from .server_errors import fault
 
 _BATCH_MASKS = 16
 _BATCH_PIXELS = 64_000_000
 """What several requests share at most: more would not compute faster, and the first would wait for the last."""
+
+_LAST_SECONDS = 10.0
+"""For what is computed when the worker is stopped."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class Task:
         keep: Takes from each result what the answer needs, so that the rest can go.
         alone: Computes all of it, for what is not simply a list of masks; then `keep` is not called.
         count: Of the masks, where `alone` makes them.
+        cost: About how much work it is, in views of the network, see `cost.estimated_cost`.
 
     Attributes:
         started: Done when the worker begins; cancelled by who does not want to wait any longer.
@@ -86,8 +91,10 @@ class Task:
         keep: Callable[[Result], Any],
         alone: Callable[..., Any] | None = None,
         count: int | None = None,
+        cost: float = 1.0,
     ) -> None:
         self.settings, self.photo, self.masks, self.keep, self.alone = settings, photo, masks, keep, alone
+        self.cost = cost
         self.count = len(masks) if count is None else count
         self.bytes = photo.nbytes + sum(mask.nbytes for mask in masks)
         self.started: Future[None] = Future()
@@ -134,7 +141,8 @@ class Worker:
         self._waiting: deque[Task] = deque()
         self._changed = threading.Condition()
         self._stopped = False
-        self._pace = 1.0
+        self._seconds_per_view = 0.2
+        self._sign: float | None = None
         self._thread = threading.Thread(target=self._run, name="segrefiner-worker", daemon=True)
         self._thread.start()
 
@@ -150,7 +158,12 @@ class Worker:
 
     def seconds_ahead(self) -> float:
         """About how long it will take to compute what waits, by the pace of the last tasks."""
-        return self._pace * (self.waiting + 1)
+        return self._seconds_per_view * (sum(task.cost for task in list(self._waiting)) + 1)
+
+    def silent_seconds(self) -> float:
+        """For how long a task has been computed without any sign; 0 where none is computed."""
+        sign = self._sign
+        return 0.0 if sign is None else time.monotonic() - sign
 
     def submit(self, task: Task) -> None:
         """Puts a task into the queue.
@@ -179,7 +192,8 @@ class Worker:
             if task.started.set_running_or_notify_cancel():
                 task.started.set_result(None)
                 task.end(error=StoppedError())
-        self._thread.join()
+        # A thread that is stuck does not keep the process: it ends with it.
+        self._thread.join(_LAST_SECONDS)
 
     def _run(self) -> None:
         while self._do_next():
@@ -188,12 +202,15 @@ class Worker:
     def _do_next(self) -> bool:
         """Waits and computes; a call of its own, so that no pictures are held while nothing waits."""
         batch = self._next()
-        begun = time.monotonic()
+        begun = self._sign = time.monotonic()
         if batch and batch[0].alone:
             self._do_alone(batch[0])
         elif batch:
             self._do_together(batch)
-        self._pace += 0.2 * ((time.monotonic() - begun) / max(1, len(batch)) - self._pace)
+        self._sign = None
+        if batch:
+            took = (time.monotonic() - begun) / max(1.0, sum(task.cost for task in batch))
+            self._seconds_per_view += 0.2 * (took - self._seconds_per_view)
         return bool(batch)
 
     def _next(self) -> list[Task]:
@@ -226,7 +243,7 @@ class Worker:
         assert task.alone is not None
         try:
             self._on_batch(task.count)
-            task.end(task.alone(self._refiners[task.settings.model], on_progress=_follow([task])))
+            task.end(task.alone(self._refiners[task.settings.model], on_progress=self._follow([task])))
         except Exception as error:  # Whatever it is, the thread has to go on.
             task.end(error=error)
 
@@ -236,7 +253,7 @@ class Worker:
         try:
             self._on_batch(sum(task.count for task in tasks))
             pairs = ((task.photo, mask) for task in tasks for mask in task.masks)
-            results = refiner.many(pairs, **options, on_progress=_follow(tasks))
+            results = refiner.many(pairs, **options, on_progress=self._follow(tasks))
             for task in tasks:
                 task.end([task.keep(next(results)) for _ in task.masks])
             return
@@ -245,15 +262,15 @@ class Worker:
                 for task in tasks:
                     task.end(error=error)
                 return
-            _log.warning("a shared batch failed, its requests are computed one by one", exc_info=error)
+            _log.warning("a shared batch failed, its requests are computed one by one: %s", fault(error))
         for task in tasks:
             if not task.finished.done():
                 self._do_together([task])
 
+    def _follow(self, tasks: list[Task]) -> Callable[[Progress], None]:
+        def follow(_: Progress) -> None:
+            self._sign = time.monotonic()
+            if all(task.abandoned for task in tasks):
+                raise _AbandonedError
 
-def _follow(tasks: list[Task]) -> Callable[[Progress], None]:
-    def follow(_: Progress) -> None:
-        if all(task.abandoned for task in tasks):
-            raise _AbandonedError
-
-    return follow
+        return follow

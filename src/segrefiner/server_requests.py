@@ -1,13 +1,14 @@
 """Forms of clients to tasks of the worker: only what is on the list, decoded safely, kept in memory."""
 
 import io
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic import BaseModel, ConfigDict, Field
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from . import server_pictures as pictures
 from .changes import Report
+from .cost import estimated_cost
 from .decoding import KilledError
 from .diffusion import NUM_TIMESTEPS
 from .errors import ImageError, InputError, MaskError
@@ -24,7 +26,6 @@ from .label_files import LabelMap
 from .labels import RefinedLabels, refine_labels
 from .pictures import Given
 from .refiner import Result
-from .rle import decode_rle
 from .server_errors import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
 from .server_limits import Limits
 from .server_queue import Settings, Task
@@ -37,8 +38,15 @@ Decode: TypeAlias = Callable[..., Any]
 
 _FIELDS = 32
 _FIELD_BYTES = 8 << 20
-"""Of a field that is no file: encodings as JSON take a multiple of it in memory."""
+"""Of a field that is no file, such as encodings."""
 
+_LETTERS = 200
+_LETTERS_OF = {"rle": _FIELD_BYTES, "boxes": 16_000}
+"""Of a field's text, before anything reads it; most are numbers."""
+
+_JSON: dict[str, Any] = {"contentMediaType": "application/json"}
+
+_FARTHEST = 1e9
 _IGNORED = 255
 """Label that is no class where the client does not say, as in `segrefiner semantic`."""
 
@@ -56,7 +64,7 @@ class Common(BaseModel):
     )
     strength: float = Field(1, ge=0, le=1, description="Less for surer changes only; 0 changes nothing.")
 
-    def settings(self, models: Collection[str]) -> Settings:
+    def settings(self, models: Mapping[str, int]) -> Settings:
         """What the worker is asked for; raises `ProblemError` for a model that is not offered."""
         model = next(iter(models)) if self.model is None else self.model
         if model not in models:
@@ -71,9 +79,11 @@ class MaskFields(Common):
     threshold: float | None = Field(
         None, allow_inf_nan=False, description="Foreground of mask files with more than two values, as stored."
     )
-    rle: Json[Any] | None = Field(None, description="Instead of mask files: a COCO RLE or a list of them, as JSON.")
-    boxes: Json[list[tuple[float, float, float, float]]] | None = Field(
-        None, description="JSON: [x0, y0, x1, y1] of each mask's object, in pixels."
+    rle: str | None = Field(
+        None, description="Instead of mask files: a COCO RLE or a list of them, as JSON.", json_schema_extra=_JSON
+    )
+    boxes: str | None = Field(
+        None, description="JSON: [x0, y0, x1, y1] of each mask's object, in pixels.", json_schema_extra=_JSON
     )
 
 
@@ -142,7 +152,7 @@ async def read_form(request: Request, limits: Limits) -> FormData:
     return form
 
 
-def mask_task(form: FormData, models: Collection[str], limits: Limits, decode: Decode) -> tuple[Task, MaskFields]:
+def mask_task(form: FormData, models: Mapping[str, int], limits: Limits, decode: Decode) -> tuple[Task, MaskFields]:
     """The task of a form with a photo and its masks.
 
     Args:
@@ -162,13 +172,8 @@ def mask_task(form: FormData, models: Collection[str], limits: Limits, decode: D
     uploads = files.get("mask", [])
     if bool(uploads) == (given.rle is not None):
         raise wrong("mask", "expected masks as files named mask, or as the field rle, and not both")
-    encoded = given.rle if isinstance(given.rle, list) else [given.rle]
-    if not encoded:
-        raise wrong("rle", "holds no encoding: expected one for each mask")
-    count = len(uploads) or len(encoded)
-    _check_count(count, photo, limits)
-    if given.boxes is not None and len(given.boxes) != count:
-        raise wrong("boxes", f"{len(given.boxes)} boxes for {count} masks: expected one for each, or none at all")
+    boxes = None if given.boxes is None else _boxes(given.boxes)
+    size = (photo.shape[0], photo.shape[1])
 
     def from_file(upload: UploadFile) -> NDArray[np.bool_]:
         content = _picture(upload, "mask", MaskError, limits)
@@ -176,23 +181,31 @@ def mask_task(form: FormData, models: Collection[str], limits: Limits, decode: D
         check_same_size(photo, mask, mask_source=content)
         return mask
 
-    def from_rle(rle: Any) -> NDArray[np.bool_]:
-        return decode_rle(rle, (photo.shape[0], photo.shape[1]))
-
-    masks = _each(from_file, uploads) if uploads else _each(from_rle, encoded)
+    if uploads:
+        _check_count(len(uploads), photo, limits)
+        masks = _each(from_file, uploads)
+    else:
+        most = min(limits.masks, limits.mask_pixels // max(1, size[0] * size[1]))
+        found = _decoded(decode, "rle", MaskError, pictures.encoded_masks, given.rle, size, most)
+        if isinstance(found, int):
+            _check_count(found, photo, limits)
+        masks = list(found)
+    if boxes is not None and len(boxes) != len(masks):
+        raise wrong("boxes", f"{len(boxes)} boxes for {len(masks)} masks: expected one for each, or none at all")
+    cost = _cost(masks, settings, models, limits)
 
     def keep(result: Result) -> Kept:
         soft = np.rint(result.probability * 255).astype(np.uint8) if given.soft else None
         return Kept(result.mask, soft, result.report)
 
     def with_boxes(refiner: Any, **more: Any) -> list[Kept]:
-        return [keep(one) for one in refiner.instances(photo, masks, given.boxes, **settings.options(), **more)]
+        return [keep(one) for one in refiner.instances(photo, masks, boxes, **settings.options(), **more)]
 
-    alone = None if given.boxes is None else with_boxes
-    return Task(settings, photo, masks, keep, alone), given
+    alone = None if boxes is None else with_boxes
+    return Task(settings, photo, masks, keep, alone, cost=cost), given
 
 
-def label_task(form: FormData, models: Collection[str], limits: Limits, decode: Decode) -> tuple[Task, LabelMap]:
+def label_task(form: FormData, models: Mapping[str, int], limits: Limits, decode: Decode) -> tuple[Task, LabelMap]:
     """The task of a form with a photo and its label map; the errors are those of `mask_task`."""
     files, fields = _parts(form, {"image", "labels"})
     ignore = fields.pop("ignore", None)
@@ -205,13 +218,45 @@ def label_task(form: FormData, models: Collection[str], limits: Limits, decode: 
     label_map = LabelMap(*_decoded(decode, "label map", MaskError, pictures.labels, content, limits.pixels))
     labels = label_map.labels
     check_same_size(photo, labels)
-    count = len(np.setdiff1d(labels, given.ignore))
-    _check_count(count, photo, limits)
+    values = np.setdiff1d(labels, given.ignore)
+    _check_count(len(values), photo, limits)
+    cost = _cost((labels == value for value in values), settings, models, limits)
 
     def refined(refiner: Any, **more: Any) -> RefinedLabels:
         return refine_labels(refiner, photo, labels, ignore=given.ignore, **settings.options(), **more)
 
-    return Task(settings, photo, [], lambda result: result, refined, count), label_map
+    return Task(settings, photo, [], lambda result: result, refined, len(values), cost), label_map
+
+
+def check_cost(cost: float, limits: Limits) -> None:
+    """Raises `ProblemError` for more work than the server does for one request."""
+    if cost > limits.views:
+        raise ProblemError(
+            TOO_LARGE,
+            f"the masks take more than {limits.views:g} views of the network, this server's limit: send fewer of them, "
+            "or masks without noise, whose every speck is a contour",
+        )
+
+
+def _cost(masks: Iterable[NDArray[np.bool_]], settings: Settings, models: Mapping[str, int], limits: Limits) -> float:
+    cost = estimated_cost(masks, settings.steps or models[settings.model], most=limits.views)
+    check_cost(cost, limits)
+    return cost
+
+
+def _boxes(text: str) -> list[tuple[float, ...]]:
+    """The boxes of a field: `x0, y0, x1, y1` each."""
+    try:
+        boxes = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise wrong("boxes", "is no JSON: expected [[x0, y0, x1, y1], …]") from error
+    if not isinstance(boxes, list):
+        raise wrong("boxes", "is no list: expected [[x0, y0, x1, y1], …]")
+    for index, box in enumerate(boxes):
+        numbers = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+        if not numbers or not all(abs(side) < _FARTHEST for side in box):
+            raise wrong("boxes", f"box {index} is no [x0, y0, x1, y1] of finite numbers")
+    return [tuple(map(float, box)) for box in boxes]
 
 
 def wrong(parameter: str, message: str) -> ProblemError:
@@ -230,6 +275,8 @@ def _parts(form: FormData, names: set[str]) -> tuple[dict[str, list[UploadFile]]
             files.setdefault(name, []).append(value)
         elif name in names:
             raise wrong(name, "is text: send it as a file, as curl -F name=@FILE does")
+        elif len(value) > (most := _LETTERS_OF.get(name, _LETTERS)):
+            raise wrong(name[:40], f"has {len(value)} letters: expected {most} at most")
         else:
             fields.setdefault(name, []).append(value)
     return files, fields

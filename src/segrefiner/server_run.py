@@ -35,7 +35,7 @@ _LAST_SECONDS = 5.0
 """From the second signal to the end, whatever is still going on."""
 
 _CONNECTIONS = 512
-"""At the same time; more are closed at once."""
+"""At the same time; for more the longest silent one is closed."""
 
 
 def serve(
@@ -146,9 +146,22 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for the first request."""
         super().connection_made(transport)
+        # Or the end of each answer waits for the client's word that it has the beginning.
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._waits_since = self.loop.time()
         if len(self.connections) > _CONNECTIONS:
-            transport.abort()
+            self._make_room()
         self._expect_request()
+
+    def _make_room(self) -> None:
+        """Closes the connection that has been without a request for longest, so that silent ones keep nobody out."""
+        waiting = [one for one in self.connections if isinstance(one, _Connection) and one._waits()]
+        min(waiting, key=lambda one: one._waits_since, default=self).transport.abort()
+
+    def _waits(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def pause_writing(self) -> None:
         """Gives the client some time to read."""
@@ -163,6 +176,7 @@ class _Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Begins to wait for the next request."""
         super().on_response_complete()
+        self._waits_since = self.loop.time()
         self._expect_request()
 
     def send_400_response(self, msg: str) -> None:

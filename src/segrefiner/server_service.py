@@ -1,7 +1,6 @@
 """What the routes share: the worker, how many requests may be inside, and how long each of them may take."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -19,7 +18,7 @@ from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError,
 from .server_limits import Limits
 from .server_metrics import Metrics
 from .server_queue import QueueFullError, StoppedError, Task, Worker
-from .server_requests import Decode, declared_pixels, read_form
+from .server_requests import Decode, check_cost, declared_pixels, read_form
 
 T = TypeVar("T")
 Asked = TypeVar("Asked")
@@ -53,14 +52,14 @@ class Service:
     def __init__(self, refiners: Mapping[str, Refiner], limits: Limits) -> None:
         self.refiners, self.limits, self.metrics = dict(refiners), limits, Metrics()
         self.stopping = False
-        self._inside = 0
+        self._inside = self._receiving = 0
         self._worker: Worker | None = None
         self._lanes: dict[str, Lane] = {}
 
     @property
     def idle(self) -> bool:
-        """Whether no request is inside."""
-        return not self._inside
+        """Whether no request is inside, or on its way in."""
+        return not self._inside and not self._receiving
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -103,7 +102,6 @@ class Service:
             ProblemError: There is none, for one of many reasons.
             GoneError: The client does not wait for it any more.
         """
-        until = time.monotonic() + self.limits.request_seconds
 
         async def computed(form: FormData) -> Response:
             try:
@@ -116,31 +114,47 @@ class Service:
             result = await self._computed(task)
             return await self._in_lane("encoding", respond, kind, task, asked, result)
 
-        with self._place():
+        self.check_ready()
+        self._check_room()
+        # Who sends slowly holds no place meanwhile; when the server is about to stop, they may finish.
+        self._receiving += 1
+        try:
             form = await read_form(request, self.limits)
-            return await _within(until - time.monotonic(), request, computed(form))
+        finally:
+            self._receiving -= 1
+        with self._place():
+            return await _within(self.limits.request_seconds, request, computed(form))
 
     async def compute(self, task: Task) -> Any:
         """What a task gives that is no request's, at a place inside as requests have. Raises `ProblemError`."""
+        self.check_ready()
         with self._place():
-            return await self._computed(task)
+            check_cost(task.cost, self.limits)
+            try:
+                return await asyncio.wait_for(self._computed(task), self.limits.request_seconds)
+            except asyncio.TimeoutError:
+                raise out_of_time() from None
 
     def check_ready(self) -> None:
         """Raises `ProblemError` if a new request would not be computed."""
         if self.stopping or self._worker is None or not self._worker.alive:
             raise self._stopping()
+        if self._worker.silent_seconds() > self.limits.stuck_seconds:
+            raise busy(BUSY, "what is computed gives no sign any more: the server needs a restart", 60)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         """One of the places inside, which bound what requests hold in memory."""
-        self.check_ready()
-        if self._inside >= self.limits.queue:
-            raise self._busy(f"{self.limits.queue} requests wait already")
+        self._check_room()
         self._inside += 1
         try:
             yield
         finally:
             self._inside -= 1
+
+    def _check_room(self) -> None:
+        if self._inside >= self.limits.queue:
+            raise self._busy(f"{self.limits.queue} requests wait already")
 
     async def _computed(self, task: Task) -> Any:
         assert self._worker is not None
@@ -181,6 +195,11 @@ class Service:
         return busy(STOPPING, "the server is about to stop: try again when it runs again", 5)
 
 
+def out_of_time() -> ProblemError:
+    """The problem of a request whose time is over."""
+    return ProblemError(OUT_OF_TIME, "the answer took too long: send fewer masks or a smaller photo")
+
+
 async def _within(seconds: float, request: Request, work: Awaitable[T]) -> T:
     """What the work gives, unless time is up or the client goes away before."""
     working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
@@ -190,7 +209,7 @@ async def _within(seconds: float, request: Request, work: Awaitable[T]) -> T:
             return working.result()
         if watching.done():
             raise GoneError
-        raise ProblemError(OUT_OF_TIME, "the answer took too long: send fewer masks or a smaller photo")
+        raise out_of_time()
     finally:
         working.cancel()
         watching.cancel()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .errors import SegRefinerError
+from .errors import SegRefinerError, printable
 
 T = TypeVar("T")
 
@@ -42,15 +42,16 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # Nobody reads any more: click ends quietly.
         except (SegRefinerError, OSError) as error:
-            say(f"segrefiner: {error}", err=True)
+            say(f"segrefiner: {printable(str(error))}", err=True)
             sys.exit(1)
 
     return wrapped
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print, to standard error if so wished, with escapes for what the terminal's encoding lacks."""
+    """Print lines, with escapes for what the terminal would obey, or its encoding lacks; `err` for standard error."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+    text = "\n".join(printable(line) for line in text.split("\n"))
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
