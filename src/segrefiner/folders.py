@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import translate
 from glob import escape
@@ -18,7 +18,7 @@ from .batch import Item, Job, Saved, written
 from .errors import InputError
 from .io import check_same_size, read_image, read_mask
 from .label_files import LabelMap, read_labels, write_labels
-from .listing import SPELLINGS, SUFFIXES, Listing, composed, list_pictures, same_names
+from .listing import SPELLINGS, SUFFIXES, Listing, composed, folded, list_pictures, same_names
 from .options import check_options, finite_number
 from .output import write_png
 
@@ -50,7 +50,7 @@ class Options:
 PLAIN = Options()
 
 
-def pictures_below(folder: Path, *, without: Path | None = None) -> Listing:
+def pictures_below(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
     """Picture files below a folder, as `list_pictures` does. Raises `InputError` where there is none."""
     listing = list_pictures(folder, without=without)
     if not listing.pictures:
@@ -129,16 +129,21 @@ def _matching(wanted: dict[Path, str], masks: Sequence[Path], spelling: Callable
 def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, str]:
     """Where the refined masks go, by mask. Raises `InputError` for two in one place."""
     taken: dict[str, Path] = {}
+    photos: dict[Path, Path] = {}
     result = {}
     for image, mask in pairs:
-        if mask in result:
-            raise InputError(f"{mask} is the mask of {image} and of another photo: expected one; is the pattern right?")
-        name = mask.with_suffix(".png").as_posix()
-        if name.lower() in taken:
+        if (other := photos.setdefault(mask, image)) != image:
             raise InputError(
-                f"{mask} (of {image}) and {taken[name.lower()]} would both be written to {name}: rename one of them"
+                f"{mask} is the mask of {other} and of another photo, {image}: expected one; is the pattern right?"
             )
-        taken[name.lower()], result[mask] = mask, name
+        name = mask.with_suffix(".png").as_posix()
+        # Some file systems know neither case nor composed characters.
+        place = folded(name)
+        if place in taken:
+            raise InputError(
+                f"{mask} (of {image}) and {taken[place]} would both be written to {name}: rename one of them"
+            )
+        taken[place], result[mask] = mask, name
     return result
 
 
@@ -166,8 +171,9 @@ def _matched(images: Path, masks: Path, output: Path, pattern: str | None) -> _M
     if place in (images.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
     shared = images.resolve() == masks.resolve()
-    photos = pictures_below(images, without=place)
-    coarse = photos if shared else pictures_below(masks, without=place)
+    # Of two folders one of which lies in the other, each holds its own.
+    photos = pictures_below(images, without=[place] if shared else [place, masks])
+    coarse = photos if shared else pictures_below(masks, without=[place, images])
     left_out = {entry.name: entry.reason for entry in (*photos.left_out, *coarse.left_out)}
     pairs = pair(photos.pictures, coarse.pictures, pattern)
     if shared:
