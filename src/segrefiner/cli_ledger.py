@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .errors import printable
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
     ):
         if count:
             parts.append(f"{count} {word} ({state / f'{name}.jsonl'})")
-    text = f"{output}: {', '.join(parts)} of {ledger.total}"
+    text = printable(f"{output}: {', '.join(parts)} of {ledger.total}")
     if ledger.stopped:
         return f"{text}; {ledger.stopped}: run the same command to go on"
     if not ledger.done and not ledger.skipped:
@@ -51,12 +52,11 @@ def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None
 
 def tell_names(ledger: "Ledger") -> None:
     """Names on standard error what failed, why inputs were left out, and what else is to be known."""
-    for entry in ledger.failures[:_SHOWN]:
-        say(f"segrefiner: {entry.name}: {entry.reason}", err=True)
-    for line in reason_lines(ledger):
-        say(f"segrefiner: left out {line}", err=True)
-    for remark in ledger.remarks[:_SHOWN]:
-        say(f"segrefiner: note: {remark}", err=True)
+    lines = [f"{entry.name}: {entry.reason}" for entry in ledger.failures[:_SHOWN]]
+    lines += [f"left out {line}" for line in reason_lines(ledger)]
+    lines += [f"note: {remark}" for remark in ledger.remarks[:_SHOWN]]
+    for line in lines:
+        say(f"segrefiner: {printable(line)}", err=True)
 
 
 def reason_lines(ledger: "Ledger") -> list[str]:
