@@ -46,7 +46,7 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
             told = printable(str(error))
             say(f"segrefiner: {told}", err=True)
             if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": told, "exit_code": 1}))
+                click.echo(json.dumps({"error": told, "exit_code": 1}, allow_nan=False))
             sys.exit(1)
 
     return wrapped
