@@ -376,6 +376,15 @@ def test_numbers_that_json_has_not_become_null_and_are_told(number: str, tmp_pat
     assert summary.done == 1 and [note.split(" holds")[0] for note in summary.remarks] == ["annotation 0"]
 
 
+@pytest.mark.parametrize(("listed", "named"), [(1, 1.0), (1.0, 1), ("1", 1.0), (1, "1")])
+def test_an_image_id_means_the_same_as_a_whole_number_a_decimal_and_a_string(
+    listed: Any, named: Any, tmp_path: Path
+) -> None:
+    source = coco(tmp_path, {"image_id": named}, images=[{"id": listed, "file_name": "a.jpg"}])
+    job = coco_job(source, tmp_path / "images", tmp_path / "out.json")
+    assert len(job.items) == 1 and not job.failures and not job.left_out
+
+
 def test_images_that_no_annotation_names_are_left_out(tmp_path: Path) -> None:
     source = coco(tmp_path, {})
     job = coco_job(source, tmp_path / "images", tmp_path / "out.json")

@@ -83,7 +83,7 @@ def coco_job(
             name = _digits(key) if entries is None else file_name(key, entries)
             photo = inside(images, names.find(name))
         except SegRefinerError as error:
-            failures[f"image {key}"] = f"{error}; of it are {_places(forms)}"
+            failures[f"image {key}"] = f"{error} ({_places(forms)})"
             continue
         items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
     if not rows:
@@ -139,17 +139,14 @@ def _masks_by_image(
     left_out = {}
     for index, row in enumerate(rows):
         name = f"annotation {index}"
-        if (
-            not isinstance(row, dict)
-            or not isinstance(row.get("image_id"), int | str)
-            or isinstance(row["image_id"], bool)
-        ):
-            failures[name] = "expected an object with image_id"
+        key = image_key(row.get("image_id")) if isinstance(row, dict) else None
+        if key is None:
+            failures[name] = "expected an object with image_id, a whole number or a string"
         elif row.get("iscrowd") and crowds == "keep":
             left_out[name] = CROWD_STAYS
         else:
             form = {"index": index, "segmentation": row.get("segmentation")}
-            by_image.setdefault(str(row["image_id"]), []).append(form)
+            by_image.setdefault(key, []).append(form)
     return by_image, left_out
 
 
@@ -162,9 +159,9 @@ def _places(forms: list[Json]) -> str:
 
 def images_without_masks(rows: list[Any], listed: Json) -> dict[str, str]:
     """The photos of a file of annotations that have none."""
-    with_masks = {str(row.get("image_id")) for row in rows if isinstance(row, dict)}
-    ids = (str(entry["id"]) for entry in listed.get("images", []) if isinstance(entry, dict) and "id" in entry)
-    return {f"image {key}": "the file has no mask of it" for key in ids if key not in with_masks}
+    with_masks = {image_key(row.get("image_id")) for row in rows if isinstance(row, dict)}
+    keys = (image_key(entry.get("id")) for entry in listed.get("images", []) if isinstance(entry, dict))
+    return {f"image {key}": "the file has no mask of it" for key in keys if key is not None and key not in with_masks}
 
 
 def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
@@ -209,13 +206,21 @@ def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
     failures: dict[str, str] = {}
     different: Counter[str] = Counter()
     for index, entry in enumerate(listed):
-        key = str(entry.get("id")) if isinstance(entry, dict) else ""
-        different[key] += entries.get(key) != entry
-        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
+        key = image_key(entry.get("id")) if isinstance(entry, dict) else None
+        if key is not None:
+            different[key] += entries.get(key) != entry
+        if key is None or not isinstance(entry.get("file_name"), str):
             failures[f"images {index}"] = "expected an object with id and file_name"
         else:
             entries[key] = entry
     return {key: entry for key, entry in entries.items() if different[key] == 1}, failures
+
+
+def image_key(value: Any) -> str | None:
+    """An image id as text, the same for `7`, `7.0` and `"7"`, which tables turn into one another; none for others."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def file_name(key: str, entries: dict[str, Json]) -> str:

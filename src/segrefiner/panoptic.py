@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Crowds, Json, file_name, image_entries, images_without_masks, nan_notes, tight_box
+from .coco import Crowds, Json, file_name, image_entries, image_key, images_without_masks, nan_notes, tight_box
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
 from .io import check_same_size, read_image
@@ -124,7 +124,7 @@ def _item(row: Any, entries: dict[str, Json], maps: Names, images: Names, output
     if not isinstance(row, dict) or not {"image_id", "file_name", "segments_info"} <= row.keys():
         raise InputError("expected an object with image_id, file_name and segments_info")
     name, segments = row["file_name"], row["segments_info"]
-    photo = file_name(str(row["image_id"]), entries)
+    photo = file_name(str(image_key(row["image_id"])), entries)
     if not isinstance(name, str) or Path(name).suffix.lower() != ".png":
         raise InputError(f"file_name is {name!r}: expected the name of a PNG")
     if not isinstance(segments, list):
