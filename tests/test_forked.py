@@ -64,6 +64,19 @@ for given in (refiner, None):
     np.testing.assert_allclose(forked(given), before, atol=0.02)
 np.testing.assert_array_equal(refiner(photo, mask, steps=1).probability, before)
 print("the same", torch.get_num_threads())
+
+
+class Refined(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return [result.probability for result in refiner.many([(photo, mask)] * 2, steps=1)]
+
+
+for batch in torch.utils.data.DataLoader(Refined(), num_workers=1, multiprocessing_context="fork", timeout=60):
+    for probability in batch:
+        np.testing.assert_allclose(probability[0], before, atol=0.02)
 """)
     assert said.strip() == "the same 2"
 

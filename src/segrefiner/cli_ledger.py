@@ -1,5 +1,7 @@
 """How commands tell what became of every input: in a line, by name, and as JSON."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ from .errors import printable
 from .terminal import say
 
 if TYPE_CHECKING:
-    from .ledger import Ledger
+    from .ledger import Entry, Ledger
 
 _SHOWN = 3
 
@@ -61,7 +63,12 @@ def tell_names(ledger: "Ledger") -> None:
 
 def reason_lines(ledger: "Ledger") -> list[str]:
     """For each of the most frequent reasons: how many were left out, and one of them."""
-    examples = {entry.reason: entry.name for entry in reversed(ledger.omissions)}
-    shown = list(ledger.reasons.items())
+    return omission_lines(ledger.omissions)
+
+
+def omission_lines(omissions: "Sequence[Entry]") -> list[str]:
+    """`reason_lines` of what was left out."""
+    examples = {entry.reason: entry.name for entry in reversed(omissions)}
+    shown = Counter(entry.reason for entry in omissions).most_common()
     lines = [f"{count}, such as {examples[why]}: {why}" for why, count in shown[:_SHOWN]]
     return lines + ([f"more for {len(shown) - _SHOWN} other reasons"] if len(shown) > _SHOWN else [])

@@ -190,6 +190,7 @@ def _is_refined(refined: Any) -> bool:
     return (
         isinstance(encoding, dict)
         and encoding.keys() == {"size", "counts"}
+        and isinstance(encoding["counts"], str | list)
         and isinstance(area, float)
         and isinstance(box, list)
         and len(box) == 4

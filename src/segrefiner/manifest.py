@@ -78,7 +78,8 @@ def read_rows(path: Path) -> tuple[dict[str, dict[str, Any]], int, int]:
 
     Raises `OutputError` where the file cannot be read at all.
     """
-    rows, whole, damaged = {}, 0, 0
+    rows: dict[str, dict[str, Any]] = {}
+    whole, damaged = 0, 0
     try:
         ensure_regular(path)
         with open(path, "rb") as stream:
