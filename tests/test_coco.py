@@ -140,7 +140,7 @@ def test_a_malformed_mask_fails_alone_and_stays(
     ("change", "name"),
     [
         (lambda d: d["images"].pop(1), "image x"),
-        (lambda d: d["images"].append(d["images"][1]), "image x"),
+        (lambda d: d["images"].append(d["images"][1] | {"file_name": "one.jpg"}), "image x"),
         (lambda d: d["images"][1].update(file_name="../two.jpg"), "image x"),
         (lambda d: d["images"][1].update(file_name="/etc/two.jpg"), "image x"),
         (lambda d: d["images"][1].update(file_name="absent.jpg"), "x"),

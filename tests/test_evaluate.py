@@ -220,17 +220,19 @@ def test_terminals_without_unicode_get_escapes(folders: Path) -> None:
 def test_system_errors_are_told_in_one_line(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("folder", "a" * 5000, folders / "predicted")
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "too long" in result.stderr
-    listed = os.scandir
+    listed = os.listdir
 
-    def scandir(path: Any = ".") -> Any:
+    def listdir(path: Any = ".") -> Any:
         if Path(path).name == "deep":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return listed(path)
 
     # No folder is closed to root, as whom tests may run.
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", listdir)
     result = run("folder", folders / "truth", folders / "predicted")
-    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "Permission denied" in result.stderr
+    told = [line for line in result.stderr.splitlines() if "Permission denied" in line]
+    assert result.exit_code == 1 and len(told) == 2
+    assert f"{folders}/truth/deep" in told[0] and f"{folders}/predicted/deep" in told[1]
 
 
 def test_a_closed_pipe_costs_no_results(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -652,3 +654,26 @@ def test_an_empty_prediction_has_the_largest_distance() -> None:
     empty = np.zeros(SIZE, bool)
     assert score_mask(empty, TRUTHS["a"], ("hausdorff95",)).values == {"hausdorff95": math.hypot(*SIZE)}
     assert score_soft(np.zeros(SIZE, np.uint8), TRUTHS["a"]).values["iou"] == 0
+
+
+def test_every_entry_of_the_folders_is_measured_or_named(folders: Path) -> None:
+    """Links to folders are entered, other spellings found, and what is no mask is told."""
+    truth, predicted = folders / "truth", folders / "predicted"
+    before = len(folder_cases(truth, predicted)[0])
+    mask = next(truth.rglob("*.png")).read_bytes()
+    for folder, name in ((truth, "Caf\u00e9.png"), (predicted, "cafe\u0301.PNG")):
+        (folder / name).write_bytes(mask)
+        elsewhere = folders / f"elsewhere {folder.name}"
+        elsewhere.mkdir()
+        (elsewhere / "a.png").write_bytes(mask)
+        (folder / "linked").symlink_to(elsewhere)
+    (truth / "gone.png").symlink_to("nowhere")
+    os.mkfifo(predicted / "pipe.png")
+    (truth / ".hidden.png").write_bytes(mask)
+    (predicted / "notes.txt").touch()
+    cases, failures = folder_cases(truth, predicted)
+    assert len(cases) == before + 2 and {"Caf\u00e9", "linked/a"} <= {case.name for case in cases}
+    assert {Path(failure.name).name for failure in failures} == {"gone.png", "pipe.png"}
+    result = run("folder", truth, predicted, "--metric", "iou")
+    assert result.exit_code == 3 and "gone.png: a link to nowhere" in result.stderr
+    assert "Left out: 1" in result.stdout and ".hidden.png" in result.stdout and "notes.txt" in result.stdout

@@ -241,16 +241,25 @@ def test_results_in_one_place_are_refused(data: tuple[Path, Path, Path]) -> None
     for other in ("a.tif", "A.png", "Sub/a.png"):
         save(masks / other, disc(5))
         for job in (folder_job, semantic_job):
-            with pytest.raises(InputError, match=r"both be written|label maps"):
+            with pytest.raises(InputError, match=r"both be written|label maps|another photo"):
                 job(images, masks, output, pattern="*/*.*" if "/" in other else "{parent}/*.*")
         (masks / other).unlink()
 
 
-def test_two_photos_of_one_mask_are_refused(data: tuple[Path, Path, Path]) -> None:
+@pytest.mark.parametrize("kind", [folder_job, semantic_job])
+@pytest.mark.parametrize("place", ["photos", "masks"])
+def test_photos_whose_masks_are_not_clear_fail_alone(place: str, kind: Any, data: tuple[Path, Path, Path]) -> None:
     images, masks, output = data
-    save(images / "a.png", np.zeros((*SIZE, 3), np.uint8))
-    with pytest.raises(InputError, match="another photo"):
-        folder_job(images, masks, output)
+    clear = kind(images, masks, output).items
+    save((images if place == "photos" else masks) / "a.tif", disc(5))
+    job = kind(images, masks, output)
+    unclear = {"photos": {"a.jpg", "a.tif"}, "masks": {"a.jpg"}}[place]
+    assert set(job.failures) == unclear and [item.key for item in job.items] == [
+        item.key for item in clear if item.key not in unclear
+    ]
+    for why in job.failures.values():
+        assert "another photo" in why if place == "photos" else "a.tif" in why
+    assert set(job.left_out) == {str(masks / name) for name in ("a.png", "a.tif") if (masks / name).exists()}
 
 
 def test_inputs_are_never_overwritten(data: tuple[Path, Path, Path]) -> None:
@@ -501,5 +510,5 @@ def test_label_maps_are_refined_as_arrays_are(
 def test_one_photo_has_one_label_map(data: tuple[Path, Path, Path]) -> None:
     images, labels, output = data
     save(labels / "a_1.png", np.zeros(SIZE, np.uint8))
-    with pytest.raises(InputError, match="label maps"):
-        semantic_job(images, labels, output, pattern="{parent}/{stem}*.png")
+    job = semantic_job(images, labels, output, pattern="{parent}/{stem}*.png")
+    assert job.items and list(job.failures) == ["a.jpg"] and "2 label maps" in job.failures["a.jpg"]

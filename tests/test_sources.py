@@ -16,7 +16,7 @@ from segrefiner.cli import main
 from segrefiner.errors import InputError
 from segrefiner.packs import around_object, pack_source
 from segrefiner.shards import INDEX_NAME, open_shards, write_shards
-from segrefiner.sources import Sample, concatenate, open_source
+from segrefiner.sources import Sample, concatenate, left_out, open_source
 
 # Builder, number of its first scene, samples.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], int, int]] = {
@@ -125,6 +125,8 @@ BAD_COCO: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "photos without a name": (lambda d: d["images"][1].pop("file_name"), "without id or file name"),
     "two photos of one id": (lambda d: d["images"][1].update(id=0), "two photos"),
     "two objects of one id": (lambda d: d["annotations"][1].update(id=100), "two annotations"),
+    "an object of a nested id": (lambda d: d["annotations"][1].update(id={}), "expected a number or a string"),
+    "an object of a nested photo": (lambda d: d["annotations"][1].update(image_id=[7]), "not listed"),
     "an object of no photo": (lambda d: d["annotations"][1].update(image_id=5), "not listed"),
     "photos elsewhere": (lambda d: [i.update(file_name="no/" + i["file_name"]) for i in d["images"]], "@FOLDER"),
 }
@@ -234,6 +236,47 @@ def test_the_commands_say_what_they_found(tmp_path: Path) -> None:
     assert written.exit_code == 3 and "3 photos in 2 shards" in written.stdout
     packed = CliRunner().invoke(main, ["data", "pack", str(tmp_path / "shards"), str(tmp_path / "pack")])
     assert packed.exit_code == 0 and "3 photos" in packed.stdout
+
+
+def test_check_names_what_belongs_to_no_photo(tmp_path: Path) -> None:
+    root = miniature.folder(tmp_path / "own")
+    picture = next((root / "masks").glob("*.png")).read_bytes()
+    (root / "masks" / "alone.png").write_bytes(picture)
+    (root / "images" / ".hidden.jpg").write_bytes(picture)
+    (root / "images" / "notes.txt").touch()
+    (root / "images" / "sub").mkdir()
+    (root / "images" / "sub" / "deep.png").write_bytes(picture)
+    told = CliRunner().invoke(main, ["data", "check", str(root), "--json"])
+    said = json.loads(told.stdout)
+    assert told.exit_code == said["exit_code"] == 0 and (said["total"], said["failed"], said["left_out"]) == (4, 0, 4)
+    names = {Path(row["name"]).name for row in said["left_out_names"]}
+    assert names == {"alone.png", ".hidden.jpg", "notes.txt", "deep.png"}
+    assert "left out 2, such as" in told.stderr and "4 photos" in told.stderr
+    assert CliRunner().invoke(main, ["data", "check", str(root), "--strict"]).exit_code == 3
+    (root / "images" / "own1.png").write_bytes(picture)
+    with pytest.raises(InputError, match=r"own1\.jpg and own1\.png: expected one photo"):
+        open_source(root)
+
+
+def test_photos_of_annotations_are_found_under_other_spellings(tmp_path: Path) -> None:
+    path = miniature.coco(tmp_path)
+    plain = open_source(path)
+    write_json(path, lambda d: [one.update(id=float(one["id"])) for one in d["images"]])
+    write_json(path, lambda d: [one.update(file_name=".\\" + one["file_name"].upper()) for one in d["images"]])
+    other = open_source(path)
+    for index in range(len(plain)):
+        np.testing.assert_array_equal(plain.read(index).image, other.read(index).image)
+
+
+def test_crowds_of_annotations_are_left_out_by_name(tmp_path: Path) -> None:
+    path = miniature.coco(tmp_path)
+    before = len(open_source(path))
+    write_json(path, lambda document: document["annotations"][0].update(iscrowd=1))
+    source = open_source(path)
+    assert len(source) == before - sum(e.name == "annotation 0" for e in left_out(source)) == before - 1
+    write_json(path, lambda document: [one.update(iscrowd=1) for one in document["annotations"]])
+    with pytest.raises(InputError, match=r"no objects but .* left out, such as crowds"):
+        open_source(path)
 
 
 def test_empty_masks_and_other_sizes_are_errors(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def _run(
     current = {item.key for item in job.items} - items.keys()
     _skip(job, todo, known, ledger)
     progress(ledger.summary)
-    for outcome in engine(job.work, todo, stop):
+    for outcome in _outcomes(engine, job.work, todo, stop):
         if outcome.saved is not None:
             manifest.add(row_of(items[outcome.key], outcome, config))
             current.add(outcome.key)
@@ -322,6 +322,20 @@ def _run(
         progress(ledger.summary)
         stop()
     return current
+
+
+def _outcomes(engine: Engine, work: Work, todo: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+    """One outcome of each item: an engine that gives none for one, although nobody said stop, has failed at it."""
+    left = {item.key for item in todo}
+    for outcome in engine(work, todo, stop):
+        # A cluster may do an item again when one of its machines has died.
+        if outcome.key in left:
+            left.remove(outcome.key)
+            yield outcome
+    if left and not stop():
+        for item in todo:
+            if item.key in left:
+                yield Outcome(item.key, error="the engine said nothing of it: run the same command again")
 
 
 def _todo(job: Job, rows: dict[str, dict[str, Any]], config: str) -> list[Item]:

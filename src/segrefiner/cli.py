@@ -201,10 +201,10 @@ def video(
             writer.done(name, account, again=False)
     ledger = writer.ledger(results)
     text = f"{output}: {len(results)} frames" + (f", {ledger.left_out} left out" if ledger.left_out else "")
-    tell_ledger(ledger, text + ("" if ledger.done else "; nothing was refined"), as_json)
+    code = FAILED if strict and ledger.left_out else 0
+    tell_ledger(ledger, text + ("" if ledger.done else "; nothing was refined"), as_json, exit_code=code)
     tell_names(ledger)
-    if strict and ledger.left_out:
-        sys.exit(FAILED)
+    sys.exit(code)
 
 
 @main.command()

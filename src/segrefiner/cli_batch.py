@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
+from .errors import printable
 from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
 
 if TYPE_CHECKING:
@@ -154,10 +155,10 @@ def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
         told += ["  …"] if len(todo) > 10 else []
         told += [f"cannot: {entry.name}: {entry.reason}" for entry in ledger.failures[:10]]
         told += [f"would leave out {line}" for line in reason_lines(ledger)]
-        tell_ledger(ledger, "\n".join(told), as_json, would_do=[item.key for item in todo])
-        if strict and (ledger.left_out or ledger.failed):
-            sys.exit(FAILED)
-        return
+        code = FAILED if strict and (ledger.left_out or ledger.failed) else 0
+        would_do = [item.key for item in todo]
+        tell_ledger(ledger, "\n".join(map(printable, told)), as_json, dry_run=True, would_do=would_do, exit_code=code)
+        sys.exit(code)
     with _signals() as signalled, _bar() as progress:
         ledger = run(
             job,
@@ -168,12 +169,12 @@ def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
             should_stop=lambda: bool(signalled),
             progress=progress,
         )
-    tell_ledger(ledger, ledger_line(ledger, output, state), as_json)
-    tell_names(ledger)
+    code = FAILED if ledger.failed or (strict and ledger.left_out) else 0
     if signalled:
-        sys.exit(128 + signalled[0])
-    if ledger.failed or (strict and ledger.left_out):
-        sys.exit(FAILED)
+        code = 128 + signalled[0]
+    tell_ledger(ledger, ledger_line(ledger, output, state), as_json, dry_run=False, exit_code=code)
+    tell_names(ledger)
+    sys.exit(code)
 
 
 def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .cli_ledger import ledger_options, omission_lines
 from .terminal import FAILED, SEED, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 _SHOWN = 20
+_strict, _json = ledger_options
 
 _coarse_option = click.option("--coarse", type=click.Path(path_type=Path), help="Folder of coarse masks, NAME.png.")
 
@@ -39,11 +41,11 @@ def _report(failures: Sequence[tuple[int, str]]) -> None:
         sys.exit(FAILED)
 
 
-def _tell(offsets: "Mapping[str, Offset]") -> None:
+def _tell(offsets: "Mapping[str, Offset]", *, err: bool = False) -> None:
     """Says by how much masks are off where edges clearly tell."""
     for name, offset in sorted(offsets.items()):
         if offset:
-            click.echo(f"masks of {name or 'this data'} are off the photos' edges: {offset}")
+            click.echo(f"masks of {name or 'this data'} are off the photos' edges: {offset}", err=err)
 
 
 def _open(spec: str, coarse: Path | None) -> "Source":
@@ -211,9 +213,11 @@ def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tupl
 @click.argument("source", metavar="DATA")
 @click.option("--all", "everything", is_flag=True, help="Read every photo, not only a hundred of them.")
 @_coarse_option
+@_strict
+@_json
 @errors_in_one_line
-def check(source: str, everything: bool, coarse: Path | None) -> None:
-    """Read photos of DATA, say what there is, and what is wrong.
+def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_json: bool) -> None:
+    """Read photos of DATA, say what there is, and what is wrong or left out.
 
     Where the masks of a data set (the letters that photos' names begin with) lie beside the photos' edges, it says so,
     too: `data pack --align` puts that right.
@@ -222,9 +226,10 @@ def check(source: str, everything: bool, coarse: Path | None) -> None:
 
     from .align import Edges
     from .errors import InputError
-    from .sources import evenly
+    from .sources import evenly, left_out
 
     opened = _open(source, coarse)
+    omissions = left_out(opened)
     count, edges = len(opened), Edges()
     chosen = evenly(count, count if everything else 100)
     failures, sides, shares, with_coarse = [], [], [], 0
@@ -238,11 +243,25 @@ def check(source: str, everything: bool, coarse: Path | None) -> None:
         shares.append(float(sample.mask.mean()))
         with_coarse += sample.coarse is not None
         edges.add(sample)
-    say(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read")
+    code = FAILED if failures or (strict and omissions) else 0
+    if as_json:
+        from .json_files import json_text
+
+        click.echo(json_text({
+            "total": count, "read": len(chosen) - len(failures), "failed": len(failures), "left_out": len(omissions),
+            "failures": [{"name": f"photo {index}", "reason": why} for index, why in failures],
+            "left_out_names": [{"name": entry.name, "reason": entry.reason} for entry in omissions],
+            "exit_code": code,
+        }))  # fmt: skip
+    say(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read", err=as_json)
     if sides:
         click.echo(
             f"long sides {min(sides)} to {max(sides)} pixels, the masks {100 * np.median(shares):.1f} % of the photo "
-            f"(median), {with_coarse} with a coarse mask, {len(failures)} unreadable"
+            f"(median), {with_coarse} with a coarse mask, {len(failures)} unreadable",
+            err=as_json,
         )
-        _tell(edges.offsets())
+        _tell(edges.offsets(), err=as_json)
+    for line in omission_lines(omissions):
+        say(f"left out {line}", err=True)
     _report(failures)
+    sys.exit(code)

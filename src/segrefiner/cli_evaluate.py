@@ -69,7 +69,7 @@ def folder(
 ) -> None:
     """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
     from .evaluate import MASK_FIGURES, score_mask
-    from .evaluate_layouts import folder_cases
+    from .evaluate_layouts import folder_cases, folder_notes
     from .evaluate_results import Results
     from .io import read_mask
 
@@ -78,7 +78,8 @@ def folder(
     found = folder_cases(truth, predicted, coarse, images)
     columns = (keys[0], "set_iou", *keys[1:])
     given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images, threshold=threshold)
-    results = Results("folder", "image", "iou", columns, given, threshold)
+    notes = folder_notes(truth, predicted, coarse, images)
+    results = Results("folder", "image", "iou", columns, given, threshold, notes)
     _run(results, found, partial(read_mask, threshold=threshold), partial(score_mask, keys=keys), threshold, workers)
     _finish(results, json_path, csv_path)
 

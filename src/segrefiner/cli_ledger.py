@@ -1,14 +1,17 @@
 """How commands tell what became of every input: in a line, by name, and as JSON."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .errors import printable
 from .terminal import say
 
 if TYPE_CHECKING:
-    from .ledger import Ledger
+    from .ledger import Entry, Ledger
 
 _SHOWN = 3
 
@@ -32,7 +35,7 @@ def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
     ):
         if count:
             parts.append(f"{count} {word} ({state / f'{name}.jsonl'})")
-    text = f"{output}: {', '.join(parts)} of {ledger.total}"
+    text = printable(f"{output}: {', '.join(parts)} of {ledger.total}")
     if ledger.stopped:
         return f"{text}; {ledger.stopped}: run the same command to go on"
     if not ledger.done and not ledger.skipped:
@@ -51,17 +54,21 @@ def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None
 
 def tell_names(ledger: "Ledger") -> None:
     """Names on standard error what failed, why inputs were left out, and what else is to be known."""
-    for entry in ledger.failures[:_SHOWN]:
-        say(f"segrefiner: {entry.name}: {entry.reason}", err=True)
-    for line in reason_lines(ledger):
-        say(f"segrefiner: left out {line}", err=True)
-    for remark in ledger.remarks[:_SHOWN]:
-        say(f"segrefiner: note: {remark}", err=True)
+    lines = [f"{entry.name}: {entry.reason}" for entry in ledger.failures[:_SHOWN]]
+    lines += [f"left out {line}" for line in reason_lines(ledger)]
+    lines += [f"note: {remark}" for remark in ledger.remarks[:_SHOWN]]
+    for line in lines:
+        say(f"segrefiner: {printable(line)}", err=True)
 
 
 def reason_lines(ledger: "Ledger") -> list[str]:
     """For each of the most frequent reasons: how many were left out, and one of them."""
-    examples = {entry.reason: entry.name for entry in reversed(ledger.omissions)}
-    shown = list(ledger.reasons.items())
+    return omission_lines(ledger.omissions)
+
+
+def omission_lines(omissions: "Sequence[Entry]") -> list[str]:
+    """`reason_lines` of what was left out."""
+    examples = {entry.reason: entry.name for entry in reversed(omissions)}
+    shown = Counter(entry.reason for entry in omissions).most_common()
     lines = [f"{count}, such as {examples[why]}: {why}" for why, count in shown[:_SHOWN]]
     return lines + ([f"more for {len(shown) - _SHOWN} other reasons"] if len(shown) > _SHOWN else [])

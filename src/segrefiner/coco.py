@@ -18,7 +18,7 @@ from .batch import Item, Job, Saved, inside
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options, summary_of
 from .io import read_image
-from .json_files import count_nan, read_json, write_json
+from .json_files import count_nan, read_json, read_odd, write_json
 from .listing import Names
 from .rle import decode_rle, draw_polygons, encode_rle
 
@@ -71,7 +71,7 @@ def coco_job(
         InputError: A file is not as described, or all its masks are of crowds that stay.
     """
     _check_places(source, images, target, annotations)
-    document, rows, listed = _read(source, annotations)
+    document, rows, listed, odd = _read(source, annotations)
     entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
     by_image, left_out = _masks_by_image(rows, crowds, failures)
     if rows and not by_image and left_out:
@@ -83,7 +83,7 @@ def coco_job(
             name = _digits(key) if entries is None else file_name(key, entries)
             photo = inside(images, names.find(name))
         except SegRefinerError as error:
-            failures[f"image {key}"] = str(error)
+            failures[f"image {key}"] = f"{error} ({_places(forms)})"
             continue
         items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
     if not rows:
@@ -103,7 +103,7 @@ def coco_job(
         finish,
         failures,
         left_out,
-        nan_notes(rows, document),
+        nan_notes(rows, document) if odd else (),
         _is_result,
     )
 
@@ -117,9 +117,9 @@ def _check_places(source: Path, images: Path, target: Path, annotations: Path | 
         raise InputError(f"{images} is no folder")
 
 
-def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json]:
-    """The document, its masks, and the document that lists the photos. Raises `InputError`."""
-    document = read_json(source)
+def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json, bool]:
+    """The document, its masks, the document that lists the photos, and what `read_odd` says. Raises `InputError`."""
+    document, odd = read_odd(source)
     if isinstance(document, list):
         rows, listed = document, read_json(annotations) if annotations else {}
     elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
@@ -128,7 +128,7 @@ def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json]
         raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
     if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
         raise InputError(f'{annotations or source}: expected "images", a list')
-    return document, rows, listed
+    return document, rows, listed, odd
 
 
 def _masks_by_image(
@@ -139,21 +139,29 @@ def _masks_by_image(
     left_out = {}
     for index, row in enumerate(rows):
         name = f"annotation {index}"
-        if not isinstance(row, dict) or not isinstance(row.get("image_id"), int | str):
-            failures[name] = "expected an object with image_id"
+        key = image_key(row.get("image_id")) if isinstance(row, dict) else None
+        if key is None:
+            failures[name] = "expected an object with image_id, a whole number or a string"
         elif row.get("iscrowd") and crowds == "keep":
             left_out[name] = CROWD_STAYS
         else:
             form = {"index": index, "segmentation": row.get("segmentation")}
-            by_image.setdefault(str(row["image_id"]), []).append(form)
+            by_image.setdefault(key, []).append(form)
     return by_image, left_out
+
+
+def _places(forms: list[Json]) -> str:
+    """The masks of an image, by their places in the file."""
+    places = [str(form["index"]) for form in forms]
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    return f"annotation{'s' * (len(places) > 1)} {', '.join(places[:5])}{more}"
 
 
 def images_without_masks(rows: list[Any], listed: Json) -> dict[str, str]:
     """The photos of a file of annotations that have none."""
-    with_masks = {str(row.get("image_id")) for row in rows if isinstance(row, dict)}
-    ids = (str(entry["id"]) for entry in listed.get("images", []) if isinstance(entry, dict) and "id" in entry)
-    return {f"image {key}": "the file has no mask of it" for key in ids if key not in with_masks}
+    with_masks = {image_key(row.get("image_id")) for row in rows if isinstance(row, dict)}
+    keys = (image_key(entry.get("id")) for entry in listed.get("images", []) if isinstance(entry, dict))
+    return {f"image {key}": "the file has no mask of it" for key in keys if key is not None and key not in with_masks}
 
 
 def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
@@ -172,25 +180,48 @@ def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
 def _is_result(item: Item, result: Any) -> bool:
     """Whether a result is one that `CocoWork` gives for an item."""
     places = {str(form["index"]) for form in item.payload["masks"]}
-    return isinstance(result, dict) and all(
-        place in places and isinstance(refined, dict) and refined.keys() >= _RESULT for place, refined in result.items()
+    return isinstance(result, dict) and result.keys() <= places and all(map(_is_refined, result.values()))
+
+
+def _is_refined(refined: Any) -> bool:
+    if not isinstance(refined, dict):
+        return False
+    encoding, area, box = (refined.get(name) for name in ("segmentation", "area", "bbox"))
+    return (
+        isinstance(encoding, dict)
+        and encoding.keys() == {"size", "counts"}
+        and isinstance(encoding["counts"], str | list)
+        and isinstance(area, float)
+        and isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(value, float) for value in box)
     )
 
 
-_RESULT = {"segmentation", "area", "bbox"}
-
-
 def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
-    """Entries of "images" by image id, those of ids that are there once; and what is wrong with those of no use."""
+    """Entries of "images" by image id, and what is wrong with those of no use.
+
+    An id of several entries has none, unless all of them are the same.
+    """
     entries: dict[str, Json] = {}
     failures: dict[str, str] = {}
-    ids = Counter(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
+    different: Counter[str] = Counter()
     for index, entry in enumerate(listed):
-        if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
+        key = image_key(entry.get("id")) if isinstance(entry, dict) else None
+        if key is not None:
+            different[key] += entries.get(key) != entry
+        if key is None or not isinstance(entry.get("file_name"), str):
             failures[f"images {index}"] = "expected an object with id and file_name"
-        elif ids[str(entry["id"])] == 1:
-            entries[str(entry["id"])] = entry
-    return entries, failures
+        else:
+            entries[key] = entry
+    return {key: entry for key, entry in entries.items() if different[key] == 1}, failures
+
+
+def image_key(value: Any) -> str | None:
+    """An image id as text, the same for `7`, `7.0` and `"7"`, which tables turn into one another; none for others."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def file_name(key: str, entries: dict[str, Json]) -> str:

@@ -4,13 +4,13 @@ Every function returns the cases that are complete, and a failure for each that 
 everything that is missing is listed.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from .errors import InputError
 from .evaluate import Case, Failure
-from .listing import SUFFIXES
+from .ledger import Entry
+from .listing import HIDDEN, NO_PICTURE, list_pictures, same_names
 
 DIS_SETS = ("DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 
@@ -25,6 +25,9 @@ class _MissingError(Exception):
 def folder_cases(truth: Path, predicted: Path, coarse: Path | None = None, images: Path | None = None) -> Found:
     """Masks in folders, `truth/NAME.png` with `predicted/NAME.png`; folders may have folders in them.
 
+    Names may differ in case and in how characters are composed where one file alone is meant. Links to nowhere, pipes,
+    devices and folders that cannot be read are failures.
+
     Args:
         truth: Folder of true masks.
         predicted: Folder of the masks to be measured.
@@ -34,11 +37,11 @@ def folder_cases(truth: Path, predicted: Path, coarse: Path | None = None, image
     Raises:
         InputError: One of them is no folder.
     """
-    roles = {"predicted mask": _pictures(predicted), "coarse mask": _pictures(coarse), "photo": _pictures(images)}
     truths = _pictures(truth)
+    places = {"predicted mask": predicted, "coarse mask": coarse, "photo": images}
+    roles = {role: _named_like(truths, _pictures(folder)) if folder else None for role, folder in places.items()}
     needed = [role for role, index in roles.items() if index is not None and role != "photo"]
-    names = sorted(set(truths or ()).union(*(roles[role] or () for role in needed)))
-    places = {"true mask": truth, "predicted mask": predicted, "coarse mask": coarse, "photo": images}
+    names = sorted(set(truths).union(*(roles[role] or () for role in needed)))
 
     def make(name: str) -> Case:
         files = {role: _one(roles[role], name, role, places[role]) for role in needed}
@@ -50,7 +53,24 @@ def folder_cases(truth: Path, predicted: Path, coarse: Path | None = None, image
             image=_optional(roles["photo"], name),
         )
 
-    return _complete(names, make)
+    found, failures = _complete(names, make)
+    given = [folder for folder in (truth, predicted, coarse, images) if folder is not None]
+    strange = [entry for entry in _left_out(given) if entry.reason not in _NO_MASKS]
+    return found, [*failures, *(Failure(entry.name, entry.reason) for entry in strange)]
+
+
+def folder_notes(*folders: Path | None) -> list[str]:
+    """What else lies in the folders of `folder_cases` and is no mask: a line for each reason."""
+    entries = [entry for entry in _left_out(folder for folder in folders if folder) if entry.reason in _NO_MASKS]
+    names = {reason: [entry.name for entry in entries if entry.reason == reason] for reason in _NO_MASKS}
+    return [f"Left out: {len(there)}, such as {there[0]} ({reason})." for reason, there in names.items() if there]
+
+
+_NO_MASKS = (HIDDEN, NO_PICTURE)
+
+
+def _left_out(folders: Iterable[Path]) -> list[Entry]:
+    return [entry for folder in dict.fromkeys(folders) for entry in list_pictures(folder).left_out]
 
 
 def big_cases(folder: Path, predicted: Path | None = None, coarse: Path | None = None) -> Found:
@@ -169,25 +189,18 @@ def _optional(index: Index | None, name: str) -> Path | None:
     return paths[0] if len(paths) == 1 else None
 
 
-def _pictures(folder: Path | None) -> Index | None:
+def _pictures(folder: Path) -> Index:
     """Pictures by their path in the folder, without the suffix."""
-    if folder is None:
-        return None
     index: Index = {}
-    for path in sorted(_tree(_folder(folder))):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
-            index.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for path in list_pictures(_folder(folder)).pictures:
+        index.setdefault(path.with_suffix("").as_posix(), []).append(folder / path)
     return index
 
 
-def _tree(folder: Path) -> Iterator[Path]:
-    """All files below; unlike `rglob`, it does not pass over a folder that may not be read."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place, name) for name in names)
+def _named_like(truths: Index, index: Index) -> Index:
+    """An index under the names of the truths, where these are meant."""
+    names = {present: wanted for wanted, present in same_names(truths, index).items()}
+    return {names.get(name, name): paths for name, paths in index.items()}
 
 
 def _ending(folder: Path, end: str, *, optional: bool = False) -> Index:

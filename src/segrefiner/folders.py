@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import translate
 from glob import escape
@@ -18,7 +18,7 @@ from .batch import Item, Job, Saved, written
 from .errors import InputError
 from .io import check_same_size, read_image, read_mask
 from .label_files import LabelMap, read_labels, write_labels
-from .listing import SPELLINGS, SUFFIXES, Listing, composed, list_pictures, same_names
+from .listing import SPELLINGS, SUFFIXES, Listing, composed, folded, list_pictures, same_names
 from .options import check_options, finite_number
 from .output import write_png
 
@@ -50,7 +50,7 @@ class Options:
 PLAIN = Options()
 
 
-def pictures_below(folder: Path, *, without: Path | None = None) -> Listing:
+def pictures_below(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
     """Picture files below a folder, as `list_pictures` does. Raises `InputError` where there is none."""
     listing = list_pictures(folder, without=without)
     if not listing.pictures:
@@ -126,19 +126,35 @@ def _matching(wanted: dict[Path, str], masks: Sequence[Path], spelling: Callable
     return result
 
 
-def _outputs(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, str]:
-    """Where the refined masks go, by mask. Raises `InputError` for two in one place."""
-    taken: dict[str, Path] = {}
-    result = {}
-    for image, mask in pairs:
-        if mask in result:
-            raise InputError(f"{mask} is the mask of {image} and of another photo: expected one; is the pattern right?")
-        name = mask.with_suffix(".png").as_posix()
-        if name.lower() in taken:
-            raise InputError(
-                f"{mask} (of {image}) and {taken[name.lower()]} would both be written to {name}: rename one of them"
-            )
-        taken[name.lower()], result[mask] = mask, name
+def _output(mask: Path) -> str:
+    """Where a refined mask goes."""
+    return mask.with_suffix(".png").as_posix()
+
+
+def _clashes(pairs: dict[Path, list[Path]], several: bool) -> dict[Path, str]:
+    """The photos of which it is not clear which masks are theirs, or where these go, and why.
+
+    Args:
+        pairs: Masks of each photo that has any.
+        several: Whether a photo may have more than one.
+    """
+    photos: dict[Path, list[Path]] = {}
+    places: dict[str, set[Path]] = {}
+    for image, found in pairs.items():
+        for mask in found:
+            photos.setdefault(mask, []).append(image)
+            # Some file systems know neither case nor composed characters.
+            places.setdefault(folded(_output(mask)), set()).add(mask)
+    result: dict[Path, str] = {}
+    for image, found in pairs.items():
+        for mask in found:
+            if others := [other for other in photos[mask] if other != image]:
+                result[image] = f"{mask} is the mask of this and of another photo, {others[0]}: expected one"
+            elif others := sorted(places[folded(_output(mask))] - {mask}):
+                result[image] = f"{mask} and {others[0]} would both be written to {_output(mask)}: rename one of them"
+        if len(found) > 1 and not several:
+            names = ", ".join(map(str, found[:3]))
+            result[image] = f"it has {len(found)} label maps ({names}): expected one; give a pattern"
     return result
 
 
@@ -148,26 +164,25 @@ class _Matched:
 
     Attributes:
         pairs: Masks of each photo that has any.
-        outputs: Where each mask goes.
-        absent: Photos that have none, and why.
+        failures: Photos that have none, or not clearly, and why.
         left_out: What else lies in the folders.
         notes: Names that were matched although they differ.
     """
 
     pairs: dict[Path, list[Path]]
-    outputs: dict[Path, str]
-    absent: dict[str, str]
+    failures: dict[str, str]
     left_out: dict[str, str]
     notes: tuple[str, ...]
 
 
-def _matched(images: Path, masks: Path, output: Path, pattern: str | None) -> _Matched:
+def _matched(images: Path, masks: Path, output: Path, pattern: str | None, *, several: bool) -> _Matched:
     place = output.resolve()
     if place in (images.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
     shared = images.resolve() == masks.resolve()
-    photos = pictures_below(images, without=place)
-    coarse = photos if shared else pictures_below(masks, without=place)
+    # Of two folders one of which lies in the other, each holds its own.
+    photos = pictures_below(images, without=[place] if shared else [place, masks])
+    coarse = photos if shared else pictures_below(masks, without=[place, images])
     left_out = {entry.name: entry.reason for entry in (*photos.left_out, *coarse.left_out)}
     pairs = pair(photos.pictures, coarse.pictures, pattern)
     if shared:
@@ -178,20 +193,27 @@ def _matched(images: Path, masks: Path, output: Path, pattern: str | None) -> _M
         used = {mask for found in pairs.values() for mask in found}
         no_photo = f"no photo in {images} for it" + (f" by the pattern {pattern}" if pattern else "")
         left_out |= {str(masks / mask): no_photo for mask in coarse.pictures if mask not in used}
-    absent = {
+    failures = {
         image.as_posix(): f"no mask in {masks}" + (f" for the pattern {pattern}" if pattern else "")
         for image, found in pairs.items()
         if not found
     }
-    if len(absent) == len(pairs):
+    if len(failures) == len(pairs):
         raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: is the pattern right?")
     pairs = {image: found for image, found in pairs.items() if found}
-    outputs = _outputs((image, mask) for image, found in pairs.items() for mask in found)
+    clashes = _clashes(pairs, several)
+    if len(clashes) == len(pairs):
+        image, why = next(iter(clashes.items()))
+        raise InputError(f"{image}: {why}; so it is with every photo that has a mask: is the pattern right?")
+    failures |= {image.as_posix(): why for image, why in clashes.items()}
+    found_again = {mask for image in clashes for mask in pairs[image] if not shared or mask.as_posix() not in failures}
+    left_out |= {str(masks / mask): "the mask of a photo that failed" for mask in found_again}
+    pairs = {image: found for image, found in pairs.items() if image not in clashes}
     inputs = {base.resolve() / path for base, found in ((images, photos), (masks, coarse)) for path in found.pictures}
-    for name in outputs.values():
-        if place / name in inputs:
-            raise InputError(f"{place / name} is an input and would be overwritten: choose another output")
-    return _Matched(pairs, outputs, absent, left_out, () if pattern else _guesses(pairs))
+    for target in (place / _output(mask) for found in pairs.values() for mask in found):
+        if target in inputs:
+            raise InputError(f"{target} is an input and would be overwritten: choose another output")
+    return _Matched(pairs, failures, left_out, () if pattern else _guesses(pairs))
 
 
 def _guesses(pairs: dict[Path, list[Path]]) -> tuple[str, ...]:
@@ -226,18 +248,18 @@ def folder_job(
         options: Of each refinement.
 
     Raises:
-        InputError: The folders are not as described, or two masks would be written to one place.
+        InputError: The folders are not as described, or there is no photo whose masks are clear.
     """
     if threshold is not None:
         threshold = finite_number("threshold", threshold)
     output = output.absolute()
-    matched = _matched(images, masks, output, pattern)
+    matched = _matched(images, masks, output, pattern, several=True)
     items = [
-        Item(image.as_posix(), (images / image, *(masks / m for m in found)), [matched.outputs[m] for m in found])
+        Item(image.as_posix(), (images / image, *(masks / m for m in found)), [_output(m) for m in found])
         for image, found in matched.pairs.items()
     ]
     work = MaskWork(output, threshold, write, options)
-    return Job(items, work, failures=matched.absent, left_out=matched.left_out, notes=matched.notes)
+    return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)
@@ -328,20 +350,16 @@ def semantic_job(
         options: Of each refinement.
 
     Raises:
-        InputError: The folders are not as described, or two label maps would be written to one place.
+        InputError: The folders are not as described, or there is no photo whose label map is clear.
     """
     output = output.absolute()
-    matched = _matched(images, labels, output, pattern)
-    for image, found in matched.pairs.items():
-        if len(found) > 1:
-            names = ", ".join(map(str, found[:3]))
-            raise InputError(f"{image} has {len(found)} label maps ({names}): expected one; give a pattern")
+    matched = _matched(images, labels, output, pattern, several=False)
     items = [
-        Item(image.as_posix(), (images / image, labels / found[0]), matched.outputs[found[0]])
+        Item(image.as_posix(), (images / image, labels / found[0]), _output(found[0]))
         for image, found in matched.pairs.items()
     ]
     work = LabelWork(output, tuple(ignore), options)
-    return Job(items, work, failures=matched.absent, left_out=matched.left_out, notes=matched.notes)
+    return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)

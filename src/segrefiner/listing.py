@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
@@ -22,9 +22,9 @@ NOWHERE = "a link to nowhere"
 NO_FILE = "a pipe, socket or device"
 CYCLE = "a link to a folder that it lies in"
 _OWN = ".segrefiner"
-"""What the names of a job's own files begin with."""
+"""What the names of a job's own files begin or end with."""
 _VISITS = 32
-"""How often one folder is entered by different links: links to folders of links would multiply without end."""
+"""How often one folder is entered by ways through links: links to folders of links would multiply without end."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,26 @@ class Listing:
     left_out: tuple[Entry, ...]
 
 
-def list_pictures(folder: Path, *, without: Path | None = None) -> Listing:
+def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
     """Lists the pictures below a folder; links to folders are followed, and nothing is opened.
 
     Args:
         folder: Where to look.
-        without: A folder that is not entered and not mentioned, such as that of earlier results.
+        without: Folders that are not entered and not mentioned, such as that of earlier results.
 
     Raises:
         InputError: It is no folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder")
-    barred = _identity(without) if without and without.is_dir() else None
+    others = [without] if isinstance(without, Path) else without or ()
+    barred = {_identity(other) for other in others if other.is_dir()}
     pictures: list[Path] = []
     left_out: list[Entry] = []
     visits: Counter[tuple[int, int]] = Counter()
-    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(Path(), (_identity(folder),))]
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...], bool]] = [(Path(), (_identity(folder),), False)]
     while waiting:
-        place, above = waiting.pop()
+        place, above, linked = waiting.pop()
         try:
             names = sorted(os.listdir(folder / place))
         except OSError as error:
@@ -67,17 +68,21 @@ def list_pictures(folder: Path, *, without: Path | None = None) -> Listing:
         for name in names:
             path = folder / place / name
             kind = _kind(path)
-            if isinstance(kind, tuple) and kind != barred:
-                visits[kind] += 1
+            if name.startswith(_OWN) or name.endswith(_OWN):
+                continue
+            if isinstance(kind, tuple) and kind not in barred:
+                by_link = linked or path.is_symlink()
+                # The way without links is always taken.
+                visits[kind] += by_link
                 if kind in above:
                     kind = CYCLE
-                elif visits[kind] > _VISITS:
+                elif by_link and visits[kind] > _VISITS:
                     kind = f"a folder that {_VISITS} other links lead to"
                 else:
-                    waiting.append((place / name, (*above, kind)))
+                    waiting.append((place / name, (*above, kind), by_link))
             if kind == "":
                 pictures.append(place / name)
-            elif isinstance(kind, str) and not name.startswith(_OWN):
+            elif isinstance(kind, str):
                 left_out.append(Entry(str(path), kind))
     return Listing(tuple(sorted(pictures)), tuple(sorted(left_out, key=lambda entry: entry.name)))
 
@@ -103,8 +108,8 @@ def _kind(path: Path) -> str | tuple[int, int]:
 
 
 def composed(name: str) -> str:
-    """A name with composed characters: some systems store `é` as two."""
-    return normalize("NFC", name)
+    """A name with composed characters and with slashes: some systems store `é` as two, some write backslashes."""
+    return normalize("NFC", name.replace("\\", "/"))
 
 
 def folded(name: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Manifest:
 
     Attributes:
         rows: By key; the last one counts.
-        damaged: How many lines are none. They stay in the file.
+        damaged: How many lines are none. They stay in the file, at whose end a sound row may lack its line break.
 
     Raises:
         OutputError: It cannot be read or written.
@@ -47,8 +48,11 @@ class Manifest:
     def __init__(self, path: Path) -> None:
         self.rows, whole, self.damaged = read_rows(path)
         try:
-            self._stream = open(path, "ab")  # noqa: SIM115 - open as long as the run lasts
+            self._stream = open(path, "a+b")  # noqa: SIM115 - open as long as the run lasts
             self._stream.truncate(whole)
+            self._stream.seek(max(0, whole - 1))
+            if self._stream.read(1) not in (b"", b"\n"):
+                self._stream.write(b"\n")
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
@@ -74,17 +78,21 @@ def read_rows(path: Path) -> tuple[dict[str, dict[str, Any]], int, int]:
 
     Raises `OutputError` where the file cannot be read at all.
     """
-    rows, whole, damaged = {}, 0, 0
+    rows: dict[str, dict[str, Any]] = {}
+    whole, damaged = 0, 0
     try:
         ensure_regular(path)
         with open(path, "rb") as stream:
             for line in stream:
-                if not line.endswith(b"\n"):
+                row = _row(line)
+                if row is None and not line.endswith(b"\n"):
+                    # A run was killed while it wrote.
                     break
                 whole += len(line)
-                row = _row(line)
                 if row is None:
-                    damaged += 1
+                    damaged += bool(line.strip())
+                    # An older row of this item is no longer true: its outputs are those that this line told of.
+                    rows.pop(_key_in(line), None)
                 else:
                     rows[row["key"]] = row
     except FileNotFoundError:
@@ -102,6 +110,15 @@ def _row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if _is_row(row) else None
+
+
+def _key_in(line: bytes) -> str:
+    """The key in a damaged line, where it can still be read, or an empty string."""
+    found = re.search(rb'"key":\s*("(?:[^"\\]|\\.)*")', line)
+    try:
+        return str(json.loads(found[1])) if found else ""
+    except ValueError:
+        return ""
 
 
 def _is_row(row: Any) -> bool:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Crowds, Json, file_name, image_entries, images_without_masks, nan_notes, tight_box
+from .coco import Crowds, Json, file_name, image_entries, image_key, images_without_masks, nan_notes, tight_box
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
 from .io import check_same_size, read_image
-from .json_files import read_json, write_json
+from .json_files import read_odd, write_json
 from .label_files import LARGEST_ID, read_ids, write_ids
 from .listing import Names, list_pictures
 
@@ -52,7 +52,7 @@ def panoptic_job(
             raise InputError(f"{folder} is no folder")
     if output.resolve() in (maps.resolve(), images.resolve(), source.resolve().parent):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
-    document = read_json(source)
+    document, odd = read_odd(source)
     if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
         raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
     entries, failures = image_entries(document["images"])
@@ -69,7 +69,9 @@ def panoptic_job(
             continue
         items.append(item)
         rows[item.key] = row
-    if crowds == "keep" and items and all(_crowds(item.payload) == len(item.payload) > 0 for item in items):
+    if crowds == "keep" and 0 < sum(len(item.payload) for item in items) == sum(
+        _crowds(item.payload) for item in items
+    ):
         raise InputError(f"{source}: all its segments are crowds, which stay: give --crowds refine")
     left_out = _left_out(source, document, places, output)
 
@@ -79,7 +81,8 @@ def panoptic_job(
         write_json(output / source.name, document)
 
     work = PanopticWork(output, options, crowds)
-    return Job(items, work, finish, failures, left_out, nan_notes(document["annotations"], document), _is_result)
+    notes = nan_notes(document["annotations"], document) if odd else ()
+    return Job(items, work, finish, failures, left_out, notes, _is_result)
 
 
 def _left_out(source: Path, document: Json, maps: Names, output: Path) -> dict[str, str]:
@@ -99,7 +102,8 @@ def _left_out(source: Path, document: Json, maps: Names, output: Path) -> dict[s
 def _is_result(item: Item, result: Any) -> bool:
     """Whether a result is one that `PanopticWork` gives."""
     segments = result.get("segments_info") if isinstance(result, dict) else None
-    return isinstance(segments, list) and all(isinstance(segment, dict) for segment in segments)
+    ids = [segment.get("id") for segment in item.payload if isinstance(segment, dict)]
+    return isinstance(segments, list) and all(isinstance(one, dict) and one.get("id") in ids for one in segments)
 
 
 def _crowds(segments: list[Any]) -> int:
@@ -120,14 +124,21 @@ def _item(row: Any, entries: dict[str, Json], maps: Names, images: Names, output
     if not isinstance(row, dict) or not {"image_id", "file_name", "segments_info"} <= row.keys():
         raise InputError("expected an object with image_id, file_name and segments_info")
     name, segments = row["file_name"], row["segments_info"]
-    photo = file_name(str(row["image_id"]), entries)
+    photo = file_name(str(image_key(row["image_id"])), entries)
     if not isinstance(name, str) or Path(name).suffix.lower() != ".png":
         raise InputError(f"file_name is {name!r}: expected the name of a PNG")
     if not isinstance(segments, list):
         raise InputError("segments_info is no list")
-    inside(output, name)
     files = inside(images.folder, images.find(photo)), inside(maps.folder, maps.find(name))
-    return Item(name, files, segments)
+    item = Item(name, files, segments)
+    _target(item, output)
+    return item
+
+
+def _target(item: Item, output: Path) -> Path:
+    """Where an item's map goes. Backslashes are folders, unless the coarse map's own name has them."""
+    slashed = "\\" in item.inputs[1].name
+    return inside(output, item.key if slashed else item.key.replace("\\", "/"))
 
 
 def check_segments(segments: Any, ids: NDArray[np.int32]) -> None:
@@ -177,7 +188,7 @@ class PanopticWork:
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
         ids, segments, changed, crowds, idle = refined
-        target = inside(self.root, item.key)
+        target = _target(item, self.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_ids(target, ids)
         kept, vanished = [], []

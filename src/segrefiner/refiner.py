@@ -1,6 +1,7 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
+from .forked import check_own, revive
 from .geometry import Box
 from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
 from .options import check_options, shown, whole_number
@@ -80,6 +82,7 @@ class Refiner:
         self.name, self.pipeline = name, pipeline
         self.steps = whole_number("steps", steps, 1, NUM_TIMESTEPS)
         self._original: Original | None = None
+        self._process = os.getpid()
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
         shared = self.device.type != "cpu" if batch_invariant is None else not batch_invariant
         self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1), shared=shared)
@@ -117,6 +120,7 @@ class Refiner:
             MissingExtraError: The backend is not installed.
         """
         target = choose_device(device)
+        revive(target)
         exported = model is not None and str(model).lower().endswith(".onnx")
         backend = choose_backend(backend, exported)
         if exported:
@@ -393,6 +397,10 @@ class Refiner:
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
         on_progress: OnProgress,
     ) -> Iterator[Result]:
+        if isinstance(self.backend, TorchBackend):
+            revive(self.device)
+        else:
+            check_own(self._process, self.backend)
         error: Exception | None = None
         while error is None:
             group, error = next_group(jobs)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from .errors import InputError, MaskError, SizeMismatchError
 from .io import read_image, read_mask
-from .listing import SUFFIXES
+from .ledger import Entry
+from .listing import SUFFIXES, list_pictures
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,26 @@ def open_folder(folder: Path) -> Files:
     return Files(str(folder), tuple(find_photos(folder)))
 
 
+def left_out(source: Source) -> tuple[Entry, ...]:
+    """What lies in the folders of a source's photos and masks, or in its annotations, and belongs to no sample."""
+    while isinstance(source, Wrapped):
+        source = source.source
+    if not isinstance(source, Files):
+        return tuple(getattr(source, "left_out", ()))
+    used = {
+        str(path)
+        for photo in source.photos
+        for path in (photo.image, photo.mask, photo.coarse, *photo.more_coarse)
+        if path is not None
+    }
+    found: list[Entry] = []
+    for folder in sorted({Path(path).parent for path in used}):
+        listing = list_pictures(folder)
+        found += listing.left_out
+        found += [Entry(str(folder / path), "of no photo of this data set") for path in listing.pictures]
+    return tuple(entry for entry in found if entry.name not in used)
+
+
 def every_coarse(source: Source) -> Source:
     """Repeat each photo of a folder for each of its real coarse masks, so that training sees all of them.
 
@@ -208,7 +229,12 @@ def _paired(
     images: Path, masks: Path, coarse_folders: Sequence[Path] = (), only: set[str] | None = None
 ) -> list[PhotoFiles]:
     """The photos of a folder with the masks of the same names, sorted; those of `only`, if given."""
-    found = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in SUFFIXES}
+    found: dict[str, Path] = {}
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if (other := found.setdefault(path.stem, path)) is not path:
+            raise InputError(f"{images} holds {other.name} and {path.name}: expected one photo of each name")
     names = sorted(found) if only is None else sorted(only)
     absent = [name for name in names if name not in found]
     without = [name for name in names if name in found and not (masks / f"{name}.png").is_file()]

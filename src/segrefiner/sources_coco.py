@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import read_mask
+from .coco import image_key, read_mask
 from .errors import ImageError, InputError, MaskError
 from .io import read_image
 from .json_files import read_json
+from .ledger import Entry
+from .listing import Names
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
@@ -33,6 +36,7 @@ class CocoObjects:
         text: `(M,)` uint8, JSON of the segmentations.
         ends: `(N,)` int64, where each of them ends.
         objects: See `Source`.
+        left_out: Annotations that are no samples, and why.
     """
 
     name: str
@@ -43,6 +47,7 @@ class CocoObjects:
     text: NDArray[np.uint8]
     ends: NDArray[np.int64]
     objects: bool = True
+    left_out: tuple[Entry, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,6 +56,8 @@ class CocoObjects:
         """One object, with the whole photo."""
         file = self.files[self.photo_of[index]]
         path = self.root / file
+        if not path.exists():
+            path = self.root / _names(self.root).find(file)
         where = f"annotation {self.ids[index]!r} of {file}"
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise ImageError(f"{where} names a photo outside {self.root}: expected a name without ..")
@@ -61,7 +68,7 @@ class CocoObjects:
             mask = read_mask(segmentation, image.shape[:2])
         except MaskError as error:
             raise MaskError(f"{where}: {error}") from error
-        return checked(Sample(f"{Path(file).stem}_{self.ids[index]}", image, mask, None), where)
+        return checked(Sample(f"{path.stem}_{self.ids[index]}", image, mask, None), where)
 
 
 def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
@@ -80,23 +87,30 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     if not isinstance(listed, list) or not isinstance(objects, list):
         raise InputError(f"{annotations} has no lists images and annotations: expected COCO or LVIS annotations")
     files: list[str] = []
-    places: dict[Any, int] = {}
+    places: dict[str | None, int] = {}
     for entry in listed:
         file = _file(entry)
-        if file is None or not isinstance(entry.get("id"), str | int):
+        key = None if file is None else image_key(entry.get("id"))
+        if file is None or key is None:
             raise InputError(f"{annotations} lists a photo without id or file name: {str(entry)[:200]}")
-        if entry["id"] in places:
+        if key in places:
             raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
-        places[entry["id"]] = len(files)
+        places[key] = len(files)
         files.append(file)
     ids: list[Any] = []
     photo_of: list[int] = []
     texts: list[bytes] = []
     seen: set[Any] = set()
-    for entry in objects:
+    left_out: list[Entry] = []
+    for index, entry in enumerate(objects):
         if not isinstance(entry, dict) or entry.get("iscrowd"):
+            left_out.append(Entry(f"annotation {index}", "a crowd" if isinstance(entry, dict) else "no object of JSON"))
             continue
-        place, name = places.get(entry.get("image_id")), entry.get("id", len(ids))
+        place, name = places.get(image_key(entry.get("image_id"))), entry.get("id", len(ids))
+        if not isinstance(name, int | float | str):
+            raise InputError(
+                f"{annotations}: annotation {index} has the id {name!r:.40}: expected a number or a string"
+            )
         if place is None:
             raise InputError(
                 f"{annotations}: annotation {name!r} is of photo {entry.get('image_id')!r}, which is not listed"
@@ -108,7 +122,8 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         photo_of.append(place)
         texts.append(json.dumps(entry.get("segmentation")).encode())
     if not ids:
-        raise InputError(f"{annotations} has no objects: expected annotations with segmentations")
+        crowds = f" but {len(left_out)} that are left out, such as crowds" if left_out else ""
+        raise InputError(f"{annotations} has no objects{crowds}: expected annotations with segmentations")
     return CocoObjects(
         str(annotations),
         _root(annotations, images, [files[place] for place in photo_of[:20]]),
@@ -117,6 +132,7 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         tuple(ids),
         np.frombuffer(b"".join(texts), np.uint8),
         np.cumsum([len(text) for text in texts], dtype=np.int64),
+        left_out=tuple(left_out),
     )
 
 
@@ -130,13 +146,26 @@ def _file(entry: Any) -> str | None:
     return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else None
 
 
+@lru_cache(maxsize=8)
+def _names(root: Path) -> Names:
+    """The files below a folder, which each process lists once."""
+    return Names(root)
+
+
+def _is_there(names: Names, file: str) -> bool:
+    try:
+        return (names.folder / names.find(file)).is_file()
+    except InputError:
+        return False
+
+
 def _root(annotations: Path, images: Path | None, files: list[str]) -> Path:
     """The folder that holds most of the first photos; some may be absent, but not all."""
     above = (annotations.parent, annotations.parent.parent)
     splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
     candidates = [images] if images else [p / inner for p in above for inner in (".", "images", *splits)]
     inside = [file for file in files if ".." not in Path(file).parts]
-    there = [sum((root / file).is_file() for file in inside) for root in candidates]
+    there = [sum(_is_there(names, file) for file in inside) for names in map(Names, candidates)]
     if any(there):
         return candidates[there.index(max(there))]
     tried = ", ".join(str(root) for root in candidates)

@@ -1,5 +1,6 @@
 """What the commands of the command line share."""
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ class FiniteRange(click.FloatRange):
 
 
 def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command tell its user what is wrong in one line, and exit with 1."""
+    """Make a command tell its user what is wrong in one line, and exit with 1; with `--json` also as an object."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -42,7 +43,10 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # Nobody reads any more: click ends quietly.
         except (SegRefinerError, OSError) as error:
-            say(f"segrefiner: {printable(str(error))}", err=True)
+            told = printable(str(error))
+            say(f"segrefiner: {told}", err=True)
+            if kwargs.get("as_json"):
+                click.echo(json.dumps({"error": told, "exit_code": 1}, allow_nan=False))
             sys.exit(1)
 
     return wrapped
