@@ -87,7 +87,7 @@ class Stopwatch:
 def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
     """All stages of a refiner report to the stopwatch."""
     places = [
-        (refiner, "read_image", "decode"), (refiner, "read_mask", "decode"), (pipeline, "find_objects", "objects"),
+        (refiner, "read_photo", "decode"), (refiner, "read_mask", "decode"), (pipeline, "find_objects", "objects"),
         (Canvas, "shown", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
         (Canvas, "add", "blend"), (Canvas, "begin", "blend"),
         (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (pipeline, "follow_edges", "edges"),

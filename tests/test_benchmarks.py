@@ -303,7 +303,7 @@ def test_the_stages_of_a_refinement_sum_to_its_time(
         assert sum(float(rows[stage][column]) for stage in stages.STAGES) == pytest.approx(100, abs=1)
     assert int(rows["views"][1]) == 3
     # Everything is put back.
-    assert stages.refiner.read_image.__name__ == "read_image"
+    assert stages.refiner.read_photo.__name__ == "read_photo"
 
 
 def test_the_published_way_is_compared(tmp_path: Path) -> None:

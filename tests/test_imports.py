@@ -47,7 +47,9 @@ def test_leaves_import_no_sibling_but_what_all_share() -> None:
     reading = {"arrays", "rasters", "side_data", "exif", "file_checks", "decoding"}
     assert imports(SOURCE / "pictures.py") <= SHARED | reading
     assert imports(SOURCE / "meaning.py") <= SHARED | reading | {"pictures"}
-    assert imports(SOURCE / "io.py") <= SHARED | reading | {"pictures", "meaning"}
+    assert imports(SOURCE / "io.py") <= SHARED | reading | {"pictures", "meaning", "scales", "turns"}
+    assert imports(SOURCE / "scales.py") <= SHARED | reading | {"pictures", "meaning"}
+    assert imports(SOURCE / "turns.py") <= SHARED | reading
     # The network is made of parts.
     assert imports(SOURCE / "unet.py") <= SHARED | {"image_encoder", "norm"}
 

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving import MASK, PHOTO, encoded, refiner
+from storage import RGB, png
 
 for package in ("segrefiner.app", "segrefiner.server", "httpx2", "pymatting"):
     pytest.importorskip(package)
@@ -394,6 +396,17 @@ def test_a_visitor_is_served_from_upload_to_files(page: Page) -> None:
     answers = [page.client.get(one["value"]["url"]) for one in written]
     assert [one.status_code for one in answers] == [200] * 4 and len(answers[3].json()["annotations"]) == 1
     assert written[0]["value"]["orig_name"] == "a_mask.png"
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_a_visitor_is_told_what_was_guessed(page: Page, bits: int) -> None:
+    samples = PHOTO if bits == 8 else PHOTO.astype(np.uint16) * 1023 // 255
+    photo = page.upload("deep.png", png(samples, 8 if bits == 8 else 16, RGB))
+    values = page.values(page.index("refine"))
+    values[0], values[2] = file(photo), [file(page.upload("mask.png", encoded(MASK)))]
+    page.done(page.index("refine"), values)
+    shown = json.dumps(page.done(page.index("describe"), page.values(page.index("describe"))))
+    assert ("10 bits" in shown and "deep.png" in shown) == (bits == 10)
 
 
 def test_faults_are_told_in_a_sentence_without_paths(page: Page) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
-from segrefiner.io import read_image, read_mask
+from segrefiner.io import Photo, read_mask, read_photo
 from segrefiner.metrics import iou, mba
 from segrefiner.pipelines import instance_pipeline, semantic_pipeline
 from segrefiner.refiner import choose_device, choose_dtype
@@ -221,11 +221,11 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
     Image.fromarray(noise(70, 90)).save(tmp_path / "photo.png")
     read: list[object] = []
 
-    def spy(source: object) -> np.ndarray:
+    def spy(source: object) -> Photo:
         read.append(source)
-        return read_image(source)
+        return read_photo(source)
 
-    monkeypatch.setattr("segrefiner.refiner.read_image", spy)
+    monkeypatch.setattr("segrefiner.refiner.read_photo", spy)
     photo, masks = tmp_path / "photo.png", [square(70, 90)] * 3
     expected = [tiny(noise(70, 90), mask).mask for mask in masks]
     read.clear()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segrefiner.io import Photo
 from segrefiner.refiner import Refiner
 from segrefiner.server_queue import QueueFullError, Settings, StoppedError, Task, Worker
 from serving import MASK, OTHER, PHOTO, Stub
@@ -18,7 +19,7 @@ SECONDS = 20
 
 
 def task(*masks: np.ndarray, settings: Settings = SETTINGS, alone: Any = None) -> Task:
-    return Task(settings, PHOTO, list(masks or (MASK,)), lambda result: result.mask, alone)
+    return Task(settings, Photo(PHOTO), list(masks or (MASK,)), lambda result: result.mask, alone)
 
 
 @pytest.fixture
@@ -194,7 +195,8 @@ def test_what_is_computed_together_is_what_calls_of_their_own_give() -> None:
     bundled = Refiner.from_pretrained()
     together = Worker({"stub": bundled}, waiting_bytes=1 << 30)
     tasks = [
-        Task(SETTINGS, PHOTO, masks, lambda result: result.probability) for masks in ([MASK], [OTHER, MASK], [OTHER])
+        Task(SETTINGS, Photo(PHOTO), masks, lambda result: result.probability)
+        for masks in ([MASK], [OTHER, MASK], [OTHER])
     ]
     for one in tasks:
         together.submit(one)

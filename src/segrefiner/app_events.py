@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +31,8 @@ from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
 from .decoding import KilledError
 from .errors import ImageError, InputError, MaskError
+from .io import Photo as ReadPhoto
+from .io import check_fits
 from .json_files import json_text
 from .options import check_options
 from .output import png_bytes
@@ -41,7 +43,7 @@ _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
 _WEBP_QUALITY = 85
 
-Run = Callable[[str, Photo, Sequence[Mask], int, Work], Awaitable[list[Watched]]]
+Run = Callable[[str, ReadPhoto, Sequence[Mask], int, Work], Awaitable[list[Watched]]]
 """Does work with the refiner of this name, for a photo and masks, with so many diffusion steps."""
 
 Outputs: TypeAlias = Sequence[Any]
@@ -118,8 +120,8 @@ class Events:
         """The photo to paint on, at a size that is good to paint on; nothing where masks come from files."""
         if path is None or way == FROM_FILE:
             return [None]
-        photo = await self._read([path], read_photo, path)
-        background = await _picture(visit, shown_photo(photo, _CANVAS_SIDE))
+        photo = ReadPhoto.from_parts(await self._read([path], read_photo, path))
+        background = await _picture(visit, shown_photo(photo.pixels, _CANVAS_SIDE))
         return [{"background": background, "layers": [], "composite": None, "id": None}]
 
     async def refine(
@@ -146,14 +148,17 @@ class Events:
         given_seed, given_steps, max_shift, strength = check_options(_whole(seed), _whole(steps), max_shift, strength)
         visit.progress(0, "reading the photo")
         box = (left, top, right, bottom)
-        photo = await self._read([path], read_photo, path)
+        photo = ReadPhoto.from_parts(await self._read([path], read_photo, path))
+        # What is drawn on the page is drawn on the photo as it is shown.
+        photo = photo if way == FROM_FILE else replace(photo, orientation=1)
         coarse = await self._coarse(photo, way, masks, layers, box)
-        if max(photo.shape) > self._service.limits.side:
+        height, width = photo.pixels.shape[:2]
+        if max(height, width) > self._service.limits.side:
             raise InputError(
-                f"the photo has {photo.shape[1]}x{photo.shape[0]} pixels, expected sides of at most "
+                f"the photo has {width}x{height} pixels, expected sides of at most "
                 f"{self._service.limits.side}: cut it into parts"
             )
-        self._tabs.check_fits(bytes_shown(photo, len(coarse)))
+        self._tabs.check_fits(bytes_shown(photo.pixels, len(coarse)))
         options = Options(given_steps, given_seed, max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
@@ -174,7 +179,7 @@ class Events:
                     told = now
                     visit.progress(*now)
                 await asyncio.wait((work,), timeout=_TELL_SECONDS)
-            self._tabs.keep(visit.tab, Shown(path.stem, photo, coarse, work.result(), soft))
+            self._tabs.keep(visit.tab, Shown(path.stem, photo.pixels, coarse, work.result(), soft))
             return []
         finally:
             work.cancel()
@@ -210,20 +215,22 @@ class Events:
         return [update(value=file, interactive=True) for file in files]
 
     async def _coarse(
-        self, photo: Photo, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
+        self, photo: ReadPhoto, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
     ) -> dict[str, Mask]:
         """The rough masks of a photo's objects, by their names."""
-        height, width = photo.shape[:2]
+        height, width = photo.pixels.shape[:2]
         if way == FROM_FILE:
             if not masks:
                 raise MaskError("there is no mask: drop its file, or choose to paint it or to give a box")
             read = partial(read_objects, mask_pixels=self._service.limits.mask_pixels)
             names, given = await self._read(masks, read, masks, (height, width))
+            for name, mask in zip(names, given, strict=True):
+                await asyncio.to_thread(check_fits, photo, mask, mask_source=name)
             return dict(zip(names, given, strict=True))
         painted = painted_mask(await self._read(layers, read_layers, layers), height, width)
         if way == FROM_BOX:
             wanted = typed_box(box, height, width) or box_around(painted)
-            return {"object": await asyncio.to_thread(mask_in_box, photo, wanted)}
+            return {"object": await asyncio.to_thread(mask_in_box, photo.pixels, wanted)}
         if not painted.any():
             raise MaskError("nothing is painted: paint roughly over the object")
         return {"object": painted}

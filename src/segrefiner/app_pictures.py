@@ -143,8 +143,7 @@ def numbers(report: Report) -> list[tuple[str, str]]:
     if report.too_far:
         rows.append(("Left as it was, too far away", f"{100 * report.too_far:.2f} %"))
     rows += [(f"Objects left as they were: {why}", str(count)) for why, count in report.kept_objects.items()]
-    if report.note:
-        rows.insert(0, ("Note", report.note))
+    rows[:0] = [("Note", said) for said in (report.note, *report.warnings) if said]
     steps = f"{report.steps} step{'s' if report.steps > 1 else ''}"
     made = f"{report.model}, {steps}, seed {report.seed}"
     return [*rows, ("Time", f"{report.seconds:.1f} s"), ("Made with", made)]

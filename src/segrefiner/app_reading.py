@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import io
 from .errors import InputError, MaskError
 from .file_checks import check_file
-from .io import check_same_size, read_image, read_mask, read_mask_values
+from .io import read_mask, read_mask_values
 from .label_files import LabelMap, background_label, read_labels
 from .pictures import Given, decode, describe
 
-Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 OBJECTS = 24
@@ -45,9 +45,10 @@ def _refused(name: str, problem: str) -> InputError:
     return InputError(f"{name} {problem}; save it again as PNG")
 
 
-def read_photo(path: Path, max_pixels: int) -> Photo:
-    """The photo in a visitor's file. Raises `InputError`, which names the file as the visitor does."""
-    return _named(path, lambda: read_image(path, max_pixels=max_pixels))
+def read_photo(path: Path, max_pixels: int) -> tuple[Any, ...]:
+    """The parts of the `io.Photo` in a visitor's file. Raises `InputError`, which names it as the visitor does."""
+    name = f"photo {path.name!r}"
+    return _named(path, lambda: io.read_photo(path, max_pixels=max_pixels, name=name)).parts()
 
 
 def read_objects(
@@ -79,7 +80,7 @@ def read_objects(
         masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     photo = np.broadcast_to(np.uint8(0), (*size, 3))
     for name, mask in zip(names, masks, strict=True):
-        check_same_size(photo, mask, mask_source=name)
+        io.check_same_size(photo, mask, mask_source=name)
     return names, masks
 
 

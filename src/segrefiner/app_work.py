@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from .diffusion import OnProgress, Progress, State
+from .io import Photo
 from .overlay import Window
 from .refiner import Refiner, Result
 from .views import DEFAULT, find_objects, object_view
 
-Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 _FIRST_STAGE = "whole objects"
@@ -105,7 +105,7 @@ def refine_watched(
 
     Args:
         refiner: What refines.
-        photo: `(H, W, 3)` uint8, RGB.
+        photo: Read already.
         masks: `(H, W)` bool each.
         options: Of all of them.
         on_progress: Called after each network evaluation.

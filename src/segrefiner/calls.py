@@ -1,13 +1,15 @@
 """What a refiner's calls ask for, checked, and their masks in groups of a size that memory holds."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from os import PathLike
 from typing import Any
 
 from torch import Tensor
 
 from .errors import InputError
 from .geometry import Box
+from .io import ImageSource, MaskSource, Photo
 from .options import listed_boxes, shown
 from .pipeline import Job
 
@@ -47,6 +49,28 @@ def whole_box(values: Any, size: tuple[int, ...]) -> Box:
     if not (box.width and box.height):
         raise InputError(f"box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside of the photo of {size[1]}x{size[0]}")
     return box
+
+
+def triples(
+    pairs: Iterable[tuple[ImageSource | Photo, MaskSource]],
+) -> Iterator[tuple[ImageSource | Photo, MaskSource, Box | None]]:
+    """The pairs without boxes. Raises `InputError` at what is no pair."""
+    try:
+        remaining = iter(pairs)
+    except TypeError as error:
+        raise InputError(
+            f"pairs are {shown(pairs)}: expected photos with their masks, such as [(photo, mask)]"
+        ) from error
+    for index, pair in enumerate(remaining):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"pair {index} is {shown(pair)}: expected a photo and its mask")
+        yield pair[0], pair[1], None
+
+
+def same_photo(image: ImageSource | Photo, source: ImageSource | Photo) -> bool:
+    """Whether two photos are the same object or the same path; arrays would be compared pixel by pixel."""
+    both_paths = isinstance(image, str | PathLike) and isinstance(source, str | PathLike)
+    return image is source or (both_paths and image == source)
 
 
 def next_group(jobs: Iterator[Job]) -> tuple[list[Job], Exception | None]:

@@ -33,6 +33,7 @@ class Report:
         model: Name of the weights.
         seed: Seed of the sampler.
         note: Why a mask came back as it was, or an empty string.
+        warnings: What had to be guessed of the inputs, one sentence each.
     """
 
     changed: float
@@ -49,8 +50,12 @@ class Report:
     model: str
     seed: int
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        return "; ".join((self._summary(), *(f"note: {warning}" for warning in self.warnings)))
+
+    def _summary(self) -> str:
         if self.note:
             return self.note
         held = [f"{100 * self.unsure:.2f} % of pixels unsure"] if self.unsure else []

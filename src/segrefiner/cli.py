@@ -1,6 +1,7 @@
 """The command line. Commands import what they need when they run, so that `--help` is immediate."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from .cli_ledger import ledger_options, tell_ledger, tell_names
 from .cli_serve import serve
 from .cli_train import train
 from .cli_training import push, training_report
-from .errors import InputError
+from .errors import InputError, InputWarning
 from .openmp import sleep_while_waiting
 from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar, say
 
@@ -98,15 +99,15 @@ def refine(
             )
         _refine_windowed(image, mask, output, loading, {**settings, "threshold": threshold})
         return
-    from .io import check_same_size, read_image, read_mask
+    from .io import check_fits, read_mask, read_photo
     from .output import check_output, write_png
 
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
     for path in (output, overlay_path, cutout_path):
         if path is not None:
             check_output(path)
-    photo, coarse = read_image(image), read_mask(mask, threshold=threshold)
-    check_same_size(photo, coarse, image_source=image, mask_source=mask)
+    photo, coarse = read_photo(image), read_mask(mask, threshold=threshold)
+    check_fits(photo, coarse, mask_source=mask)
 
     from . import pipelines
     from .refiner import Refiner
@@ -119,11 +120,11 @@ def refine(
     if cutout_path is not None:
         from .cutout import cutout
 
-        write_png(cutout_path, cutout(photo, result.probability))
+        write_png(cutout_path, cutout(photo.pixels, result.probability))
     if overlay_path is not None:
         from .overlay import overlay
 
-        write_png(overlay_path, overlay(photo, coarse, result.mask))
+        write_png(overlay_path, overlay(photo.pixels, coarse, result.mask))
     say(f"{output}: {result.report}")
 
 
@@ -135,7 +136,8 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
     from .refiner import Refiner
 
     refiner = Refiner.from_pretrained(**loading)
-    with _view_bar() as follow:
+    with _view_bar() as follow, warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)  # The reports say it.
         reports = refine_large(refiner, image, mask, output, **settings, on_progress=follow)
     if not reports:
         click.echo(f"{output}: the mask is empty or covers the whole photo: returned as it is")
@@ -143,10 +145,11 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
         say(f"{output}: {reports[0]}")
     else:
         changed = 100 * sum(report.changed for report in reports)
-        click.echo(
+        notes = "".join(f"; note: {warning}" for warning in reports[0].warnings)
+        say(
             f"{output}: {len(reports)} objects, {changed:.2f} % of pixels changed, "
             f"largest shift {max(report.largest_shift for report in reports):.0f} px "
-            f"({reports[0].model}, {reports[0].steps} steps, seed {settings['seed']})"
+            f"({reports[0].model}, {reports[0].steps} steps, seed {settings['seed']}){notes}"
         )
 
 
@@ -181,12 +184,12 @@ def video(
     from .ledger import Account, LedgerWriter
     from .output import write_png
     from .refiner import Refiner
-    from .video import clip, left_out, refine_video
+    from .video import left_out, read_clip, refine_video
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
     refiner = Refiner.from_pretrained(model, device=device)
-    pairs = clip(frames, masks, threshold, without=output)
+    pairs = read_clip(frames, masks, threshold, without=output)
     results: dict[str, Account] = {}
     omissions = left_out(frames, masks, without=output)
     output.mkdir(parents=True, exist_ok=True)
@@ -194,7 +197,8 @@ def video(
         target = output / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(target, result.probability if soft else result.mask)
-        results[name] = Account(left_out={name: result.report.note} if result.report.note else {})
+        notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
+        results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
     with LedgerWriter(len(results)) as writer:
         writer.begin(Account(left_out=omissions))
         for name, account in results.items():

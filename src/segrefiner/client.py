@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
-from .io import ImageSource, MaskSource, read_image, read_mask
+from .io import ImageSource, MaskSource, read_image, read_mask, warn_of
 from .options import check_options, listed_boxes
 from .output import png_bytes
 from .rle import decode_rle, encode_rle
@@ -118,10 +118,15 @@ class Client:
             fields["boxes"] = listed_boxes(fields["boxes"])
         body, kind = _form(_content(image), fields)
 
+        notes: dict[str, None] = {}
+
         def read(answer: Any) -> list[Refined]:
+            for got in answer["masks"]:
+                notes.update(dict.fromkeys(dict(got["report"]).get("warnings", ())))
             return [_refined(got, one.shape) for got, one in zip(answer["masks"], coarse, strict=True)]
 
         refined = self._asked("/v1/refine", body, {"Content-Type": kind}, read)
+        warn_of(tuple(notes))
         return refined if several else refined[0]
 
     def _asked(self, path: str, body: bytes | None, headers: Mapping[str, str], read: Callable[[Any], T]) -> T:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .batch import Item, Job, Saved, inside
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options, summary_of
-from .io import read_image
+from .io import check_fits, read_photo
 from .json_files import count_nan, read_json, read_odd, write_json
 from .listing import Names
 from .rle import decode_rle, draw_polygons, encode_rle
@@ -257,10 +257,10 @@ class CocoWork:
         return {"kind": "coco", **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
-        photo = read_image(contents[0])
+        photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
         masks: list[tuple[Json, NDArray[np.bool_]]] = []
         failures = {}
-        height, width = photo.shape[:2]
+        height, width = photo.pixels.shape[:2]
         listed = item.payload["size"] or [height, width]
         for form in item.payload["masks"]:
             try:
@@ -268,7 +268,9 @@ class CocoWork:
                 if listed != [height, width] and not isinstance(form["segmentation"], dict):
                     given = f"{listed[1]}x{listed[0]}"
                     raise MaskError(f"polygons of an image of {given}, but it is {width}x{height} (width x height)")
-                masks.append((form, read_mask(form["segmentation"], (height, width))))
+                mask = read_mask(form["segmentation"], (height, width))
+                check_fits(photo, mask)
+                masks.append((form, mask))
             except MaskError as error:
                 failures[f"annotation {form['index']} of image {item.key}"] = str(error)
         return photo, masks, failures
@@ -292,6 +294,7 @@ class CocoWork:
                 "bbox": tight_box(result.mask),
                 "report": summary_of(result.report),
             }
+            notes += [f"annotation {form['index']}: {warning}" for warning in result.report.warnings]
         return segmentations, failures, tuple(notes), idle
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102

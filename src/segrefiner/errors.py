@@ -13,6 +13,8 @@ SegRefinerError            everything below, for one `except`
 └── TrainingError          training cannot start or go on
 ```
 
+`InputWarning` is a warning, not an error.
+
 Every message is one line that says what was given, what was expected and what to do. Each class takes that
 line as its only argument, so that errors survive pickling on their way back from worker processes.
 """
@@ -47,6 +49,10 @@ class MaskError(InputError):
 
 class SizeMismatchError(MaskError):
     """The mask does not have the size of the photo."""
+
+
+class InputWarning(UserWarning):
+    """Something given by the user was taken in one of several ways that it could mean."""
 
 
 class OutputError(SegRefinerError, OSError):

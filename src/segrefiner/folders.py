@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, written
 from .errors import InputError
-from .io import check_same_size, read_image, read_mask
+from .io import check_fits, check_same_size, read_mask, read_photo
 from .label_files import LabelMap, read_labels, write_labels
 from .listing import SPELLINGS, SUFFIXES, Listing, composed, folded, list_pictures, same_names
 from .options import check_options, finite_number
@@ -275,12 +275,12 @@ class MaskWork:
         return {"kind": "folder", "threshold": self.threshold, "write": self.write, **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
-        photo = read_image(contents[0])
+        photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
         masks, failures = {}, {}
         for name, path, content in zip(item.payload, item.inputs[1:], contents[1:], strict=True):
             try:
                 mask = read_mask(content, threshold=self.threshold)
-                check_same_size(photo, mask, image_source=contents[0])
+                check_fits(photo, mask)
                 masks[name] = mask
             except InputError as error:
                 failures[str(path)] = str(error)
@@ -311,23 +311,25 @@ class MaskWork:
             if self.write == "cutout":
                 from .cutout import cutout
 
-                picture = cutout(photo, picture / np.float32(255))
+                picture = cutout(photo.pixels, picture / np.float32(255))
             write_png(target, picture)
         idle = {name: report["note"] for name, report in reports.items() if "note" in report}
         if len(idle) == len(reports):
             idle = {item.key: "; ".join(dict.fromkeys(idle.values()))}
         outputs = written(self.root, [self.root / name for name in pictures])
-        return Saved(outputs, reports, failures, left_out=idle)
+        notes = tuple(f"{name}: {said}" for name, report in reports.items() for said in report.get("warnings", ()))
+        return Saved(outputs, reports, failures, notes, left_out=idle)
 
 
 def summary_of(report: "Report") -> dict[str, Any]:
     """What a manifest says of a refinement."""
-    shown = {
+    shown: dict[str, Any] = {
         "changed": round(report.changed, 6),
         "agreement": round(report.agreement, 4),
         "predicted_gain": round(report.predicted_gain, 4),
     }
-    return shown | ({"note": report.note} if report.note else {})
+    shown |= {"note": report.note} if report.note else {}
+    return shown | ({"warnings": list(report.warnings)} if report.warnings else {})
 
 
 def semantic_job(
@@ -374,8 +376,8 @@ class LabelWork:
         return {"kind": "semantic", "ignore": list(self.ignore), **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
-        photo, label_map = read_image(contents[0]), read_labels(contents[1])
-        check_same_size(photo, label_map.labels, image_source=contents[0])
+        photo, label_map = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}"), read_labels(contents[1])
+        check_same_size(photo.pixels, label_map.labels, image_source=contents[0])
         return photo, label_map
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
@@ -392,8 +394,10 @@ class LabelWork:
         target = self.root / item.payload
         target.parent.mkdir(parents=True, exist_ok=True)
         write_labels(target, label_map)
-        notes = (f"{item.payload}: no pixel is left of {said['vanished']}",) if said["vanished"] else ()
-        return Saved(written(self.root, [target]), said, notes=notes, left_out={item.key: idle} if idle else {})
+        notes = [f"no pixel is left of {said['vanished']}"] if said["vanished"] else []
+        notes += said.get("warnings", [])
+        named = tuple(f"{item.payload}: {note}" for note in notes)
+        return Saved(written(self.root, [target]), said, notes=named, left_out={item.key: idle} if idle else {})
 
 
 def _idle(labels: NDArray[Any], ignore: Sequence[int]) -> str:
@@ -412,4 +416,5 @@ def _idle(labels: NDArray[Any], ignore: Sequence[int]) -> str:
 
 
 def _without_labels(refined: "RefinedLabels") -> dict[str, Any]:
-    return {"changed": round(refined.changed, 6), "vanished": list(refined.vanished)}
+    said = {"changed": round(refined.changed, 6), "vanished": list(refined.vanished)}
+    return said | ({"warnings": list(refined.warnings)} if refined.warnings else {})

@@ -8,18 +8,23 @@ channels and 16 bit end here; the rest of the package never sees them. `meaning`
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from .arrays import as_numpy, is_array
-from .errors import ImageError, MaskError, SizeMismatchError, reason
-from .meaning import is_within_unit, mask_of, mask_values, span
+from .errors import ImageError, InputWarning, MaskError, SizeMismatchError, reason
+from .meaning import mask_of, mask_values
 from .pictures import Given, decode, describe, opened, orientation
 from .rasters import Array, Raster
+from .scales import bits_note, levels_note, to_uint8, used_bits
 
 MAX_PIXELS = 200_000_000
 """Largest picture that is decoded unless the caller says otherwise: what the largest phone cameras make.
@@ -39,38 +44,127 @@ ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | Supports
 MaskSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | SupportsArray
 
 
-def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a photo.
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo that has been read, and what there is to say of how it was read.
+
+    Attributes:
+        pixels: `(H, W, 3)` uint8, RGB, 0-255, upright, contiguous and writable.
+        orientation: The EXIF orientation that was undone, 1 to 8.
+        name: What messages call it.
+        notes: What was guessed, one sentence each.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    orientation: int = 1
+    name: str = "image"
+    notes: tuple[str, ...] = ()
+
+    def parts(self) -> tuple[Any, ...]:
+        """Return what `from_parts` takes: an array and JSON types."""
+        return self.pixels, self.orientation, self.name, self.notes
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[Any]) -> Photo:
+        """Put together what has come from another process, whose notes may be a list."""
+        pixels, orientation, name, notes = parts
+        return cls(pixels, orientation, name, tuple(notes))
+
+    @cached_property
+    def small(self) -> npt.NDArray[np.uint8]:
+        """The photo in the size in which masks are compared with it."""
+        from .turns import reduced
+
+        return reduced(self.pixels)
+
+
+def read_photo(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> Photo:
+    """Read a photo, with what there is to say of how it was read.
 
     Alpha is dropped, not composited: a photo with alpha is mostly somebody's earlier cut-out with the photo
     still whole underneath, and compositing would draw the edge of that cut-out into the photo, where the
     refiner would follow it. Embedded colour profiles are ignored. Of an animated file the first frame counts.
+
+    Sixteen bits that hold a photo of 8, 10, 12 or 14 bits as it came from a camera are taken for that many, and a note
+    says so.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image in any mode, or an array or tensor `(H, W)`,
             `(H, W, C)` or `(C, H, W)`, alone in its batch `(1, …)` or in none, with C of 1, 3 (RGB) or 4 (RGBA);
             where both fit, channels last wins. Files and Pillow images are turned as their EXIF tag says. Scales:
             bool is black and white, uint8 is 0-255, uint16 is 0-65535, float is [0, 1]; other integers (and Pillow's
-            mode I) are 0-255 if nothing is larger, else 0-65535.
+            mode I) are 0-255 if nothing is larger, else 0-65535. A photo that has been read comes back.
         max_pixels: Files and Pillow images with more pixels are refused before they are decoded.
+        name: What messages call it, if not by the source.
 
     Returns:
-        `(H, W, 3)` uint8, RGB, 0-255, contiguous and writable; the given array itself if it is that.
+        The photo; its pixels are the given array itself if it is `(H, W, 3)` uint8, contiguous and writable.
 
     Raises:
         ImageError: The photo cannot be read, is too large, or has a shape, type or values that make no photo.
     """
-    given = Given(describe("image", source), ImageError)
+    if isinstance(source, Photo):
+        return source
+    given = Given(describe("image", source) if name is None else name, ImageError)
     raster = _raster(source, given, max_pixels, channels=(1, 3, 4))
     pixels = raster.colours()
     if pixels.ndim != 2 and not (pixels.ndim == 3 and pixels.shape[2] == 3):
         raise given.refuse(
             f"has shape {pixels.shape}, expected (H, W), (H, W, 3) or (H, W, 4); give one photo, channels last"
         )
-    rgb = _to_uint8(pixels, given)
+    bits = _bits(raster, pixels, given)
+    rgb = to_uint8(pixels, given, bits or 16)
     if rgb.ndim == 2:
         rgb = np.repeat(rgb[..., None], 3, axis=2)
-    return np.require(rgb, requirements=["C", "W"])
+    note = bits_note(bits) if bits and bits != raster.bits else ""
+    if pixels.dtype.kind == "f":
+        note = levels_note(pixels)
+    notes = (f"{given.name} {note}",) if note else ()
+    return Photo(np.require(rgb, requirements=["C", "W"]), raster.orientation, given.name, notes)
+
+
+def read_image(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a photo's pixels.
+
+    Args:
+        source: As for `read_photo`.
+        max_pixels: As for `read_photo`.
+
+    Returns:
+        `(H, W, 3)` uint8, RGB, 0-255, contiguous and writable; the given array itself if it is that.
+
+    Raises:
+        ImageError: As `read_photo` does.
+
+    Warns:
+        InputWarning: Something had to be guessed.
+    """
+    photo = read_photo(source, max_pixels=max_pixels)
+    warn_of(photo.notes)
+    return photo.pixels
+
+
+def warn_of(notes: tuple[str, ...]) -> None:
+    """Say by `InputWarning` what had to be guessed, where nothing else will."""
+    for note in notes:
+        warnings.warn(note, InputWarning, stacklevel=3)
+
+
+def _bits(raster: Raster, pixels: Array, given: Given) -> int | None:
+    """Of how many bits the full scale of a photo of sixteen is, if it is fewer."""
+    if raster.truncated and pixels.max() < 64:
+        raise given.refuse(
+            "has colours of 16 bits and none above a quarter of the scale, of which only eight bits can be read here; "
+            "save it with 8 bits"
+        )
+    if raster.bits or pixels.dtype.kind not in "ui" or pixels.dtype == np.uint8:
+        return raster.bits
+    is_wide = pixels.dtype == np.uint16 or pixels.max() > 255
+    # Such a file says what its largest value is, and Pillow scales by that.
+    if not is_wide or raster.format == "PPM":
+        return None
+    bits = used_bits(pixels)
+    return bits if bits < 16 else None
 
 
 def read_mask(
@@ -144,6 +238,51 @@ def exif_turned(source: ImageSource) -> bool:
         return orientation(picture) >= 5
 
 
+def check_fits(
+    photo: Photo,
+    mask: Array,
+    *,
+    mask_source: MaskSource | None = None,
+) -> tuple[str, ...]:
+    """Check that photo and mask belong together: that they have one size and, of a photo that was turned, one side up.
+
+    Args:
+        photo: From `read_photo`.
+        mask: `(H, W)` bool, from `read_mask`.
+        mask_source: Where the mask came from, for messages.
+
+    Returns:
+        What cannot be told and has to be said, one sentence each: the photo's own notes, and whether its mask may have
+        been made before an EXIF tag turned it.
+
+    Raises:
+        SizeMismatchError: The sizes differ.
+        MaskError: The mask plainly fits the photo as it is stored, before its EXIF tag turns it.
+    """
+    mask_name = "mask" if mask_source is None else describe("mask", mask_source)
+    if photo.pixels.shape[:2] != mask.shape[:2]:
+        turned = photo.orientation >= 5 and mask.shape[:2] == photo.pixels.shape[1::-1]
+        raise _mismatch(photo.pixels, photo.name, mask, mask_name, turned)
+    if photo.orientation == 1:
+        return photo.notes
+    from .turns import is_certain, preference
+
+    ratio = preference(photo.small, mask, photo.orientation)
+    tag = f"EXIF tag (orientation {photo.orientation})"
+    if not is_certain(ratio):
+        note = (
+            f"{photo.name} is turned by its {tag}, and it cannot be told whether the mask was made before or after: "
+            "it was taken as made after"
+        )
+        return (*photo.notes, note)
+    if ratio < 1:
+        raise MaskError(
+            f"{mask_name} fits {photo.name} as it is stored, before its {tag} turns it; turn the mask the same way, or "
+            "remove the tag if the photo is upright without it"
+        )
+    return photo.notes
+
+
 def check_same_size(
     image: Array,
     mask: Array,
@@ -172,6 +311,10 @@ def check_same_size(
         # This is only for the advice; a file that has vanished meanwhile must not hide the real error.
         with suppress(ImageError):
             turned = exif_turned(image_source)
+    raise _mismatch(image, image_name, mask, mask_name, turned)
+
+
+def _mismatch(image: Array, image_name: str, mask: Array, mask_name: str, turned: bool) -> SizeMismatchError:
     if turned:
         advice = (
             "the photo's EXIF tag turns it by a quarter and the mask fits the photo as it was before; "
@@ -179,7 +322,7 @@ def check_same_size(
         )
     else:
         advice = "give a mask that was made for this photo, at its size"
-    raise SizeMismatchError(
+    return SizeMismatchError(
         f"{mask_name} is {_size(mask)} but {image_name} is {_size(image)} (width x height): {advice}"
     )
 
@@ -227,27 +370,3 @@ def _channels_last(values: Array, channels: tuple[int, ...]) -> Array:
         return values[0]
     # Two to four planes of a mask may as well be masks of several objects.
     return np.moveaxis(values, 0, -1) if values.shape[0] in (3, 4) and 2 not in channels else values
-
-
-def _to_uint8(values: Array, given: Given) -> npt.NDArray[np.uint8]:
-    """Bring values of any scale that `read_image` documents to 0-255."""
-    if values.dtype.kind == "f" and not is_within_unit(values):
-        raise given.refuse(f"has floats from {span(values)}, expected [0, 1]; divide by their full scale")
-    if values.dtype.kind in "ui" and values.dtype != np.uint8:
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            raise given.refuse(f"has values from {low} to {high}, expected 0-255 or 0-65535; rescale them")
-        values = values.astype(np.uint16 if values.dtype == np.uint16 or high > 255 else np.uint8)
-    return _scale_to_uint8(values)
-
-
-def _scale_to_uint8(values: Array) -> npt.NDArray[np.uint8]:
-    """Scale bool, uint8, uint16 or floats in [0, 1], each from its full scale, with rounding."""
-    if values.dtype.kind == "b":
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind == "f":
-        wide = values.astype(np.result_type(values, np.float32))  # float16 has too few digits for the product
-        return np.asarray(np.rint(np.clip(wide, 0, 1) * 255), np.uint8)
-    if values.dtype == np.uint16:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return values

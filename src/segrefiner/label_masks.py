@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import InputError, MaskError, SizeMismatchError
-from .io import read_image
+from .io import check_fits, read_photo, warn_of
 from .label_files import read_labels
 from .output import write_png
 from .settings_record import begin_folder
@@ -115,7 +115,8 @@ def write_label_masks(
 
 
 def _masks_of(photo: PhotoFiles, count: int, random: Generator, ignore: Collection[int]) -> list[Mask]:
-    labels, image = read_labels(photo.mask).labels, read_image(photo.image)
+    labels, read = read_labels(photo.mask).labels, read_photo(photo.image)
+    image = read.pixels
     if labels.shape != image.shape[:2]:
         raise SizeMismatchError(
             f"{photo.mask} is {labels.shape[1]}x{labels.shape[0]} but its photo is "
@@ -124,6 +125,7 @@ def _masks_of(photo: PhotoFiles, count: int, random: Generator, ignore: Collecti
     masks = choose_masks(labels, count, random, ignore)
     if not masks:
         raise MaskError(f"{photo.mask} shows nothing: all its labels are ignored, or specks")
+    warn_of(tuple(dict.fromkeys(note for mask in masks for note in check_fits(read, mask, mask_source=photo.mask))))
     return masks
 
 

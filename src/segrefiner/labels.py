@@ -22,7 +22,7 @@ from scipy import ndimage
 from .arrays import as_numpy
 from .changes import Report
 from .errors import InputError, MaskError, reason
-from .io import ImageSource, check_same_size, read_image
+from .io import ImageSource, Photo, check_fits, check_same_size, read_photo, warn_of
 from .label_files import read_labels
 from .options import shown, whole_number
 from .refiner import Refiner
@@ -51,16 +51,18 @@ class RefinedLabels:
         reports: What changed, by label, before the joint decision; of all labels but that of a ground beneath objects.
         vanished: Labels that no pixel has any more.
         changed: Share of the pixels whose label changed, in [0, 1].
+        warnings: What had to be guessed of the photo, one sentence each.
     """
 
     labels: Labels
     reports: dict[int, Report]
     vanished: tuple[int, ...]
     changed: float
+    warnings: tuple[str, ...] = ()
 
 
 def refine_labels(
-    refiner: Refiner, image: ImageSource, labels: Any, *, ignore: Sequence[int] = (), **options: Any
+    refiner: Refiner, image: ImageSource | Photo, labels: Any, *, ignore: Sequence[int] = (), **options: Any
 ) -> RefinedLabels:
     """Refines a label map.
 
@@ -76,15 +78,21 @@ def refine_labels(
         InputError: As `Refiner.many` does, and for labels that are no `(H, W)` integers.
     """
     labels, ignore = _read(labels), _checked(ignore)
-    photo = read_image(image)
-    check_same_size(photo, labels, image_source=image)
+    read = read_photo(image)
+    photo = read.pixels
+    check_same_size(photo, labels, image_source=None if isinstance(image, Photo) else image)
     # What the type cannot hold is no pixel's label.
     held = np.iinfo(labels.dtype)
     ignored = np.isin(labels, np.array([value for value in ignore if held.min <= value <= held.max], labels.dtype))
     present = np.unique(labels[~ignored]).tolist()
+    if not isinstance(image, Photo):
+        warn_of(read.notes)
     # A label alone, or alone beside ignored pixels, has no contour that could move.
     if len(present) < 2:
-        return RefinedLabels(labels.copy(), {}, (), 0.0)
+        return RefinedLabels(labels.copy(), {}, (), 0.0, read.notes)
+    warnings = check_fits(read, (labels != _background(labels, ignored)) & ~ignored)
+    if not isinstance(image, Photo):
+        warn_of(warnings[len(read.notes) :])
     regions = _Regions(labels, ignored, present)
     current, other = np.zeros((2, *labels.shape), np.float32)
     reports: dict[int, Report] = {}
@@ -97,7 +105,7 @@ def refine_labels(
     chosen = np.where(moves, regions.nearest, labels)
     left = set(np.unique(chosen[~ignored]).tolist())
     vanished = tuple(value for value in present if value not in left)
-    return RefinedLabels(chosen, reports, vanished, float(np.mean(chosen != labels)))
+    return RefinedLabels(chosen, reports, vanished, float(np.mean(chosen != labels)), warnings)
 
 
 class _Regions:

@@ -8,6 +8,7 @@ Parts of a mask that are not far apart for the mask's extent are one object: all
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from .changes import Report
 from .diffusion import OnProgress, silent
 from .errors import InputError
 from .geometry import Box
-from .io import check_same_size
+from .io import check_fits, check_same_size, warn_of
 from .options import check_options
 from .pipeline import Job, Part
 from .pipelines import default_pipeline
@@ -84,12 +85,14 @@ def refine_large(
     with TemporaryDirectory(prefix="segrefiner-") as folder:
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
         objects = [] if store.pixels == math.prod(coarse.size) else find_objects(store)
+        notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
+        warn_of(notes)
         parts = _parts(objects, coarse.size, max_shift)
         jobs = _jobs(refiner, photo, store, parts, seed, Path(folder))
         results = refiner.run(jobs, steps=steps, max_shift=max_shift, strength=strength, on_progress=on_progress)
         for part, result in zip(parts, results, strict=True):
             store.change(part.window.box, result.mask)
-            reports.append(result.report)
+            reports.append(replace(result.report, warnings=notes))
         store.save(target)
     return reports
 

@@ -18,7 +18,7 @@ from .batch import Item, Job, Saved, inside, written
 from .coco import Crowds, Json, file_name, image_entries, image_key, images_without_masks, nan_notes, tight_box
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
-from .io import check_same_size, read_image
+from .io import check_same_size, read_photo
 from .json_files import read_odd, write_json
 from .label_files import LARGEST_ID, read_ids, write_ids
 from .listing import Names, list_pictures
@@ -173,8 +173,8 @@ class PanopticWork:
         return {"kind": "panoptic", **chosen, **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
-        photo, ids = read_image(contents[0]), read_ids(contents[1])
-        check_same_size(photo, ids, image_source=contents[0])
+        photo, ids = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}"), read_ids(contents[1])
+        check_same_size(photo.pixels, ids, image_source=contents[0])
         check_segments(item.payload, ids)
         return photo, ids, item.payload
 
@@ -184,10 +184,10 @@ class PanopticWork:
         photo, ids, segments = loaded
         kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
-        return refined.labels, segments, refined.changed, kept, not refined.reports
+        return refined.labels, segments, refined.changed, kept, not refined.reports, refined.warnings
 
     def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
-        ids, segments, changed, crowds, idle = refined
+        ids, segments, changed, crowds, idle, warnings = refined
         target = _target(item, self.root)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_ids(target, ids)
@@ -198,11 +198,12 @@ class PanopticWork:
                 kept.append(segment | {"area": int(mask.sum()), "bbox": [int(v) for v in tight_box(mask)]})
             else:
                 vanished.append(segment["id"])
-        notes = (f"{item.key}: no pixel is left of segments {vanished}",) if vanished else ()
+        notes = [*([f"no pixel is left of segments {vanished}"] if vanished else []), *warnings]
         result = {"segments_info": kept, "vanished": vanished, "changed": round(changed, 6)}
         left_out = {
             f"segment {value} of {item.key}": "a crowd, which stays; --crowds refine refines it" for value in crowds
         }
         if idle:
             left_out[item.key] = "fewer than two segments that are no crowds, so no contour: written as it was"
-        return Saved(written(self.root, [target]), result, notes=notes, left_out=left_out)
+        named = tuple(f"{item.key}: {note}" for note in notes)
+        return Saved(written(self.root, [target]), result, notes=named, left_out=left_out)

@@ -63,6 +63,7 @@ class Job:
         seed: Of the thresholds that decide when a pixel moves to fine.
         box: Where the object lies, in photo pixels; then all of the mask is one object, seen as far as this box at
             least. By default parts of the mask that are far apart are objects of their own.
+        notes: What was guessed in reading it, for its report.
         part: Set where image and mask are a part of a photo, of which one object is refined as if all were there.
     """
 
@@ -71,6 +72,7 @@ class Job:
     seed: int = 0
     box: Box | None = None
     part: Part | None = None
+    notes: tuple[str, ...] = ()
 
     def objects(self, config: PipelineConfig) -> list[Box]:
         """Boxes of the mask's objects."""

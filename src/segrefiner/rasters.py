@@ -29,6 +29,7 @@ class Raster:
         mode: Pillow's name of how the pixels are stored; empty for arrays.
         format: Pillow's name of the kind of file; empty for arrays.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 where there was none.
+        bits: That make up the full scale, where a file of integers says so; otherwise `None`.
         truncated: Whether only the upper eight of sixteen bits of a colour could be read.
     """
 
@@ -38,6 +39,7 @@ class Raster:
     mode: str = ""
     format: str = ""
     orientation: int = 1
+    bits: int | None = None
     truncated: bool = False
 
     @classmethod
@@ -114,7 +116,8 @@ def raster_of(picture: Image.Image, stored: str = "", whole: Array | None = None
         values = np.iinfo(np.uint16).max - values  # Pillow inverts only files of up to eight bits.
     truncated = whole is None and values.ndim == 3 and ";16" in stored
     values = values if whole is None else whole
-    raster = replace(Raster.of_array(values), mode=mode, format=format, truncated=truncated)
+    bits = 12 if stored == "I;12" else None
+    raster = replace(Raster.of_array(values), mode=mode, format=format, bits=bits, truncated=truncated)
     if raster.alpha is None:
         raster = replace(raster, alpha=_keyed(raster.values, picture, _EXPANDED.get(stored, 1)))
     return raster

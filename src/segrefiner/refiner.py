@@ -17,14 +17,14 @@ from torch import Tensor
 from . import weights
 from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
-from .calls import next_group, nothing_to_do, whole_boxes
+from .calls import next_group, nothing_to_do, same_photo, triples, whole_boxes
 from .changes import Report, describe
 from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
 from .forked import check_own, revive
 from .geometry import Box
-from .io import ImageSource, MaskSource, check_same_size, read_image, read_mask
+from .io import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
 from .options import check_options, shown, whole_number
 from .pipeline import Job, Refined
 from .pipelines import Pipeline, default_pipeline
@@ -206,7 +206,7 @@ class Refiner:
 
     def __call__(
         self,
-        image: ImageSource,
+        image: ImageSource | Photo,
         mask: MaskSource,
         *,
         seed: int = 0,
@@ -219,7 +219,7 @@ class Refiner:
         """Refines one mask.
 
         Args:
-            image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_image` for what else works.
+            image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_photo` for what else works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
             seed: Same seed, same result: to the bit with the same weights, precision, kind of processor, number of
                 threads and version of PyTorch.
@@ -235,6 +235,10 @@ class Refiner:
 
         Raises:
             InputError: A file, array or number is not as described; the message says what to do.
+
+        Warns:
+            InputWarning: Something of the pair had to be guessed, which the report says as well. Not for a photo from
+                `io.read_photo`, which has been asked for its notes.
         """
         results = self.many(
             [(image, mask)],
@@ -249,7 +253,7 @@ class Refiner:
 
     def many(
         self,
-        pairs: Iterable[tuple[ImageSource, MaskSource]],
+        pairs: Iterable[tuple[ImageSource | Photo, MaskSource]],
         *,
         seed: int = 0,
         steps: int | None = None,
@@ -280,11 +284,11 @@ class Refiner:
             InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
             for is checked at once.
         """
-        return self._refined(_triples(pairs), seed, steps, threshold, max_shift, strength, on_progress)
+        return self._refined(triples(pairs), seed, steps, threshold, max_shift, strength, on_progress)
 
     def instances(
         self,
-        image: ImageSource,
+        image: ImageSource | Photo,
         masks: Iterable[MaskSource],
         boxes: Iterable[Sequence[float]] | None = None,
         *,
@@ -320,14 +324,15 @@ class Refiner:
             given = list(masks)
         except TypeError as error:
             raise InputError(f"masks are {shown(masks)}: expected (N, H, W), or a list of masks") from error
-        photo = read_image(image)
-        places = whole_boxes(boxes, len(given), photo.shape[:2])
-        triples = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
-        return self._refined(triples, seed, steps, threshold, max_shift, strength, on_progress)
+        photo = read_photo(image)
+        places = whole_boxes(boxes, len(given), photo.pixels.shape[:2])
+        located = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
+        results = self._refined(located, seed, steps, threshold, max_shift, strength, on_progress)
+        return results if isinstance(image, Photo) else _warned(results)
 
     def _refined(
         self,
-        triples: Iterable[tuple[ImageSource, MaskSource, Box | None]],
+        triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]],
         seed: int,
         steps: int | None,
         threshold: float | None,
@@ -375,20 +380,23 @@ class Refiner:
         return self._results(jobs, steps, restrained, on_progress)
 
     def _read(
-        self, triples: Iterable[tuple[ImageSource, MaskSource, Box | None]], threshold: float | None, seed: int
+        self, triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]], threshold: float | None, seed: int
     ) -> Iterator[Job]:
         """Photos on the device, masks still on the CPU."""
-        source: ImageSource | None = None
+        source: ImageSource | Photo | None = None
         for image, mask, box in triples:
-            if source is None or not _is_same(image, source):
-                photo, source = read_image(image), image
-                pixels = torch.from_numpy(photo)
+            if source is None or not same_photo(image, source):
+                photo, source = read_photo(image), image
+                pixels = torch.from_numpy(photo.pixels)
                 if self.device.type == "cuda":
                     pixels = pixels.pin_memory()
                 on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
             coarse = read_mask(mask, threshold=threshold)
-            check_same_size(photo, coarse, image_source=image, mask_source=mask)
-            yield Job(on_device, torch.from_numpy(coarse), seed, box)
+            notes = check_fits(photo, coarse, mask_source=mask)
+            # Who has read the photo asks the report; others may not.
+            if not isinstance(image, Photo):
+                warn_of(notes)
+            yield Job(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
     def _results(
         self,
@@ -453,28 +461,18 @@ class Refiner:
                     given, settled = given & own, settled * own
                 report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
                 report = replace(
-                    report, evaluations=one.evaluations, steps=steps, model=self.name, seed=job.seed, note=note
+                    report,
+                    evaluations=one.evaluations,
+                    steps=steps,
+                    model=self.name,
+                    seed=job.seed,
+                    note=note,
+                    warnings=job.notes,
                 )
                 results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
 
 
-def _triples(
-    pairs: Iterable[tuple[ImageSource, MaskSource]],
-) -> Iterator[tuple[ImageSource, MaskSource, Box | None]]:
-    """The pairs without boxes. Raises `InputError` at what is no pair."""
-    try:
-        remaining = iter(pairs)
-    except TypeError as error:
-        raise InputError(
-            f"pairs are {shown(pairs)}: expected photos with their masks, such as [(photo, mask)]"
-        ) from error
-    for index, pair in enumerate(remaining):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InputError(f"pair {index} is {shown(pair)}: expected a photo and its mask")
-        yield pair[0], pair[1], None
-
-
-def _is_same(image: ImageSource, source: ImageSource) -> bool:
-    """Whether two photos are the same object or the same path; arrays would be compared pixel by pixel."""
-    both_paths = isinstance(image, str | PathLike) and isinstance(source, str | PathLike)
-    return image is source or (both_paths and image == source)
+def _warned(results: Iterable[Result]) -> Iterator[Result]:
+    for result in results:
+        warn_of(result.report.warnings)
+        yield result

@@ -52,6 +52,7 @@ class LabelsAnswer(BaseModel):
     labels_png: _Base64 = Field(description="A PNG of the given one's bits and palette.")
     changed: float = Field(description="Share of the pixels whose label changed.")
     vanished: list[int] = Field(description="Labels that no pixel has any more.")
+    warnings: list[str] = Field([], description="What had to be guessed of the photo.")
     reports: dict[int, Report] = Field(description="What changed, by label, before the joint decision.")
 
 
@@ -116,12 +117,17 @@ def masks_answer(kind: str, model: str, kept: Sequence[Kept]) -> Response:
 def labels_answer(kind: str, model: str, refined: RefinedLabels, given: LabelMap) -> Response:
     """A refined label map as PNG or as JSON."""
     content = labels_png(LabelMap(refined.labels, given.palette))
-    changed, vanished = refined.changed, list(refined.vanished)
+    changed, vanished, warnings = refined.changed, list(refined.vanished), list(refined.warnings)
     if kind == PNG:
-        return _png(content, {"changed": changed, "vanished": vanished})
+        return _png(content, {"changed": changed, "vanished": vanished, "warnings": warnings})
     return _json(
         LabelsAnswer(
-            model=model, labels_png=_base64(content), changed=changed, vanished=vanished, reports=refined.reports
+            model=model,
+            labels_png=_base64(content),
+            changed=changed,
+            vanished=vanished,
+            warnings=warnings,
+            reports=refined.reports,
         )
     )
 

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from .decoding import within_limits
 from .errors import MaskError
-from .io import read_image, read_mask
+from .io import read_mask, read_photo
 from .label_files import read_labels
 from .pictures import Encoded
 from .rle import decode_rle
 
 
-def photo(source: Encoded, max_pixels: int) -> NDArray[np.uint8]:
-    """As `io.read_image`."""
-    return read_image(source, max_pixels=max_pixels)
+def photo(source: Encoded, max_pixels: int) -> tuple[Any, ...]:
+    """As `io.read_photo`, in parts."""
+    return read_photo(source, max_pixels=max_pixels).parts()
 
 
 def mask(source: Encoded, threshold: float | None, max_pixels: int) -> NDArray[np.bool_]:

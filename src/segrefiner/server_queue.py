@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .diffusion import Progress
+from .io import Photo
 from .refiner import Refiner, Result
 from .server_errors import fault
 
@@ -71,7 +72,7 @@ class Task:
 
     Args:
         settings: With which.
-        photo: `(H, W, 3)` uint8, RGB.
+        photo: Read already.
         masks: `(H, W)` bool each.
         keep: Takes from each result what the answer needs, so that the rest can go.
         alone: Computes all of it, for what is not simply a list of masks; then `keep` is not called.
@@ -86,7 +87,7 @@ class Task:
     def __init__(
         self,
         settings: Settings,
-        photo: NDArray[np.uint8],
+        photo: Photo,
         masks: list[NDArray[np.bool_]],
         keep: Callable[[Result], Any],
         alone: Callable[..., Any] | None = None,
@@ -96,7 +97,7 @@ class Task:
         self.settings, self.photo, self.masks, self.keep, self.alone = settings, photo, masks, keep, alone
         self.cost = cost
         self.count = len(masks) if count is None else count
-        self.bytes = photo.nbytes + sum(mask.nbytes for mask in masks)
+        self.bytes = photo.pixels.nbytes + sum(mask.nbytes for mask in masks)
         self.started: Future[None] = Future()
         self.finished: Future[Any] = Future()
         self._abandoned = False

@@ -21,7 +21,7 @@ from .decoding import KilledError
 from .diffusion import NUM_TIMESTEPS
 from .errors import ImageError, InputError, MaskError
 from .file_checks import Size, check_file
-from .io import check_same_size
+from .io import Photo, check_fits, check_same_size
 from .label_files import LabelMap
 from .labels import RefinedLabels, refine_labels
 from .pictures import Given
@@ -173,12 +173,16 @@ def mask_task(form: FormData, models: Mapping[str, int], limits: Limits, decode:
     if bool(uploads) == (given.rle is not None):
         raise wrong("mask", "expected masks as files named mask, or as the field rle, and not both")
     boxes = None if given.boxes is None else _boxes(given.boxes)
-    size = (photo.shape[0], photo.shape[1])
+    size = (photo.pixels.shape[0], photo.pixels.shape[1])
 
     def from_file(upload: UploadFile) -> NDArray[np.bool_]:
         content = _picture(upload, "mask", MaskError, limits)
         mask = _decoded(decode, "mask", MaskError, pictures.mask, content, given.threshold, limits.pixels)
-        check_same_size(photo, mask, mask_source=content)
+        check_fits(photo, mask, mask_source=content)
+        return mask
+
+    def from_rle(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        check_fits(photo, mask)
         return mask
 
     if uploads:
@@ -189,7 +193,7 @@ def mask_task(form: FormData, models: Mapping[str, int], limits: Limits, decode:
         found = _decoded(decode, "rle", MaskError, pictures.encoded_masks, given.rle, size, most)
         if isinstance(found, int):
             _check_count(found, photo, limits)
-        masks = list(found)
+        masks = _each(from_rle, found)
     if boxes is not None and len(boxes) != len(masks):
         raise wrong("boxes", f"{len(boxes)} boxes for {len(masks)} masks: expected one for each, or none at all")
     cost = _cost(masks, settings, models, limits)
@@ -217,7 +221,7 @@ def label_task(form: FormData, models: Mapping[str, int], limits: Limits, decode
     content = _picture(_one(files, "labels"), "label map", MaskError, limits)
     label_map = LabelMap(*_decoded(decode, "label map", MaskError, pictures.labels, content, limits.pixels))
     labels = label_map.labels
-    check_same_size(photo, labels)
+    check_same_size(photo.pixels, labels)
     values = np.setdiff1d(labels, given.ignore)
     _check_count(len(values), photo, limits)
     cost = _cost((labels == value for value in values), settings, models, limits)
@@ -313,9 +317,9 @@ def declared_pixels(form: FormData, limits: Limits) -> int:
     return total
 
 
-def _photo(files: dict[str, list[UploadFile]], limits: Limits, decode: Decode) -> NDArray[np.uint8]:
+def _photo(files: dict[str, list[UploadFile]], limits: Limits, decode: Decode) -> Photo:
     content = _picture(_one(files, "image"), "image", ImageError, limits)
-    return np.asarray(_decoded(decode, "image", ImageError, pictures.photo, content, limits.pixels))
+    return Photo.from_parts(_decoded(decode, "image", ImageError, pictures.photo, content, limits.pixels))
 
 
 def _picture(upload: UploadFile, name: str, error: type[InputError], limits: Limits) -> bytes:
@@ -360,13 +364,14 @@ def _decoded(decode: Decode, name: str, error: type[InputError], function: Calla
         ) from killed
 
 
-def _check_count(count: int, photo: NDArray[np.uint8], limits: Limits) -> None:
+def _check_count(count: int, photo: Photo, limits: Limits) -> None:
     if count > limits.masks:
         raise ProblemError(TOO_LARGE, f"{count} masks: expected at most {limits.masks} in one request")
-    if count * photo[..., 0].size > limits.mask_pixels:
+    height, width = photo.pixels.shape[:2]
+    if count * height * width > limits.mask_pixels:
         raise ProblemError(
             TOO_LARGE,
-            f"{count} masks of {photo.shape[1]}x{photo.shape[0]} pixels: expected at most "
+            f"{count} masks of {width}x{height} pixels: expected at most "
             f"{limits.mask_pixels / 1e6:g} megapixels of masks in one request; send fewer of them at a time",
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, MaskError, SizeMismatchError
-from .io import read_image, read_mask
+from .io import check_fits, read_mask, read_photo, warn_of
 from .ledger import Entry
 from .listing import SUFFIXES, list_pictures
 
@@ -102,7 +102,10 @@ class Files:
         files = self.photos[index]
         coarse = None if files.coarse is None else read_mask(files.coarse)
         kind = "" if files.coarse is None else files.coarse.parent.name
-        sample = Sample(files.name, read_image(files.image), read_mask(files.mask), coarse, kind)
+        photo, mask = read_photo(files.image), read_mask(files.mask)
+        if photo.pixels.shape[:2] == mask.shape:
+            warn_of(check_fits(photo, mask, mask_source=files.mask))
+        sample = Sample(files.name, photo.pixels, mask, coarse, kind)
         return checked(sample, str(files.mask), str(files.coarse))
 
 

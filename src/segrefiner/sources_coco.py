@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .coco import image_key, read_mask
 from .errors import ImageError, InputError, MaskError
-from .io import read_image
+from .io import check_fits, read_photo, warn_of
 from .json_files import read_json
 from .ledger import Entry
 from .listing import Names
@@ -61,14 +61,15 @@ class CocoObjects:
         where = f"annotation {self.ids[index]!r} of {file}"
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise ImageError(f"{where} names a photo outside {self.root}: expected a name without ..")
-        image = read_image(path)
+        photo = read_photo(path)
         start = int(self.ends[index - 1]) if index else 0
         segmentation = json.loads(self.text[start : int(self.ends[index])].tobytes())
         try:
-            mask = read_mask(segmentation, image.shape[:2])
+            mask = read_mask(segmentation, photo.pixels.shape[:2])
+            warn_of(check_fits(photo, mask))
         except MaskError as error:
             raise MaskError(f"{where}: {error}") from error
-        return checked(Sample(f"{path.stem}_{self.ids[index]}", image, mask, None), where)
+        return checked(Sample(f"{path.stem}_{self.ids[index]}", photo.pixels, mask, None), where)
 
 
 def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:

@@ -3,13 +3,15 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
-from .errors import SegRefinerError, printable
+from .errors import InputWarning, SegRefinerError, printable
 
 T = TypeVar("T")
 
@@ -39,7 +41,8 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with _notes_in_one_line():
+                command(*args, **kwargs)
         except BrokenPipeError:
             raise  # Nobody reads any more: click ends quietly.
         except (SegRefinerError, OSError) as error:
@@ -50,6 +53,25 @@ def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(1)
 
     return wrapped
+
+
+@contextmanager
+def _notes_in_one_line() -> Iterator[None]:
+    """Show each `InputWarning` once, as a line of its own."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
+        ) -> None:
+            if issubclass(category, InputWarning):
+                say(f"segrefiner: note: {printable(str(message))}", err=True)
+            else:
+                others(message, category, filename, lineno, *more, **named)
+
+        warnings.simplefilter("default", InputWarning)
+        warnings.showwarning = show
+        yield
 
 
 def say(text: str, *, err: bool = False) -> None:

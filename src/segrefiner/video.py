@@ -20,7 +20,7 @@ from scipy.ndimage import uniform_filter
 
 from .errors import ImageError, InputError, OutputError, reason
 from .folders import pictures_below
-from .io import check_same_size, read_image, read_mask
+from .io import ImageSource, Photo, check_fits, check_same_size, read_mask, read_photo, warn_of
 from .listing import list_pictures, same_names
 from .metrics import binary_mask
 from .options import real_number
@@ -53,12 +53,19 @@ def frames_of(source: Path, *, without: Path | None = None) -> Iterator[tuple[st
         InputError: There are none, one cannot be read, or the video is cut short.
         MissingExtraError: It is a video file and PyAV is not installed.
     """
+    for name, photo in _photos_of(source, without):
+        warn_of(photo.notes)
+        yield name, photo.pixels
+
+
+def _photos_of(source: Path, without: Path | None = None) -> Iterator[tuple[str, Photo]]:
+    """`frames_of`, with what there is to say of how each was read."""
     if source.is_dir():
         for name, path in _by_name(source, without).items():
-            yield name, read_image(source / path)
+            yield name, read_photo(source / path)
         return
     for index, frame in enumerate(_decoded(source, "rgb24")):
-        yield f"{index:06d}", frame
+        yield f"{index:06d}", Photo(frame)
 
 
 def masks_of(
@@ -139,10 +146,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(first[:_NAMED]) + (" …" if len(first) > _NAMED else "")
 
 
-def clip(
+def read_clip(
     frames: Path, masks: Path, threshold: float | None = None, *, without: Path | None = None
-) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Frames with their masks.
+) -> Iterator[tuple[str, Photo, NDArray[np.bool_]]]:
+    """Frames, with what there is to say of how each was read, and their masks.
 
     Args:
         frames: As for `frames_of`.
@@ -156,20 +163,34 @@ def clip(
     """
     in_folder = frames.is_dir() and masks.is_dir()
     names = list(_by_name(frames, without)) if in_folder else None
-    pictures, coarse = frames_of(frames, without=without), masks_of(masks, names, threshold, without=without)
-    for name, picture in pictures:
+    photos, coarse = _photos_of(frames, without), masks_of(masks, names, threshold, without=without)
+    for name, photo in photos:
         mask = next(coarse, None)
         if mask is None:
             raise InputError(f"{masks} has fewer masks than {frames} has frames: frame {name} has none")
-        check_same_size(picture, mask[1], image_source=f"frame {name}", mask_source=f"mask {mask[0]}")
-        yield name, picture, mask[1]
+        check_same_size(photo.pixels, mask[1], image_source=f"frame {name}", mask_source=f"mask {mask[0]}")
+        check_fits(photo, mask[1], mask_source=f"mask {mask[0]}")
+        yield name, photo, mask[1]
     if not in_folder and next(coarse, None) is not None:
         raise InputError(f"{masks} has more masks than {frames} has frames")
 
 
+def clip(
+    frames: Path, masks: Path, threshold: float | None = None, *, without: Path | None = None
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Frames `(H, W, 3)` uint8 with their masks; arguments and errors are those of `read_clip`.
+
+    Warns:
+        InputWarning: Something of a frame or its mask had to be guessed.
+    """
+    for name, photo, mask in read_clip(frames, masks, threshold, without=without):
+        warn_of(check_fits(photo, mask))
+        yield name, photo.pixels, mask
+
+
 def refine_video(
     refiner: "Refiner",
-    frames: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]],
+    frames: Iterable[tuple[str, ImageSource | Photo, NDArray[np.bool_]]],
     *,
     smooth: float = 0.0,
     **options: Any,
@@ -180,7 +201,7 @@ def refine_video(
 
     Args:
         refiner: What refines.
-        frames: Name, `(H, W, 3)` uint8 and coarse mask `(H, W)` bool of each; from `clip`.
+        frames: Name, photo, as for `Refiner.many`, and coarse mask `(H, W)` bool of each; from `clip` or `read_clip`.
         smooth: In [0, 1), the weight `s` of the frame before in the probability `Q_t = s Q_t-1 + (1 - s) P_t`, at
             pixels where the photo is `still` and the coarse mask is the same as in the frame before; elsewhere
             `Q_t = P_t`. No motion is followed. With 0 a frame's result is that of a call of its own, see
@@ -197,11 +218,13 @@ def refine_video(
     smooth = real_number("smooth", smooth, 0, 1, below=True, expected="a number from 0 to below 1")
     waiting: deque[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = deque()
 
-    def pairs() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+    def pairs() -> Iterator[tuple[Photo, NDArray[np.bool_]]]:
         for name, picture, mask in frames:
-            read = read_image(picture), read_mask(mask, threshold=options.get("threshold"))
-            waiting.append((name, *read))
-            yield read
+            photo, coarse = read_photo(picture), read_mask(mask, threshold=options.get("threshold"))
+            if not isinstance(picture, Photo):
+                warn_of(check_fits(photo, coarse))
+            waiting.append((name, photo.pixels, coarse))
+            yield photo, coarse
 
     results = refiner.many(pairs(), **options)
     return _smoothed(((*waiting.popleft(), result) for result in results), smooth)

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, MaskError, MissingExtraError, OutputError, reason
 from .geometry import Box, bands
-from .io import read_image
+from .io import Photo
 from .meaning import mask_of
 from .output import atomic_write, check_output
 from .pictures import Given, describe, opened
 from .rasters import Raster
+from .scales import bits_note, to_uint8, used_bits
 
 _KINDS = ("b-w", "srgb", "rgb", "grey16", "rgb16", "multiband")
 """Colour spaces, by libvips' names, that are read as they are stored."""
 _COLOURS = 65536
 """Of a mask, at most."""
 _COARSE, _CHANGED = 1, 2
+_SMALL = 384
+"""Pixels of the longer side in which photo and mask are compared as a whole, at most."""
 
 
 def libvips() -> Any:
@@ -99,12 +102,45 @@ class Picture:
         else:
             image = self._opened("random").autorot()
         region = libvips().Region.new(image)
+        bits = self.bits or 16
 
         def part(box: Box) -> NDArray[np.uint8]:
             pixels = self._pixels(image, region, box)
-            return read_image(pixels[..., :1] if pixels.shape[2] == 2 else pixels)
+            pixels = pixels[..., :1] if pixels.shape[2] < 3 else pixels[..., :3]
+            rgb = to_uint8(pixels, self.given, bits)
+            return np.require(np.broadcast_to(rgb, (*rgb.shape[:2], 3)), requirements=["C", "W"])
 
         return part
+
+    @cached_property
+    def bits(self) -> int | None:
+        """Of how many bits the full scale of a photo of sixteen bits is, if it is fewer."""
+        if self._opened("sequential").format != "ushort":
+            return None
+        counts = np.zeros(65536, np.int64)
+        for _, pixels in self.strips():
+            # The last of two or four channels is opacity.
+            counts += np.bincount(pixels[..., : 3 if pixels.shape[2] > 2 else 1].ravel(), minlength=65536)
+        bits = used_bits(np.flatnonzero(counts))
+        return bits if bits < 16 else None
+
+    def small(self) -> Photo:
+        """The whole photo, as small as photo and mask are compared, with what there is to say of it."""
+        with self._told():
+            image = self._upright()
+            if image.format == "ushort":
+                image = (image * (255 / (2 ** (self.bits or 16) - 1))).cast("uchar")
+            image = image[:3] if image.bands > 2 else image[0].bandjoin([image[0]] * 2)
+            pixels = np.asarray(image.thumbnail_image(_SMALL, size="down").numpy())
+        notes = (f"{self.given.name} {bits_note(self.bits)}",) if self.bits else ()
+        return Photo(pixels, self.orientation, self.given.name, notes)
+
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation that is undone, 1 to 8."""
+        image = self._opened("sequential")
+        value = image.get("orientation") if image.get_typeof("orientation") else 1
+        return int(value) if value in range(1, 9) else 1
 
     def _pixels(self, image: Any, region: Any, box: Box) -> NDArray[Any]:
         with self._told():
@@ -203,6 +239,13 @@ class MaskFile:
             for y, row in enumerate(stored, box.y0):
                 file.seek(y * self.width + box.x0)
                 file.write(row.tobytes())
+
+    def small(self) -> NDArray[np.bool_]:
+        """The whole coarse mask, `(h, w)`, of the size of `Picture.small`."""
+        table = libvips().Image.new_from_array([[255 * (i & _COARSE) for i in range(4)]]).cast("uchar")
+        stored = libvips().Image.rawload(str(self.path), self.width, self.height, 1)
+        small = stored.maplut(table).thumbnail_image(_SMALL, size="down").numpy()
+        return np.asarray(small.reshape(small.shape[:2]) >= 128)
 
     def _read(self, box: Box) -> NDArray[np.uint8]:
         stored = np.empty((box.height, box.width), np.uint8)
