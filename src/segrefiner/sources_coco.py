@@ -1,6 +1,7 @@
 """Objects of COCO and LVIS annotation files as training data."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .coco import read_mask
 from .errors import ImageError, InputError, MaskError
 from .io import read_image
 from .json_files import read_json
+from .options import shown
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
@@ -84,7 +86,7 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     for entry in listed:
         file = _file(entry)
         if file is None or not isinstance(entry.get("id"), str | int):
-            raise InputError(f"{annotations} lists a photo without id or file name: {str(entry)[:200]}")
+            raise InputError(f"{annotations} lists a photo without id or name of a file: {str(entry)[:200]}")
         if entry["id"] in places:
             raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
         places[entry["id"]] = len(files)
@@ -96,11 +98,12 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     for entry in objects:
         if not isinstance(entry, dict) or entry.get("iscrowd"):
             continue
-        place, name = places.get(entry.get("image_id")), entry.get("id", len(ids))
+        photo, name = entry.get("image_id"), entry.get("id", len(ids))
+        if not isinstance(name, str | int):
+            raise InputError(f"{annotations} has an annotation with the id {shown(name)}: expected a number or text")
+        place = places.get(photo) if isinstance(photo, str | int) else None
         if place is None:
-            raise InputError(
-                f"{annotations}: annotation {name!r} is of photo {entry.get('image_id')!r}, which is not listed"
-            )
+            raise InputError(f"{annotations}: annotation {name!r} is of photo {shown(photo)}, which is not listed")
         if name in seen:
             raise InputError(f"{annotations} has two annotations with the id {name!r}: ids must differ")
         seen.add(name)
@@ -124,10 +127,16 @@ def _file(entry: Any) -> str | None:
     """The place of a photo below the photos' folder, as its entry gives it."""
     if not isinstance(entry, dict):
         return None
-    if isinstance(entry.get("file_name"), str) and entry["file_name"]:
-        return str(entry["file_name"])
-    url = entry.get("coco_url")
-    return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else None
+    name, url = entry.get("file_name"), entry.get("coco_url")
+    if not name and isinstance(url, str):
+        name = "/".join(url.split("/")[-2:])
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
+    try:
+        os.fsencode(name)
+    except ValueError:  # JSON can spell half a character, which no file system takes.
+        return None
+    return name
 
 
 def _root(annotations: Path, images: Path | None, files: list[str]) -> Path:
@@ -136,7 +145,7 @@ def _root(annotations: Path, images: Path | None, files: list[str]) -> Path:
     splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
     candidates = [images] if images else [p / inner for p in above for inner in (".", "images", *splits)]
     inside = [file for file in files if ".." not in Path(file).parts]
-    there = [sum((root / file).is_file() for file in inside) for root in candidates]
+    there = [sum(os.path.isfile(root / file) for file in inside) for root in candidates]
     if any(there):
         return candidates[there.index(max(there))]
     tried = ", ".join(str(root) for root in candidates)
