@@ -1,15 +1,19 @@
 """What tests let other processes do; it imports little, because each of them begins with that."""
 
 import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segrefiner.batch import Item, Saved
+from segrefiner.batch import Item, Saved, written
 from segrefiner.decoding import within_limits
-from segrefiner.errors import ImageError
+from segrefiner.errors import ImageError, InputError
 from segrefiner.io import read_image
+from segrefiner.output import atomic_write
 
 PIXELS = 50_000_000
 MIB = 1 << 20
@@ -61,3 +65,40 @@ class SpinningWork:
 
     def save(self, item: Item, refined: Any) -> Any:
         return Saved(result=item.key)
+
+
+@dataclass(frozen=True)
+class ReversingWork:
+    """Texts backwards. An item's payload says what goes wrong; what is refined, and by which process, is logged."""
+
+    root: Path
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> tuple[str, Any, bytes]:
+        if item.payload == "bad":
+            raise InputError("no\ntext")
+        if item.payload == "spinning":
+            spin(10**15)
+        return item.key, item.payload, contents[0]
+
+    def refine(self, refiner: Any, loaded: tuple[str, Any, bytes]) -> bytes:
+        from segrefiner import Refiner
+
+        key, payload, content = loaded
+        assert isinstance(refiner, Refiner)
+        with open(self.root / "log", "a", encoding="utf-8") as log:
+            log.write(f"{key} {os.getpid()} {os.environ.get('OMP_WAIT_POLICY')}\n")
+        if payload == "deadly":
+            os._exit(1)
+        if payload == "deadly once" and not (self.root / "died").exists():
+            (self.root / "died").touch()
+            os._exit(1)
+        time.sleep(0.05)
+        return content[::-1]
+
+    def save(self, item: Item, refined: bytes) -> Saved:
+        target = self.root / item.key
+        atomic_write(target, lambda stream: stream.write(refined))
+        return Saved(written(self.root, [target]), refined.decode(), notes=("a note",))

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-_RNG = np.random.default_rng(0)
-
 
 def _saved(array: np.ndarray, format: str, **options: object) -> bytes:
     stream = io.BytesIO()
@@ -18,7 +16,7 @@ def _saved(array: np.ndarray, format: str, **options: object) -> bytes:
 
 
 def _noise(height: int, width: int) -> np.ndarray:
-    return _RNG.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

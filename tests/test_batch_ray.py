@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ import pytest
 from PIL import Image
 
 import segrefiner
+from child_work import ReversingWork
 from segrefiner import InputError, Refiner
-from segrefiner.batch import Item, Job, Saved, Summary, run, written
+from segrefiner.batch import Item, Job, Summary, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.folders import folder_job
-from segrefiner.output import atomic_write
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
@@ -58,38 +56,6 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@dataclass(frozen=True)
-class Reverse:
-    """Texts backwards. An item's payload says what goes wrong; what is loaded, and by which process, is logged."""
-
-    root: Path
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, item: Item, contents: Sequence[bytes]) -> bytes:
-        with open(self.root / "log", "a", encoding="utf-8") as log:
-            log.write(f"{item.key} {os.getpid()} {os.environ.get('OMP_WAIT_POLICY')}\n")
-        if item.payload == "deadly":
-            os._exit(1)
-        if item.payload == "deadly once" and not (self.root / "died").exists():
-            (self.root / "died").touch()
-            os._exit(1)
-        if item.payload == "bad":
-            raise InputError("no\ntext")
-        return contents[0]
-
-    def refine(self, refiner: Refiner, loaded: bytes) -> bytes:
-        assert isinstance(refiner, Refiner)
-        time.sleep(0.05)
-        return loaded[::-1]
-
-    def save(self, item: Item, refined: bytes) -> Saved:
-        target = self.root / item.key
-        atomic_write(target, lambda stream: stream.write(refined))
-        return Saved(written(self.root, [target]), refined.decode(), notes=("a note",))
-
-
 def texts(folder: Path, count: int, **payloads: str) -> Job:
     """A job of items "0", "1" and so on; payloads are those of "_0", "_1"."""
     (folder / "out").mkdir(parents=True)
@@ -97,7 +63,7 @@ def texts(folder: Path, count: int, **payloads: str) -> Job:
     for index in range(count):
         (folder / str(index)).write_text(f"text {index}")
         items.append(Item(str(index), (folder / str(index),), payloads.get(f"_{index}")))
-    return Job(items, Reverse(folder / "out"))
+    return Job(items, ReversingWork(folder / "out"))
 
 
 def on_cluster(job: Job, *, actors: int = 1, **options: Any) -> Summary:
@@ -161,6 +127,17 @@ def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.Mon
     assert begun.count("6") == 3 and begun.count("10") == 2
     # An actor's threads sleep while they wait, as those of commands do.
     assert set(policies) == {"PASSIVE"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes")
+def test_files_that_take_too_long_are_items_of_their_own(tmp_path: Path) -> None:
+    job = texts(tmp_path, 4, _2="spinning")
+    summary = on_cluster(job)
+    assert (summary.done, summary.failed) == (3, 1)
+    assert "takes more time or memory to decode" in failures(job)["2"]
+    check_outputs(job, without=["2"])
+    # One and the same actor did the others.
+    assert len({line.split()[1] for line in (job.work.root / "log").read_text().splitlines()}) == 1
 
 
 def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import random
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from segrefiner.errors import SegRefinerError
 from segrefiner.metrics import iou
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save
@@ -25,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 coarse_kinds = pytest.importorskip("coarse_kinds")
 peers, quality, scenes, speed, tables = map(pytest.importorskip, ("peers", "quality", "scenes", "speed", "tables"))
 calibration, gallery, steps = map(pytest.importorskip, ("calibration", "gallery", "steps"))
+fuzz_readers = pytest.importorskip("fuzz_readers")
 stages, published = map(pytest.importorskip, ("stages", "published"))
 
 MADE = [kind for kind in coarse_kinds.KINDS if kind != coarse_kinds.REAL]
@@ -314,3 +318,15 @@ def test_the_published_way_is_compared(tmp_path: Path) -> None:
     result = CliRunner().invoke(published.main, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     assert "as published, float32" in result.output and "times faster" in result.output
+
+
+@pytest.mark.parametrize("name", fuzz_readers.READERS)
+def test_a_reader_gives_a_value_or_refuses(name: str) -> None:
+    if name in ("form", "event"):
+        pytest.importorskip("segrefiner.app_values")
+    reader = fuzz_readers.READERS[name]
+    for seed in range(12):
+        content = reader.make(random.Random(f"{name} {seed}"))
+        assert content == reader.make(random.Random(f"{name} {seed}"))
+        with suppress(SegRefinerError):
+            assert reader.read(content) >= 0

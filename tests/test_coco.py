@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -438,3 +439,26 @@ def test_a_tight_box_is_that_of_its_pixels(y: int, x: int, height: int, width: i
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[y : y + height, x : x + width] = True
     assert tight_box(mask) == [x, y, width, height]
+
+
+@pytest.mark.parametrize("shape", ["listed", "compressed", "polygon"])
+def test_a_thousand_masks_of_a_photo_take_no_more_memory_than_their_encodings(
+    tmp_path: Path, images: Path, shape: str
+) -> None:
+    side = 600
+    Image.new("RGB", (side, side)).save(images / "large.png")
+    polygon = [[10, 10, 500, 12, 400, 500]]
+    mask = np.zeros((side, side), bool)
+    mask[9:400, 7:300] = True
+    segmentation = polygon if shape == "polygon" else encode_rle(mask, compressed=shape == "compressed")
+    count = 40 if shape == "polygon" else 1000
+    rows = [{"image_id": 1, "segmentation": segmentation} for _ in range(count)]
+    listed = [{"id": 1, "file_name": "large.png", "width": side, "height": side}]
+    job = coco_job(write(tmp_path / "a.json", {"images": listed, "annotations": rows}), images, tmp_path / "b.json")
+    contents = [(images / "large.png").read_bytes()]
+    tracemalloc.start()
+    loaded = job.work.load(job.items[0], contents)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not loaded[2] and kept < 3 * side * side + count * 1500 + 1_000_000
+    np.testing.assert_array_equal(loaded[0].shape, (side, side, 3))

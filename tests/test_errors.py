@@ -65,6 +65,13 @@ def test_what_a_terminal_would_obey_is_escaped_in_every_message() -> None:
     )
 
 
+def test_long_messages_keep_their_beginning_and_end() -> None:
+    for kind in EVERY:
+        told = str(kind(f"photo {'a' * 100_000} is absent; check the path"))
+        assert len(told) < 2000 and told.startswith("photo aaa") and told.endswith("aaa is absent; check the path")
+        assert str(pickle.loads(pickle.dumps(kind(told)))) == told
+
+
 def test_the_command_line_prints_no_foreign_letters_as_they_are(tmp_path: Path) -> None:
     name = str(tmp_path / "\x1b]0;stolen\x07.png")
     Path(name).write_bytes(b"no picture")

@@ -130,6 +130,15 @@ def page() -> Iterator[Page]:
         yield Page(client, api)
 
 
+def test_nothing_is_written_outside_of_the_page_s_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where Gradio was imported before anybody could tell it of a folder.
+    monkeypatch.setattr(gradio.routes, "DEFAULT_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    create_app({"tiny": refiner()}, limits=Limits(), page=mount)
+    (own,) = tmp_path.iterdir()
+    assert own.name.startswith("segrefiner-page-")
+
+
 def file(path: Any, **more: Any) -> dict[str, Any]:
     return {"path": path, "meta": META, **more}
 

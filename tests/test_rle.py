@@ -9,6 +9,7 @@ from faster_coco_eval.core import mask as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segrefiner import rle
 from segrefiner.errors import MaskError
 from segrefiner.rle import decode_rle, draw_polygons, encode_rle
 
@@ -146,6 +147,36 @@ def test_what_is_no_encoding_of_this_size_is_refused(rle: Any) -> None:
 def test_malformed_polygons_are_refused(polygons: Any) -> None:
     with pytest.raises(MaskError):
         draw_polygons(polygons, (10, 10))
+
+
+def zigzag(corners: int, side: int, reach: float = 1.0) -> list[float]:
+    """A polygon that crosses the picture from one side to the other with each of its corners."""
+    x = np.tile([0, side * reach], corners // 2)
+    return np.stack([x, np.linspace(0, side, len(x))], axis=1).ravel().tolist()
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_outlines_that_no_mask_has_are_refused_before_they_are_drawn(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rle, "_turns", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(MaskError, match=r"outlines of the first \d+ polygons .* simplify"):
+        draw_polygons([zigzag(60_000 // count, 1000)] * count, (1000, 1000))
+
+
+def test_outlines_as_long_as_a_picture_s_pixels_are_drawn() -> None:
+    drawn = draw_polygons([zigzag(100, 100)] * 10, (100, 100))
+    assert drawn.any() and not drawn.all()
+
+
+@settings(QUICK, max_examples=100)
+@given(st.lists(st.tuples(st.integers(-40, 80), st.integers(-40, 80)), min_size=3, max_size=9), st.integers(1, 50))
+def test_outlines_may_be_drawn_in_any_pieces(corners: list[tuple[int, int]], points: int) -> None:
+    polygon = [float(value) for corner in corners for value in corner]
+    whole = draw_polygons([polygon], (40, 40))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, "_POINTS", points)
+        np.testing.assert_array_equal(draw_polygons([polygon], (40, 40)), whole)
 
 
 JSON = st.recursive(

@@ -84,6 +84,9 @@ def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs)
 
     # Gradio copies what it shows at first into its own folder, and has no other way to be told which that is.
     os.environ["GRADIO_TEMP_DIR"] = str(files.folder)
+    # It makes another one for edits of the page, which there are none of, at a place that it was told when it was
+    # imported: one for all users of a machine, which may be another user's.
+    vars(gr.routes)["DEFAULT_TEMP_DIR"] = str(files.folder)
     samples = sample_files(files)
     events = Events(run, service, tabs, samples)
     refiners = service.refiners

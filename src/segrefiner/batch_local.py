@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from threading import Thread
@@ -41,7 +42,7 @@ class LocalEngine:
         """See `batch.Engine`."""
         if not items:
             return
-        with _Workers(self.workers) as workers:
+        with closing(Workers(self.workers)) as workers:
             ahead = 2 * max(1, self.workers)
             waiting = iter(items)
             loading: deque[tuple[Item, _Call]] = deque()
@@ -80,7 +81,7 @@ class LocalEngine:
 class _Call:
     """A function of work and item, under way in a worker, or called here when its result is asked for."""
 
-    def __init__(self, workers: "_Workers", function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, workers: "Workers", function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._workers, self._function, self._arguments = workers, function, arguments
         self._future = workers.submit(function, arguments)
 
@@ -103,21 +104,24 @@ class _Call:
             return Outcome(key, error=_DIED)
 
 
-class _Workers:
+class Workers:
+    """Processes in which foreign files are decoded within bounds; one that dies is replaced.
+
+    Args:
+        count: How many; with 0 calls go on in this process.
+    """
+
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool = _pool(count) if count else None
 
-    def __enter__(self) -> "_Workers":
-        if self._count:
-            self._pool = _pool(self._count)
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the processes."""
         if self._pool:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> "Future[Any] | None":
+        """Begin a call; `None` where there are no processes."""
         if self._pool is None:
             return None
         try:
@@ -128,6 +132,7 @@ class _Workers:
             return self._pool.submit(function, *arguments)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> _Call:
+        """Begin a function of work and item; where a process dies of it, its result is the outcome that says so."""
         return _Call(self, function, arguments)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from .batch import Item, Outcome, Saved, Work, load, refine, save
+from .batch_local import Workers
 from .errors import InputError, reason
 from .export import needed
 from .manifest import InputState
@@ -140,7 +141,7 @@ class Begun:
 
 
 class Actor:
-    """One process with a model."""
+    """One process with a model, and another one that decodes files within bounds, for it may be killed at them."""
 
     def __init__(self, settings: dict[str, Any], work: Work, threads: int, begun: Any) -> None:
         import ray
@@ -148,6 +149,7 @@ class Actor:
         torch.set_num_threads(threads)
         self.refiner, self.work = Refiner.from_pretrained(**settings), work
         self._begun, self._wait = begun, ray.get
+        self._workers = Workers(1)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         """One row, an item, to another, its outcome."""
@@ -160,7 +162,7 @@ class Actor:
         return {"outcome": _outcome_to_json(outcome)}
 
     def _refined(self, item: Item) -> Outcome:
-        loaded = load(self.work, item)
+        loaded = self._workers.call(load, self.work, item).result()
         if isinstance(loaded, Outcome):
             return loaded
         states, content = loaded

@@ -20,7 +20,7 @@ from .folders import PLAIN, Options, summary_of
 from .io import check_fits, read_photo
 from .json_files import count_nan, read_json, read_odd, write_json
 from .listing import Names
-from .rle import decode_rle, draw_polygons, encode_rle
+from .rle import decode_rle, draw_polygons, encode_rle, rle_runs
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -243,6 +243,14 @@ def _size(entry: Json) -> list[int] | None:
     return sides if len(sides) == 2 else None
 
 
+def _encoding(segmentation: Any, size: tuple[int, int]) -> Json:
+    """A segmentation as a sound run-length encoding: the given one, or that of its polygons. Raises `MaskError`."""
+    if not isinstance(segmentation, dict):
+        return encode_rle(draw_polygons(segmentation, size))
+    rle_runs(segmentation, size)
+    return segmentation
+
+
 @dataclass(frozen=True)
 class CocoWork:
     """The masks of one photo → their refined segmentations.
@@ -258,7 +266,7 @@ class CocoWork:
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
-        masks: list[tuple[Json, NDArray[np.bool_]]] = []
+        masks: list[tuple[Json, Json]] = []
         failures = {}
         height, width = photo.pixels.shape[:2]
         listed = item.payload["size"] or [height, width]
@@ -268,9 +276,10 @@ class CocoWork:
                 if listed != [height, width] and not isinstance(form["segmentation"], dict):
                     given = f"{listed[1]}x{listed[0]}"
                     raise MaskError(f"polygons of an image of {given}, but it is {width}x{height} (width x height)")
-                mask = read_mask(form["segmentation"], (height, width))
-                check_fits(photo, mask)
-                masks.append((form, mask))
+                encoding = _encoding(form["segmentation"], (height, width))
+                if photo.orientation > 1:
+                    check_fits(photo, decode_rle(encoding, (height, width)))
+                masks.append((form, encoding))
             except MaskError as error:
                 failures[f"annotation {form['index']} of image {item.key}"] = str(error)
         return photo, masks, failures
@@ -278,7 +287,9 @@ class CocoWork:
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
         photo, masks, failures = loaded
         segmentations, notes, idle = {}, [], {}
-        results = refiner.many(((photo, mask) for _, mask in masks), **asdict(self.options))
+        # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
+        pairs = ((photo, decode_rle(encoding, photo.pixels.shape[:2])) for _, encoding in masks)
+        results = refiner.many(pairs, **asdict(self.options))
         for (form, _), result in zip(masks, results, strict=True):
             if result.report.note or not result.mask.any():
                 if result.report.note:

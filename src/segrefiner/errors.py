@@ -28,11 +28,11 @@ class SegRefinerError(Exception):
     """Root of all errors that segrefiner raises on purpose.
 
     Names in files are foreign, and may hold what a terminal obeys: a message has escapes in place of such letters, and
-    spaces in place of line breaks.
+    spaces in place of line breaks. Of a long one, which repeats what was given, the middle is left out.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(_LINE_BREAK.sub(" ", str(message))))
+        super().__init__(_shortened(printable(_LINE_BREAK.sub(" ", str(message)))))
 
 
 class InputError(SegRefinerError, ValueError):
@@ -89,6 +89,14 @@ class MissingExtraError(SegRefinerError, ImportError):
 
 class TrainingError(SegRefinerError):
     """Training cannot start or cannot go on."""
+
+
+_LONGEST, _BEGINNING, _END = 2000, 1200, 400
+"""Letters of a message, and those that are kept of a longer one; what to do stands at its end."""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_BEGINNING]} ... {text[-_END:]}"
 
 
 def printable(text: str) -> str:

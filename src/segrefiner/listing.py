@@ -143,7 +143,10 @@ def ensure_regular(path: Path) -> None:
 
     Raises `OSError` where there is nothing.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is no name that a file can have ({reason(error)}): correct it") from error
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else NO_FILE}: expected a file")
 

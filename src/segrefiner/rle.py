@@ -20,6 +20,9 @@ from .errors import MaskError
 _FIRST = 48
 """What the character of the value 0 is, "0"; 63 is "o"."""
 _MORE, _SIGN, _BITS = 0x20, 0x10, 0x1F
+_OUTLINE, _OUTLINE_OF_PIXEL = 100_000, 2
+"""Pixels that the outlines of a mask's polygons may be long, and for each pixel of the picture: it has four sides, each
+of which is another pixel's, too."""
 _LONGEST = 7
 """Characters of the longest number: 35 bits hold any count of a 32-bit picture and its sign."""
 
@@ -67,11 +70,12 @@ def check_polygons(polygons: Any, size: tuple[int, int]) -> None:
 
     Raises:
         MaskError: There is none, or one has too few corners, an odd number of coordinates, or one that is no
-            number or far outside, which drawing would walk through step by step.
+            number or far outside; or their outlines are longer than any mask's, for drawing walks along them.
     """
     if not isinstance(polygons, list) or not polygons:
         raise MaskError("segmentation is no list of polygons: expected [[x0, y0, x1, y1, …], …]")
     height, width = size
+    outline, longest = 0.0, _OUTLINE + _OUTLINE_OF_PIXEL * height * width
     for index, polygon in enumerate(polygons):
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise MaskError(f"polygon {index} is {_short(polygon)}: expected x and y of three corners or more")
@@ -81,6 +85,13 @@ def check_polygons(polygons: Any, size: tuple[int, int]) -> None:
             if min(values) < -side or max(values) > 2 * side:
                 reach = f"{min(values):.6g} to {max(values):.6g}"
                 raise MaskError(f"polygon {index} has {name} from {reach}, far outside the image of {side} pixels")
+        corners = np.array(polygon, np.float64).reshape(-1, 2)
+        outline += np.abs(corners - np.roll(corners, -1, axis=0)).max(axis=1).sum()
+        if outline > longest:
+            raise MaskError(
+                f"the outlines of the first {index + 1} polygons are {outline:.0f} pixels long, more than those of any "
+                f"mask of {width}x{height}: simplify them"
+            )
 
 
 def decode_rle(rle: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -126,43 +137,67 @@ def draw_polygons(polygons: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]
         MaskError: As `check_polygons` does.
     """
     check_polygons(polygons, size)
-    mask = np.zeros(size, np.bool_)
+    # Inside or outside begins at each change; only the sum of all polygons is as large as the picture.
+    depth = np.zeros(size[0] * size[1] + 1, np.int32)
     for polygon in polygons:
-        mask |= _drawn(np.array(polygon, np.float64).reshape(-1, 2), size)
-    return mask
+        turns = _turns(np.array(polygon, np.float64).reshape(-1, 2), size)
+        np.add.at(depth, turns[0::2], 1)
+        np.add.at(depth, turns[1::2], -1)
+    return np.ascontiguousarray((depth[:-1].cumsum() > 0).reshape(size[1], size[0]).T)
 
 
 _FINER = 5
+_POINTS = 1 << 20
+"""Of an outline on the fine grid that are drawn at once."""
 
 
-def _drawn(corners: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _turns(corners: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """The places, sorted and counted column by column, where a polygon's inside begins and ends in turns."""
     height, width = size
-    fine = np.trunc(_FINER * corners + 0.5).astype(np.int64)
-    sides = zip(fine, np.roll(fine, -1, axis=0), strict=True)
-    u, v = np.concatenate([_line(start, end) for start, end in sides], axis=1)
-    # Where the outline steps from one fine column to the next, and the column is the middle one of a pixel, the inside
-    # begins or ends below.
-    step = np.flatnonzero(u[1:] != u[:-1])
-    x = (np.minimum(u[step], u[step + 1]) + 0.5) / _FINER - 0.5
-    y = (np.minimum(v[step], v[step + 1]) + 0.5) / _FINER - 0.5
-    crosses = (np.floor(x) == x) & (x >= 0) & (x <= width - 1)
-    x, y = x[crosses].astype(np.int64), np.ceil(y[crosses].clip(0, height)).astype(np.int64)
-    turns = np.bincount(x * height + y, minlength=height * width)[: height * width]
-    return np.ascontiguousarray((turns.cumsum() % 2 == 1).reshape(width, height).T)
+    start = np.trunc(_FINER * corners + 0.5).astype(np.int64)
+    end = np.roll(start, -1, axis=0)
+    points = np.abs(end - start).max(axis=1) + 1
+    groups = np.flatnonzero(np.diff(points.cumsum() // _POINTS)) + 1
+    found = []
+    for sides in np.split(np.arange(len(points)), groups):
+        u, v, last = _lines(start[sides], end[sides], points[sides])
+        # Where the outline steps from one fine column to the next, and the column is the middle one of a pixel, the
+        # inside begins or ends below. One side ends where the next one begins, so there is no step between them.
+        step = np.flatnonzero((u[1:] != u[:-1]) & ~last[:-1])
+        x = (np.minimum(u[step], u[step + 1]) + 0.5) / _FINER - 0.5
+        y = (np.minimum(v[step], v[step + 1]) + 0.5) / _FINER - 0.5
+        crosses = (np.floor(x) == x) & (x >= 0) & (x <= width - 1)
+        found.append(x[crosses].astype(np.int64) * height + np.ceil(y[crosses].clip(0, height)).astype(np.int64))
+    return np.sort(np.concatenate(found))
 
 
-def _line(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The points `(2, n)` of a line on the grid, one for each step along its longer direction, both ends included."""
-    along = 0 if abs(end[0] - start[0]) >= abs(end[1] - start[1]) else 1
-    backwards = start[along] > end[along]
-    low, high = (end, start) if backwards else (start, end)
-    length = high[along] - low[along]
-    slope = (high[1 - along] - low[1 - along]) / length if length else 0.0
-    steps = np.arange(length + 1)
-    points = np.empty((2, length + 1), np.int64)
-    points[along] = low[along] + steps
-    points[1 - along] = np.trunc(low[1 - along] + slope * steps + 0.5)
-    return points[:, ::-1] if backwards else points
+def _lines(
+    start: npt.NDArray[np.int64], end: npt.NDArray[np.int64], points: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Draw lines on the grid, one point for each step along the longer direction, both ends included.
+
+    Args:
+        start: `(n, 2)`, x and y.
+        end: The same.
+        points: `(n,)`, of each line.
+
+    Returns:
+        x and y of all points, and which of them are the last of their line.
+    """
+    line = np.repeat(np.arange(len(points)), points)
+    last = np.zeros(len(line), np.bool_)
+    last[points.cumsum() - 1] = True
+    step = np.arange(len(line)) - np.repeat(points.cumsum() - points, points)
+    steep = np.abs(end - start)[:, 0] < np.abs(end - start)[:, 1]
+    along = np.where(steep[:, None], start[:, ::-1], start), np.where(steep[:, None], end[:, ::-1], end)
+    backwards = along[0][:, 0] > along[1][:, 0]
+    low, high = (np.where(backwards[:, None], along[1 - i], along[i]) for i in (0, 1))
+    length = high[:, 0] - low[:, 0]
+    slope = (high[:, 1] - low[:, 1]) / np.maximum(length, 1)
+    step = np.where(backwards[line], length[line] - step, step)
+    far = low[line, 0] + step
+    across = np.trunc(low[line, 1] + slope[line] * step + 0.5).astype(np.int64)
+    return np.where(steep[line], across, far), np.where(steep[line], far, across), last
 
 
 def _compressed(runs: npt.NDArray[np.int64]) -> str:

@@ -1,6 +1,7 @@
 """Objects of COCO and LVIS annotation files as training data."""
 
 import json
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from .io import check_fits, read_photo, warn_of
 from .json_files import read_json
 from .ledger import Entry
 from .listing import Names
+from .options import shown
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
@@ -93,7 +95,7 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         file = _file(entry)
         key = None if file is None else image_key(entry.get("id"))
         if file is None or key is None:
-            raise InputError(f"{annotations} lists a photo without id or file name: {str(entry)[:200]}")
+            raise InputError(f"{annotations} lists a photo without id or name of a file: {str(entry)[:200]}")
         if key in places:
             raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
         places[key] = len(files)
@@ -107,15 +109,12 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         if not isinstance(entry, dict) or entry.get("iscrowd"):
             left_out.append(Entry(f"annotation {index}", "a crowd" if isinstance(entry, dict) else "no object of JSON"))
             continue
-        place, name = places.get(image_key(entry.get("image_id"))), entry.get("id", len(ids))
+        photo, name = entry.get("image_id"), entry.get("id", len(ids))
         if not isinstance(name, int | float | str):
-            raise InputError(
-                f"{annotations}: annotation {index} has the id {name!r:.40}: expected a number or a string"
-            )
+            raise InputError(f"{annotations}: annotation {index} has the id {shown(name)}: expected a number or text")
+        place = places.get(image_key(photo))
         if place is None:
-            raise InputError(
-                f"{annotations}: annotation {name!r} is of photo {entry.get('image_id')!r}, which is not listed"
-            )
+            raise InputError(f"{annotations}: annotation {name!r} is of photo {shown(photo)}, which is not listed")
         if name in seen:
             raise InputError(f"{annotations} has two annotations with the id {name!r}: ids must differ")
         seen.add(name)
@@ -141,10 +140,16 @@ def _file(entry: Any) -> str | None:
     """The place of a photo below the photos' folder, as its entry gives it."""
     if not isinstance(entry, dict):
         return None
-    if isinstance(entry.get("file_name"), str) and entry["file_name"]:
-        return str(entry["file_name"])
-    url = entry.get("coco_url")
-    return "/".join(url.split("/")[-2:]) if isinstance(url, str) and url else None
+    name, url = entry.get("file_name"), entry.get("coco_url")
+    if not name and isinstance(url, str):
+        name = "/".join(url.split("/")[-2:])
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
+    try:
+        os.fsencode(name)
+    except ValueError:  # JSON can spell half a character, which no file system takes.
+        return None
+    return name
 
 
 @lru_cache(maxsize=8)
