@@ -461,4 +461,4 @@ def test_a_thousand_masks_of_a_photo_take_no_more_memory_than_their_encodings(
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert not loaded[2] and kept < 3 * side * side + count * 1500 + 1_000_000
-    np.testing.assert_array_equal(loaded[0].shape, (side, side, 3))
+    np.testing.assert_array_equal(loaded[0].pixels.shape, (side, side, 3))
