@@ -25,9 +25,10 @@ from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.metrics import iou
-from segrefiner.pipeline import PipelineConfig, refine_masks
+from segrefiner.pipeline import refine_masks
 from segrefiner.settle import CautionConfig, contour_distance
 from segrefiner.sources import find_photos
+from segrefiner.views import PipelineConfig
 
 UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
 NEAR = 10

@@ -32,9 +32,10 @@ from segrefiner.align import Offset
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.output import atomic_write, check_output
-from segrefiner.pipeline import FREE, refine_masks
+from segrefiner.pipeline import refine_masks
 from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.sources import PhotoFiles, find_photos
+from segrefiner.views import FREE
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},

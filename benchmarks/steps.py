@@ -24,8 +24,9 @@ from tables import HARMED
 from segrefiner import Refiner
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import iou, mba
-from segrefiner.pipeline import PipelineConfig, Sampler, refine_masks
+from segrefiner.pipeline import refine_masks
 from segrefiner.sources import find_photos
+from segrefiner.views import PipelineConfig, Sampler
 
 STEPS = range(1, NUM_TIMESTEPS + 1)
 

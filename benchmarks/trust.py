@@ -43,8 +43,9 @@ from segrefiner.held_back import held_back
 from segrefiner.labels import refine_labels
 from segrefiner.metrics import iou, iou_counts, mba
 from segrefiner.output import atomic_write, check_output
-from segrefiner.pipeline import FREE, refine_masks
+from segrefiner.pipeline import refine_masks
 from segrefiner.sources import PhotoFiles, find_photos
+from segrefiner.views import FREE
 
 DEFAULT_KINDS = (
     "real", "strong", "sam-like", "yolo-like", "polygon", "low-8", "low-16", "missing", "perfect", "thin",

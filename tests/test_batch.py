@@ -20,9 +20,10 @@ from filelock import FileLock
 from PIL import Image
 
 from segrefiner import InputError, OutputError
-from segrefiner.batch import Item, Job, Saved, Summary, inside, pending, run, written
+from segrefiner.batch import Item, Job, Saved, inside, pending, run, written
 from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
+from segrefiner.ledger import Summary
 from segrefiner.manifest import settings_hash
 from segrefiner.output import atomic_write
 

@@ -17,9 +17,10 @@ from PIL import Image
 import segrefiner
 from child_work import ReversingWork
 from segrefiner import InputError, Refiner
-from segrefiner.batch import Item, Job, Summary, run
+from segrefiner.batch import Item, Job, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.folders import folder_job
+from segrefiner.ledger import Summary
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")

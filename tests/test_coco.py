@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, Summary, run
+from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.coco import coco_job, read_mask, tight_box
 from segrefiner.errors import InputError
 from segrefiner.json_files import without_nan
+from segrefiner.ledger import Summary
 from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
 from test_folders import restless

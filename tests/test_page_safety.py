@@ -31,8 +31,9 @@ from segrefiner.app_files import PageFiles, remove_stale_folders
 from segrefiner.app_sessions import Tabs
 from segrefiner.app_values import parse_body, reader_of
 from segrefiner.errors import InputError
-from segrefiner.server import Limits, create_app
+from segrefiner.server import create_app
 from segrefiner.server_errors import ProblemError
+from segrefiner.server_limits import Limits
 
 JOIN, UPLOAD, FILE = "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file="
 META = {"_type": "gradio.FileData"}

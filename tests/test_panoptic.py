@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, Summary, run
+from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.coco import tight_box
 from segrefiner.errors import InputError
 from segrefiner.label_files import read_ids, write_ids
 from segrefiner.labels import refine_labels
+from segrefiner.ledger import Summary
 from segrefiner.panoptic import VOID, panoptic_job
 from segrefiner.unet import DenoisingUNet
 from test_folders import restless

@@ -13,10 +13,10 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
+from segrefiner.backends import choose_device, choose_dtype
 from segrefiner.io import Photo, read_mask, read_photo
 from segrefiner.metrics import iou, mba
 from segrefiner.pipelines import instance_pipeline, semantic_pipeline
-from segrefiner.refiner import choose_device, choose_dtype
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import load, resolve, save
 from tiny import TINY

@@ -23,7 +23,8 @@ from segrefiner.errors import OutputError, TrainingError
 from segrefiner.feed import _Order, packed_feed, streamed_feed
 from segrefiner.packs import pack_folder
 from segrefiner.recipes import LR, LinearDecay, Recipe
-from segrefiner.train import CHECKPOINT_NAME, FIRST_PATIENCE, LOG_NAME, CollapseGuard, Watch, train
+from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
+from segrefiner.train import FIRST_PATIENCE, CollapseGuard, Watch, train
 from segrefiner.trainer import SCHEDULES, Example, Trainer, draw_timesteps, trust_timesteps
 from segrefiner.unet import DenoisingUNet, UNetConfig
 from tiny import TINY_WITH_ATTENTION as TINY

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import miniature
 from segrefiner.cli import main
-from segrefiner.train import CHECKPOINT_NAME, LOG_NAME
+from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import load, metadata, save
 from tiny import TINY

@@ -11,6 +11,7 @@ result.mask  # (H, W) bool
 
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
 from .errors import (
     CheckpointError,
     ImageError,
@@ -28,8 +29,6 @@ from .errors import (
 if TYPE_CHECKING:
     from .changes import Report
     from .refiner import Refiner, Result
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",

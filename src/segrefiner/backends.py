@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .export import INPUTS, needed, onnx_metadata
+from .errors import InputError, needed
+from .export import INPUTS, onnx_metadata
 from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
 _LARGEST_DIFFERENCE = 0.05

@@ -20,8 +20,7 @@ import torch
 
 from .batch import Item, Outcome, Saved, Work, load, refine, save
 from .batch_local import Workers
-from .errors import InputError, reason
-from .export import needed
+from .errors import InputError, needed, reason
 from .manifest import InputState
 from .openmp import WAIT_POLICY, wait_policy
 from .refiner import Refiner

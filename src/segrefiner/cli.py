@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
+from ._version import __version__
 from .cli_batch import coco, folder, panoptic, semantic
 from .cli_data import data
 from .cli_evaluate import evaluate, report

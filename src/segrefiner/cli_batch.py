@@ -197,7 +197,7 @@ class _Opened:
     """A model, and what names it in a manifest: results depend on its weights and precision."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from . import __version__
+        from ._version import __version__
         from .refiner import Refiner
         from .weights import checksum, resolve
 

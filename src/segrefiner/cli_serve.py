@@ -49,7 +49,7 @@ def serve(
     key = None if api_key_file is None else _read_key(api_key_file)
     sources = _named(models)
 
-    from .export import needed
+    from .errors import needed
 
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(package, "the server", extra="serve")

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from .arrays import as_numpy
-from .errors import ImageError, MaskError
-from .export import needed
+from .errors import ImageError, MaskError, needed
 from .geometry import mask_box
 from .io import check_same_size
 

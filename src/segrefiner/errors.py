@@ -21,7 +21,9 @@ line as its only argument, so that errors survive pickling on their way back fro
 
 from __future__ import annotations
 
+import importlib
 import re
+from typing import Any
 
 
 class SegRefinerError(Exception):
@@ -114,3 +116,11 @@ def reason(error: BaseException) -> str:
     """What an error of another library says, on one line, for use within a message."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def needed(package: str, feature: str, extra: str = "onnx") -> Any:
+    """An optional package. Raises `MissingExtraError` where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtraError.needed_by(feature, package=package, extra=extra) from error

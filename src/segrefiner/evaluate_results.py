@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from ._version import __version__
 from .evaluate import FIGURES, Array, Failure, Row, Scores, improvement
 from .metrics_dis import F_BETA_SQUARED
 

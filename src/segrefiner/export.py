@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import logging
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, MissingExtraError, reason
+from .errors import CheckpointError, needed, reason
 from .json_files import json_text
 from .output import atomic_write, check_output
 from .unet import DenoisingUNet, UNetConfig, fused
@@ -151,11 +150,3 @@ def _strip(graph: Any) -> None:
     for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-
-
-def needed(package: str, feature: str, extra: str = "onnx") -> Any:
-    """An optional package. Raises `MissingExtraError` where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError.needed_by(feature, package=package, extra=extra) from error

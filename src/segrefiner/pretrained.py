@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from .checkpoints import read_pickle
-from .errors import CheckpointError
-from .export import needed
+from .errors import CheckpointError, needed
 from .image_encoder import folded
 from .unet import IMAGE_MEAN, IMAGE_STD, DenoisingUNet
 from .weights_checks import bad_file, check_finite

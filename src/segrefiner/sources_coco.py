@@ -111,7 +111,9 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
             continue
         photo, name = entry.get("image_id"), entry.get("id", len(ids))
         if not isinstance(name, int | float | str):
-            raise InputError(f"{annotations}: annotation {index} has the id {shown(name)}: expected a number or a string")
+            raise InputError(
+                f"{annotations}: annotation {index} has the id {shown(name)}: expected a number or a string"
+            )
         place = places.get(image_key(photo))
         if place is None:
             raise InputError(f"{annotations}: annotation {name!r} is of photo {shown(photo)}, which is not listed")

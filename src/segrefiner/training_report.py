@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from . import __version__
+from ._version import __version__
 from .errors import InputError, SegRefinerError
 from .evaluate_tables import NOTHING, Json, Table, flattened
 from .io import read_image

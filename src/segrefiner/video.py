@@ -327,7 +327,7 @@ def _inner_contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Any]:
-    from .export import needed
+    from .errors import needed
 
     if not source.is_file():
         raise ImageError(f"video {str(source)!r} does not exist: expected a file, or a folder of pictures")
