@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from segrefiner.output import png_bytes
+from segrefiner.imaging.files import png_bytes
 
 # The tests know small files that take decoders gigabytes or minutes.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

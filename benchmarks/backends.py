@@ -20,7 +20,7 @@ from tables import aligned
 from segrefiner import Refiner
 from segrefiner.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.export import export_onnx
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.sources import find_photos
 from segrefiner.weights import load, resolve

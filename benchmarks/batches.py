@@ -20,7 +20,7 @@ from PIL import Image
 from tables import aligned
 
 from segrefiner import Refiner, Result
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.sources import find_photos
 

@@ -24,9 +24,10 @@ from rich.progress import track
 from tables import HARMED
 
 from segrefiner import Refiner
+from segrefiner.imaging.distances import contour_distance
 from segrefiner.metrics import iou
 from segrefiner.pipeline import refine_masks
-from segrefiner.settle import CautionConfig, contour_distance
+from segrefiner.settle import CautionConfig
 from segrefiner.sources import find_photos
 from segrefiner.views import PipelineConfig
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from coarse_kinds import REAL, STRONG, Mask, Photo, make
 
 from segrefiner.align import Offset, aligned_by_name, measure_offsets
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.metrics import iou
 from segrefiner.sources import PhotoFiles, Sample, evenly, open_folder
 

@@ -29,7 +29,7 @@ from rich.progress import track
 from scipy import ndimage
 
 from segrefiner import Refiner
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.metrics import iou
 from segrefiner.sources import PhotoFiles, find_photos
 from segrefiner.video import flicker, refine_video

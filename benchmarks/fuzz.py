@@ -20,8 +20,8 @@ import click
 from fuzz_readers import PIXELS, READERS, SECONDS, case
 from tables import aligned
 
-from segrefiner import decoding
-from segrefiner.decoding import Decoder, KilledError
+from segrefiner.imaging.codecs import decoder_process
+from segrefiner.imaging.codecs.decoder_process import Decoder, KilledError
 
 _WALL = 60.0
 """By the clock, for what no limit of the processor bounds."""
@@ -79,7 +79,7 @@ def table(figures: dict[str, Figures]) -> str:
 @click.option("--replay", type=click.Path(path_type=Path), help="Try a saved input again, and nothing else.")
 def main(minutes: float, seed: int, readers: str, save: Path, replay: Path | None) -> None:
     """Give inputs to readers until the time is over; print a table, and every violation."""
-    decoding._WALL_SECONDS, decoding._WALL_FACTOR = _WALL, 0.0
+    decoder_process._WALL_SECONDS, decoder_process._WALL_FACTOR = _WALL, 0.0
     process = Decoder(1, PIXELS)
     names = [replay.name.partition("-")[0]] if replay else readers.split(",")
     if unknown := set(names) - READERS.keys():

@@ -179,7 +179,7 @@ def json_file(draw: random.Random, document: Any, share: float) -> bytes:
 
 def rle_document(draw: random.Random) -> dict[str, Any]:
     """A run-length encoding, and the size that it should have."""
-    from segrefiner.rle import encode_rle
+    from segrefiner.imaging.coco_masks import encode_rle
 
     size = (draw.randint(1, 60), draw.randint(1, 60))
     mask = np.random.default_rng(draw.getrandbits(32)).random(size) < draw.random()

@@ -16,9 +16,9 @@ import click
 import fuzz_inputs as inputs
 import numpy as np
 
-from segrefiner import decoding
 from segrefiner.errors import InputError, SegRefinerError
-from segrefiner.file_checks import check_file
+from segrefiner.imaging.codecs import decoder_process
+from segrefiner.imaging.codecs.file_checks import check_file
 
 PIXELS = 20_000_000
 """Of a file, at most."""
@@ -32,7 +32,7 @@ _LONGEST = 5000
 
 def images(content: bytes) -> int:
     """The photo reader."""
-    from segrefiner.io import exif_turned, read_image
+    from segrefiner.imaging.reading import exif_turned, read_image
 
     exif_turned(content)
     return read_image(content, max_pixels=PIXELS)[..., 0].size
@@ -40,7 +40,7 @@ def images(content: bytes) -> int:
 
 def masks(content: bytes) -> int:
     """The mask reader, with a threshold that depends on the file."""
-    from segrefiner.io import read_mask
+    from segrefiner.imaging.reading import read_mask
 
     thresholds: list[Any] = [None, None, None, 0, 1, 128, 0.5, -1, 10**400, float("nan"), True, "x"]
     return read_mask(content, threshold=thresholds[len(content) % len(thresholds)], max_pixels=PIXELS).size
@@ -48,7 +48,7 @@ def masks(content: bytes) -> int:
 
 def labels(content: bytes) -> int:
     """The label reader, and what of its map is taken for background."""
-    from segrefiner.label_files import background_label, labels_png, read_labels
+    from segrefiner.imaging.label_files import background_label, labels_png, read_labels
 
     label_map = read_labels(content, max_pixels=PIXELS)
     _each(lambda: background_label(label_map), lambda: labels_png(label_map))
@@ -57,14 +57,14 @@ def labels(content: bytes) -> int:
 
 def panoptic(content: bytes) -> int:
     """The reader of panoptic maps."""
-    from segrefiner.label_files import read_ids
+    from segrefiner.imaging.label_files import read_ids
 
     return read_ids(content).size
 
 
 def rle(content: bytes) -> int:
     """Run-length encodings, as lists and as text; both as a file and as a field of a form have them."""
-    from segrefiner.rle import decode_rle
+    from segrefiner.imaging.coco_masks import decode_rle
     from segrefiner.server_pictures import encoded_masks
 
     document = json.loads(content)
@@ -78,7 +78,7 @@ def rle(content: bytes) -> int:
 
 def polygons(content: bytes) -> int:
     """Polygons."""
-    from segrefiner.rle import draw_polygons
+    from segrefiner.imaging.coco_masks import draw_polygons
 
     document = json.loads(content)
     return draw_polygons(document["given"], tuple(document["size"])).size
@@ -366,7 +366,7 @@ def case(name: str, content: bytes) -> list[Any]:
         how many MiB the process grew meanwhile, where the system tells.
     """
     # What is killed here is a violation: the bound of jobs and servers is lower.
-    decoding._BASE_SECONDS, decoding._SECONDS_PER_MEGAPIXEL = SECONDS, SECONDS
+    decoder_process._BASE_SECONDS, decoder_process._SECONDS_PER_MEGAPIXEL = SECONDS, SECONDS
     before, begun, pixels = _forgotten_peak(), time.process_time(), 0
     try:
         pixels = READERS[name].read(content)

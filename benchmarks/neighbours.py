@@ -26,7 +26,7 @@ import sys, time
 if sys.argv[3] == "torch first":
     import torch
 from segrefiner import Refiner
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 refiner, photo, mask = Refiner.from_pretrained(), read_image(sys.argv[1]), read_mask(sys.argv[2])
 refiner(photo, mask)
 print("ready", flush=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.distances import signed_distance
+from segrefiner.imaging.distances import signed_distance
 
 Refine: TypeAlias = Callable[[Photo, Mask], Mask]
 Floats: TypeAlias = NDArray[np.floating[Any]]

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from segrefiner import Refiner
 from segrefiner.backends import TorchBackend, choose_dtype
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou
 from segrefiner.pipelines import semantic_pipeline
 from segrefiner.refiner import Result

@@ -30,8 +30,8 @@ from tables import COARSE, Row, comma_separated, markdown, summarize
 from segrefiner import Refiner, SegRefinerError, weights
 from segrefiner.align import Offset
 from segrefiner.diffusion import NUM_TIMESTEPS
+from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.metrics import boundary_iou, iou, mba
-from segrefiner.output import atomic_write, check_output
 from segrefiner.pipeline import refine_masks
 from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.sources import PhotoFiles, find_photos

@@ -12,7 +12,7 @@ from typing import Any
 from tables import Row
 
 from segrefiner import InputError, weights
-from segrefiner.output import atomic_write
+from segrefiner.imaging.files import atomic_write
 
 _SOURCES = (
     "align",
@@ -23,14 +23,14 @@ _SOURCES = (
     "composites",
     "composites_offline",
     "diffusion",
-    "edges",
-    "geometry",
+    "imaging/edges",
+    "imaging/ops",
     "image_encoder",
-    "io",
+    "imaging/reading",
     "labels",
     "metrics",
     "norm",
-    "pictures",
+    "imaging/codecs/pictures",
     "pipeline",
     "published",
     "refiner",
@@ -38,6 +38,8 @@ _SOURCES = (
     "thin_structures",
     "unet",
     "views",
+    "imaging/boxes",
+    "imaging/distances",
 )
 _LIBRARIES = ("segrefiner", "torch", "numpy", "scipy", "opencv-python-headless", "pymatting", "pydensecrf2")
 

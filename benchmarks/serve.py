@@ -19,8 +19,8 @@ from tables import aligned
 
 from segrefiner import Refiner, SegRefinerError
 from segrefiner.client import Client
-from segrefiner.output import png_bytes
-from segrefiner.rle import encode_rle
+from segrefiner.imaging.coco_masks import encode_rle
+from segrefiner.imaging.files import png_bytes
 
 
 class Load:

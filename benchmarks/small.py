@@ -17,7 +17,7 @@ from PIL import Image
 from tables import HARMED, aligned
 
 from segrefiner import Refiner
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.metrics import iou, mba
 
 KINDS = ("real", "polygon", "eroded", "dilated", "shifted", "missing", "perfect")

@@ -32,7 +32,7 @@ from scenes import Scene, scene
 from tables import aligned
 
 from segrefiner import Refiner, SegRefinerError
-from segrefiner.output import atomic_write, check_output
+from segrefiner.imaging.files import atomic_write, check_output
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segrefiner import Refiner, canvas, pipeline, refiner
 from segrefiner.canvas import Canvas
-from segrefiner.output import write_png
+from segrefiner.imaging.files import write_png
 
 STAGES = (
     "decode", "objects", "crop", "resize", "network", "sampling", "blend", "tiles", "edges", "settle", "report",

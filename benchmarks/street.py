@@ -17,8 +17,8 @@ from scipy import ndimage
 from soft_kinds import Mask, Photo, smooth_noise
 
 from segrefiner import InputError
-from segrefiner.io import read_image
-from segrefiner.label_files import read_labels
+from segrefiner.imaging.label_files import read_labels
+from segrefiner.imaging.reading import read_image
 
 Labels = NDArray[np.uint8]
 

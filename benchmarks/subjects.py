@@ -14,7 +14,7 @@ from soft_kinds import Mask, Photo
 from street import Labels, MapFiles
 
 from segrefiner.align import Offset
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.sources import Files, PhotoFiles, data_set_of
 
 PHOTO_KINDS = coarse_kinds.EVERY_KIND

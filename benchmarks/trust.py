@@ -40,9 +40,9 @@ from segrefiner import InputError, Refiner, SegRefinerError, weights
 from segrefiner.backends import Backend
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.held_back import held_back
+from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.labels import refine_labels
 from segrefiner.metrics import iou, iou_counts, mba
-from segrefiner.output import atomic_write, check_output
 from segrefiner.pipeline import refine_masks
 from segrefiner.sources import PhotoFiles, find_photos
 from segrefiner.views import FREE

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segrefiner import Refiner
-from segrefiner.output import write_png
+from segrefiner.imaging.files import write_png
 
 here = Path(__file__).parent
 result = Refiner.from_pretrained()(here / "car.jpg", here / "car_coarse.png")

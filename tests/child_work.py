@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from segrefiner.batch import Item, Saved, written
-from segrefiner.decoding import within_limits
 from segrefiner.errors import ImageError, InputError
-from segrefiner.io import read_image
-from segrefiner.output import atomic_write
+from segrefiner.imaging.codecs.decoder_process import within_limits
+from segrefiner.imaging.files import atomic_write
+from segrefiner.imaging.reading import read_image
 
 PIXELS = 50_000_000
 MIB = 1 << 20

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segrefiner.rle import encode_rle
+from segrefiner.imaging.coco_masks import encode_rle
 
 
 def scene(index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from segrefiner.align import (
 )
 from segrefiner.cli import main
 from segrefiner.data import PackedPhotos
-from segrefiner.distances import signed_distance
+from segrefiner.imaging.distances import signed_distance
 from segrefiner.sources import Sample, data_set_of
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save

@@ -21,7 +21,7 @@ from segrefiner.app_pictures import (
 from segrefiner.app_work import Meter, Options, refine_watched
 from segrefiner.diffusion import silent
 from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
-from segrefiner.rle import decode_rle
+from segrefiner.imaging.coco_masks import decode_rle
 from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 
 inputs = pytest.importorskip("segrefiner.app_inputs")

@@ -10,8 +10,8 @@ from torch import Tensor
 from segrefiner.backends import TorchBackend, choose_device, is_precise
 from segrefiner.batches import Batches, batch_size, bytes_per_view, ran_out_of_memory
 from segrefiner.errors import InputError
-from segrefiner.geometry import resize
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.ops import resize
+from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.unet import BASE, COMPACT, DenoisingUNet, normalize
 from segrefiner.weights import load, resolve
 from tiny import TINY, TINY_WITH_ATTENTION

@@ -23,9 +23,9 @@ from segrefiner import InputError, OutputError
 from segrefiner.batch import Item, Job, Saved, inside, pending, run, written
 from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
+from segrefiner.imaging.files import atomic_write
 from segrefiner.ledger import Summary
 from segrefiner.manifest import settings_hash
-from segrefiner.output import atomic_write
 
 TESTS = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segrefiner import Refiner, Result
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.video import refine_video
 
 PHOTOS = Path(__file__).parent / "data" / "parity"

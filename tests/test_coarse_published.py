@@ -15,7 +15,7 @@ from segrefiner.coarse_grabcut import grabcut_coarse
 from segrefiner.coarse_offline import KINDS, coarse_sheet, make_coarse, write_coarse
 from segrefiner.coarse_published import _dilated, _structure, published_coarse
 from segrefiner.errors import InputError
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.sources import open_source
 
 

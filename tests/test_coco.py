@@ -15,11 +15,11 @@ from PIL import Image
 from segrefiner import Refiner
 from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
-from segrefiner.coco import coco_job, read_mask, tight_box
+from segrefiner.coco import coco_job
 from segrefiner.errors import InputError
-from segrefiner.json_files import without_nan
+from segrefiner.imaging.coco_masks import decode_segmentation, encode_rle, tight_box
+from segrefiner.imaging.json_files import without_nan
 from segrefiner.ledger import Summary
-from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
 from test_folders import restless
 from tiny import TINY
@@ -90,11 +90,11 @@ def test_all_else_in_annotations_stays(images: Path, refiner: Refiner, tmp_path:
         assert list(after) == list(before)
         for name in before:
             assert name in ("segmentation", "area", "bbox") or after[name] == before[name]
-        mask = read_mask(after["segmentation"], (HEIGHT, WIDTH))
+        mask = decode_segmentation(after["segmentation"], (HEIGHT, WIDTH))
         photo = images / ("two.jpg" if before["image_id"] == "x" else "000000000001.jpg")
-        expected = refiner(photo, read_mask(before["segmentation"], (HEIGHT, WIDTH))).mask
+        expected = refiner(photo, decode_segmentation(before["segmentation"], (HEIGHT, WIDTH))).mask
         np.testing.assert_array_equal(mask, expected)
-        assert (mask != read_mask(before["segmentation"], (HEIGHT, WIDTH))).any()
+        assert (mask != decode_segmentation(before["segmentation"], (HEIGHT, WIDTH))).any()
         assert after.get("area", mask.sum()) == mask.sum()
         assert after.get("bbox", tight_box(mask)) == tight_box(mask)
     kinds = [type(row["segmentation"]["counts"]) for row in written["annotations"][:3]]
@@ -192,7 +192,10 @@ def test_an_object_of_which_nothing_would_be_left_stays_and_is_noted(
     source = write(tmp_path / "in.json", rows)
     summary, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
     written = json.loads((tmp_path / "out.json").read_text())
-    assert written[0] == rows[0] and written[1]["area"] == read_mask(written[1]["segmentation"], (HEIGHT, WIDTH)).sum()
+    assert (
+        written[0] == rows[0]
+        and written[1]["area"] == decode_segmentation(written[1]["segmentation"], (HEIGHT, WIDTH)).sum()
+    )
     assert (summary.done, summary.notes, failed) == (1, 1, {})
 
 
@@ -215,7 +218,7 @@ def test_only_photos_whose_masks_have_changed_are_done_again(images: Path, refin
     written = json.loads(target.read_text())["annotations"]
     assert written[0]["score"] == 1
     expected = refiner(images / "two.jpg", disc(5)).mask
-    np.testing.assert_array_equal(read_mask(written[1]["segmentation"], (HEIGHT, WIDTH)), expected)
+    np.testing.assert_array_equal(decode_segmentation(written[1]["segmentation"], (HEIGHT, WIDTH)), expected)
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (WIDTH, HEIGHT), (2 * HEIGHT, 2 * WIDTH), (HEIGHT, None), (0, 0)])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from segrefiner import ImageError, InputError, MaskError, MissingExtraError, SizeMismatchError
 from segrefiner.cutout import cutout
-from segrefiner.io import read_mask
-from segrefiner.output import write_png
+from segrefiner.imaging.files import write_png
+from segrefiner.imaging.reading import read_mask
 
 SIDE = 120
 

@@ -16,8 +16,14 @@ from torch import Generator
 
 from segrefiner.coarse import CoarseConfig
 from segrefiner.data import Batch, PackedPhotos, ViewConfig, shuffled
-from segrefiner.distances import DISTANCE_RANGE, decode_distance, distance_reach, encode_distance, signed_distance
 from segrefiner.errors import InputError
+from segrefiner.imaging.distances import (
+    DISTANCE_RANGE,
+    decode_distance,
+    distance_reach,
+    encode_distance,
+    signed_distance,
+)
 from segrefiner.packs import pack_folder, pack_source, read_pack
 from segrefiner.sources import every_coarse, find_photos, open_folder
 from segrefiner.unet import IMAGE_MEAN

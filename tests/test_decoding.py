@@ -16,13 +16,13 @@ from PIL import Image, ImageOps
 
 from child_work import MIB, PIXELS, SpinningWork, fail, fill, mixed, photo, spin
 from hostile import EXIF, HOSTILE, bmp_rows, exif_of_tags, gif_comment, jpeg_segments, png, webp_with
-from segrefiner import decoding, pictures
 from segrefiner.batch import Item
 from segrefiner.batch_local import LocalEngine
-from segrefiner.decoding import Decoder, KilledError, guard_this_process, within_limits
 from segrefiner.errors import ImageError, InputError
-from segrefiner.exif import exif_of, orientation_in
-from segrefiner.io import exif_turned, read_image
+from segrefiner.imaging.codecs import decoder_process, pictures
+from segrefiner.imaging.codecs.decoder_process import Decoder, KilledError, guard_this_process, within_limits
+from segrefiner.imaging.codecs.exif import exif_of, orientation_in
+from segrefiner.imaging.reading import exif_turned, read_image
 from serving import PHOTO, encoded
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits of processes")
@@ -166,8 +166,8 @@ def test_what_takes_too_much_memory_is_refused(decoder: Decoder) -> None:
 def test_a_process_that_hangs_ends_by_the_clock(monkeypatch: Any) -> None:
     import time
 
-    monkeypatch.setattr(decoding, "_WALL_SECONDS", 0.3)
-    monkeypatch.setattr(decoding, "_WALL_FACTOR", 0.0)
+    monkeypatch.setattr(decoder_process, "_WALL_SECONDS", 0.3)
+    monkeypatch.setattr(decoder_process, "_WALL_FACTOR", 0.0)
     hanging = Decoder(1, 1000)
     with pytest.raises(KilledError):
         hanging.run(time.sleep, 1000)
@@ -206,7 +206,7 @@ def test_a_process_that_is_not_guarded_is_left_alone(monkeypatch: Any) -> None:
 def test_limits_are_lifted_when_a_picture_is_read(monkeypatch: Any) -> None:
     import resource
 
-    monkeypatch.setattr(decoding, "_guarded", None)
+    monkeypatch.setattr(decoder_process, "_guarded", None)
     guard_this_process(1_000_000)
     before = resource.getrlimit(resource.RLIMIT_AS)
     for content in (encoded(PHOTO), encoded(PHOTO)[:100], b"nothing"):

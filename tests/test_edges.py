@@ -9,8 +9,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from segrefiner import edges, geometry
-from segrefiner.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
+from segrefiner.imaging import boxes, edges, ops
+from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
 from segrefiner.settle import CautionConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
@@ -25,7 +25,7 @@ def drawn(image: Tensor, probability: Tensor, radius: int = RADIUS) -> Tensor:
     result = probability.clone()
     found = follow_edges(image, probability, radius, SMOOTHNESS)
     for (y, x), block in zip(found.corners.tolist(), found.blocks, strict=True):
-        geometry.Box(x, y, x + len(block), y + len(block)).paste(block[None].to(result), result[None])
+        boxes.Box(x, y, x + len(block), y + len(block)).paste(block[None].to(result), result[None])
     return result
 
 
@@ -127,8 +127,8 @@ def test_drawing_band_by_band_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch
     for radius in (1, 2, 7, 12):
         whole = drawn(image, probability, radius)
         with monkeypatch.context() as small:
-            small.setattr(geometry, "BAND_PIXELS", 170 * 30)
-            assert len(geometry.bands(150, 170, multiple=24)) == 7
+            small.setattr(ops, "BAND_PIXELS", 170 * 30)
+            assert len(ops.bands(150, 170, multiple=24)) == 7
             torch.testing.assert_close(drawn(image, probability, radius), whole, atol=1e-5, rtol=0)
 
 

@@ -33,7 +33,7 @@ from segrefiner.evaluate import (
 from segrefiner.evaluate_davis import read_labels
 from segrefiner.evaluate_layouts import DIS_SETS, big_cases, dis_cases, folder_cases
 from segrefiner.evaluate_results import HARMED, Results
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 
 SIZE = (64, 90)
 ROWS, COLUMNS = np.mgrid[: SIZE[0], : SIZE[1]]

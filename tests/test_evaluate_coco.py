@@ -18,7 +18,7 @@ from segrefiner.cli import main
 from segrefiner.coco_categories import COCO_CATEGORIES
 from segrefiner.errors import InputError, MaskError
 from segrefiner.evaluate_coco import load_detections, load_truth, measure_detections
-from segrefiner.rle import check_polygons, rle_runs
+from segrefiner.imaging.coco_masks import check_polygons, rle_runs
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 HEIGHT, WIDTH = 120, 160

@@ -13,7 +13,7 @@ from segrefiner import CheckpointError, InputError, MissingExtraError, OutputErr
 from segrefiner.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.cli import main
 from segrefiner.export import export_onnx, onnx_metadata
-from segrefiner.io import read_mask
+from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import checksum, load, resolve, save

@@ -11,15 +11,17 @@ import pytest
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from segrefiner import Refiner, listing, pipeline
+from segrefiner import Refiner, pipeline
 from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
-from segrefiner.folders import Options, Write, folder_job, pair, pictures_below, semantic_job
-from segrefiner.label_files import LabelMap, write_labels
+from segrefiner.folders import Options, Write, folder_job, pair, semantic_job
+from segrefiner.imaging import listing
+from segrefiner.imaging.files import pictures_below
+from segrefiner.imaging.label_files import LabelMap, write_labels
+from segrefiner.imaging.listing import list_pictures
 from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
-from segrefiner.listing import list_pictures
 from segrefiner.pipeline import Refined
 from segrefiner.unet import DenoisingUNet
 from tiny import TINY

@@ -9,16 +9,15 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torch import Tensor
 
-from segrefiner.geometry import (
+from segrefiner.imaging.boxes import (
     Box,
-    box_mean,
     fit_interval,
     mask_box,
     merge_overlapping,
     non_maximum_suppression,
-    resize,
     square_around,
 )
+from segrefiner.imaging.ops import box_mean, resize
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 SIDES = st.integers(1, 12)

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from segrefiner.errors import ImageError, MaskError, SizeMismatchError
-from segrefiner.io import check_same_size, exif_turned, read_image, read_mask
-from segrefiner.output import write_png
+from segrefiner.imaging.files import write_png
+from segrefiner.imaging.reading import check_same_size, exif_turned, read_image, read_mask
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -11,11 +11,20 @@ import pytest
 
 import segrefiner
 from segrefiner.errors import InputError
-from segrefiner.json_files import count_nan, json_text, read_json, write_json
+from segrefiner.imaging.json_files import count_nan, json_text, read_json, write_json
 
 SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
-INTERNAL = {"decoding", "manifest", "evaluate_tables", "trainer", "batch_ray", "sources_coco", "client", "json_files"}
+INTERNAL = {
+    "evaluate_tables",
+    "sources_coco",
+    "imaging/codecs/decoder_process",
+    "batch_ray",
+    "trainer",
+    "client",
+    "manifest",
+    "imaging/json_files",
+}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from segrefiner.errors import MaskError, OutputError
-from segrefiner.label_files import LARGEST_ID, LabelMap, read_ids, read_labels, write_ids, write_labels
+from segrefiner.imaging.label_files import LARGEST_ID, LabelMap, read_ids, read_labels, write_ids, write_labels
 
 QUICK = settings(
     max_examples=40,

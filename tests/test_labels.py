@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segrefiner.errors import InputError, SizeMismatchError
-from segrefiner.label_files import LabelMap, labels_png
+from segrefiner.imaging.label_files import LabelMap, labels_png
 from segrefiner.labels import refine_labels
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)

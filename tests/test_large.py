@@ -15,14 +15,14 @@ from PIL import Image
 from segrefiner import InputError, MaskError, MissingExtraError, OutputError, Refiner, SizeMismatchError
 from segrefiner.cli import main
 from segrefiner.errors import ImageError
-from segrefiner.geometry import Box
-from segrefiner.io import read_image, read_mask
+from segrefiner.imaging.boxes import Box
+from segrefiner.imaging.reading import read_image, read_mask
+from segrefiner.imaging.vips import MaskFile, Picture, libvips
 from segrefiner.large import find_objects, joined, refine_large
 from segrefiner.pipelines import instance_pipeline
 from segrefiner.unet import DenoisingUNet
 from segrefiner.views import DEFAULT, object_area
 from segrefiner.views import find_objects as find_in_memory
-from segrefiner.windows import MaskFile, Picture, libvips
 from tiny import TINY
 
 pyvips = pytest.importorskip("pyvips")
@@ -182,7 +182,9 @@ def test_bands_make_no_difference(
     bundled: Refiner, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refine_large(bundled, files / "photo.png", files / "mask.png", tmp_path / "one.png")
-    monkeypatch.setattr("segrefiner.windows.bands", lambda h, w: [slice(y, min(y + 37, h)) for y in range(0, h, 37)])
+    monkeypatch.setattr(
+        "segrefiner.imaging.vips.bands", lambda h, w: [slice(y, min(y + 37, h)) for y in range(0, h, 37)]
+    )
     refine_large(bundled, files / "photo.png", files / "mask.png", tmp_path / "other.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
 

@@ -21,10 +21,11 @@ from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
 from segrefiner.coco import coco_job
 from segrefiner.errors import InputError
-from segrefiner.folders import folder_job, pictures_below, semantic_job
+from segrefiner.folders import folder_job, semantic_job
+from segrefiner.imaging.coco_masks import encode_rle
+from segrefiner.imaging.files import pictures_below
+from segrefiner.imaging.listing import CYCLE, HIDDEN, NO_FILE, NO_PICTURE, NOWHERE, Names, list_pictures
 from segrefiner.ledger import Ledger
-from segrefiner.listing import CYCLE, HIDDEN, NO_FILE, NO_PICTURE, NOWHERE, Names, list_pictures
-from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
 from segrefiner.weights import save
 from test_folders import restless

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from segrefiner import contours, metrics, metrics_dis
+from segrefiner import metrics, metrics_dis
 from segrefiner.errors import InputError, MaskError, SizeMismatchError
+from segrefiner.imaging import contours
 
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]

@@ -19,14 +19,15 @@ from segrefiner.cli import main
 from segrefiner.client import Client
 from segrefiner.coco import coco_job
 from segrefiner.folders import folder_job, semantic_job
-from segrefiner.io import read_photo
-from segrefiner.label_files import write_ids
+from segrefiner.imaging.clips import clip, read_clip
+from segrefiner.imaging.coco_masks import encode_rle
+from segrefiner.imaging.label_files import write_ids
+from segrefiner.imaging.reading import read_photo
 from segrefiner.labels import refine_labels
 from segrefiner.large import refine_large
 from segrefiner.panoptic import panoptic_job
-from segrefiner.rle import encode_rle
 from segrefiner.unet import DenoisingUNet
-from segrefiner.video import clip, read_clip, refine_video
+from segrefiner.video import refine_video
 from segrefiner.weights import save
 from serving import encoded
 from serving import refiner as tiny_refiner

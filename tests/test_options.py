@@ -17,11 +17,19 @@ from segrefiner.cli import main
 from segrefiner.client import Client
 from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.folders import Options, folder_job
-from segrefiner.geometry import Box
-from segrefiner.io import read_mask
+from segrefiner.imaging.boxes import Box
+from segrefiner.imaging.codecs.option_checks import (
+    MAX_SEED,
+    MAX_STEPS,
+    check_options,
+    finite_number,
+    real_number,
+    shown,
+    whole_number,
+)
+from segrefiner.imaging.reading import read_mask
 from segrefiner.labels import refine_labels
 from segrefiner.large import refine_large
-from segrefiner.options import MAX_SEED, MAX_STEPS, check_options, finite_number, real_number, shown, whole_number
 from segrefiner.unet import DenoisingUNet
 from segrefiner.video import refine_video
 from tiny import TINY

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from segrefiner.errors import OutputError
-from segrefiner.io import read_image, read_mask
-from segrefiner.output import atomic_write, check_output, write_png
+from segrefiner.imaging.files import atomic_write, check_output, write_png
+from segrefiner.imaging.reading import read_image, read_mask
 
 QUICK = settings(
     max_examples=40,

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import segrefiner
-from segrefiner.rle import decode_rle
+from segrefiner.imaging.coco_masks import decode_rle
 
 for package in ("segrefiner.app", "segrefiner.server", "pymatting"):
     pytest.importorskip(package)

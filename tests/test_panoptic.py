@@ -12,9 +12,9 @@ from PIL import Image
 from segrefiner import Refiner
 from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
-from segrefiner.coco import tight_box
 from segrefiner.errors import InputError
-from segrefiner.label_files import read_ids, write_ids
+from segrefiner.imaging.coco_masks import tight_box
+from segrefiner.imaging.label_files import read_ids, write_ids
 from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
 from segrefiner.panoptic import VOID, panoptic_job

@@ -20,7 +20,8 @@ from segrefiner import canvas as canvases
 from segrefiner.batches import Batches
 from segrefiner.canvas import Canvas, falls
 from segrefiner.diffusion import Network, Progress, silent
-from segrefiner.geometry import Box, contour, mask_box
+from segrefiner.imaging.boxes import Box, mask_box
+from segrefiner.imaging.ops import contour
 from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
 from segrefiner.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.views import (
@@ -792,7 +793,7 @@ def test_bands_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> Non
         return brightness(x) * 6 + 1
 
     whole = refine_mask(soft, image, mask)
-    monkeypatch.setattr("segrefiner.geometry.BAND_PIXELS", rows * 380)
+    monkeypatch.setattr("segrefiner.imaging.ops.BAND_PIXELS", rows * 380)
     parts = refine_mask(soft, image, mask)
     assert float((parts - whole).abs().max()) < 1e-4
     assert torch.equal(parts >= 0.5, whole >= 0.5)

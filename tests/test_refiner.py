@@ -14,7 +14,7 @@ from PIL import Image
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
 from segrefiner.backends import choose_device, choose_dtype
-from segrefiner.io import Photo, read_mask, read_photo
+from segrefiner.imaging.reading import Photo, read_mask, read_photo
 from segrefiner.metrics import iou, mba
 from segrefiner.pipelines import instance_pipeline, semantic_pipeline
 from segrefiner.unet import DenoisingUNet

@@ -9,9 +9,9 @@ from faster_coco_eval.core import mask as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner import rle
 from segrefiner.errors import MaskError
-from segrefiner.rle import decode_rle, draw_polygons, encode_rle
+from segrefiner.imaging import coco_masks
+from segrefiner.imaging.coco_masks import decode_rle, draw_polygons, encode_rle
 
 QUICK = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -131,7 +131,7 @@ def test_malformed_counts_are_refused(counts: Any) -> None:
 )  # fmt: skip
 def test_what_is_no_encoding_of_this_size_is_refused(rle: Any) -> None:
     with pytest.raises(MaskError):
-        decode_rle(rle, (3, 4))
+        decode_rle(coco_masks, (3, 4))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def zigzag(corners: int, side: int, reach: float = 1.0) -> list[float]:
 def test_outlines_that_no_mask_has_are_refused_before_they_are_drawn(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rle, "_turns", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(coco_masks, "_turns", lambda *_: pytest.fail("drawn"))
     with pytest.raises(MaskError, match=r"outlines of the first \d+ polygons .* simplify"):
         draw_polygons([zigzag(60_000 // count, 1000)] * count, (1000, 1000))
 
@@ -175,7 +175,7 @@ def test_outlines_may_be_drawn_in_any_pieces(corners: list[tuple[int, int]], poi
     polygon = [float(value) for corner in corners for value in corner]
     whole = draw_polygons([polygon], (40, 40))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rle, "_POINTS", points)
+        patch.setattr(coco_masks, "_POINTS", points)
         np.testing.assert_array_equal(draw_polygons([polygon], (40, 40)), whole)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrefiner import InputWarning
-from segrefiner.io import read_image, read_photo
+from segrefiner.imaging.reading import read_image, read_photo
 from storage import GREY, RGB, RGBA, png, tiff
 
 RNG = np.random.default_rng(0)

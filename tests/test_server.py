@@ -16,10 +16,10 @@ from PIL import Image
 
 from hostile import HOSTILE
 from segrefiner import server_queue
-from segrefiner.decoding import KilledError
+from segrefiner.imaging.coco_masks import decode_rle, encode_rle
+from segrefiner.imaging.codecs.decoder_process import KilledError
 from segrefiner.labels import refine_labels
 from segrefiner.refiner import Refiner
-from segrefiner.rle import decode_rle, encode_rle
 from serving import HEIGHT, MASK, OTHER, PHOTO, WIDTH, Stub, decoded, encoded, form, header_only, refiner
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):

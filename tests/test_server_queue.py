@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segrefiner.io import Photo
+from segrefiner.imaging.reading import Photo
 from segrefiner.refiner import Refiner
 from segrefiner.server_queue import QueueFullError, Settings, StoppedError, Task, Worker
 from serving import MASK, OTHER, PHOTO, Stub

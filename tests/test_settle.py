@@ -14,20 +14,9 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
 from segrefiner.changes import describe
-from segrefiner.geometry import places
-from segrefiner.settle import (
-    OFFSET_REACH,
-    CautionConfig,
-    Held,
-    Reason,
-    agreement_around,
-    contour_distance,
-    contour_offset,
-    largest_distance,
-    predicted_gain,
-    restrain,
-    settle,
-)
+from segrefiner.imaging.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
+from segrefiner.imaging.ops import places
+from segrefiner.settle import CautionConfig, Held, Reason, agreement_around, predicted_gain, restrain, settle
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 CONFIG = CautionConfig()

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segrefiner.errors import MaskError
-from segrefiner.io import read_image, read_mask, read_mask_values
-from segrefiner.label_files import LabelMap, background_label, labels_png, read_ids, read_labels
+from segrefiner.imaging.label_files import LabelMap, background_label, labels_png, read_ids, read_labels
+from segrefiner.imaging.reading import read_image, read_mask, read_mask_values
 from storage import GREY, GREY_ALPHA, PALETTE, RGB, RGBA, png, tiff
 
 pytestmark = pytest.mark.filterwarnings("error")

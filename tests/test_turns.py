@@ -9,8 +9,8 @@ from PIL import Image
 
 import segrefiner
 from segrefiner.errors import MaskError, SizeMismatchError
-from segrefiner.io import Photo, check_fits, read_mask, read_photo
-from segrefiner.rasters import turned
+from segrefiner.imaging.codecs.rasters import turned
+from segrefiner.imaging.reading import Photo, check_fits, read_mask, read_photo
 
 SAMPLES = Path(segrefiner.__file__).parent / "samples"
 NAMES = ("car", "man", "woman")

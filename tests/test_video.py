@@ -17,8 +17,9 @@ from PIL import Image
 from segrefiner import Refiner
 from segrefiner.cli import main
 from segrefiner.errors import InputError, MissingExtraError, OutputError
+from segrefiner.imaging.clips import clip, frames_of, masks_of, natural, still
 from segrefiner.unet import DenoisingUNet
-from segrefiner.video import clip, flicker, frames_of, masks_of, natural, refine_video, still, write_masks
+from segrefiner.video import flicker, refine_video, write_masks
 from segrefiner.weights import save
 from tiny import TINY
 

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from .arrays import as_numpy
 from .errors import InputError, MaskError
-from .geometry import mask_box, resize
-from .io import ImageSource, MaskSource
+from .imaging.boxes import mask_box
+from .imaging.codecs.arrays import as_numpy
+from .imaging.ops import resize
+from .imaging.reading import ImageSource, MaskSource
 from .refiner import Refiner, Result
 
 Outputs = TypeVar("Outputs")
@@ -31,7 +32,7 @@ def refine_outputs(refiner: Refiner, image: ImageSource | None, outputs: Outputs
 
     Args:
         refiner: Refines the masks.
-        image: The photo; see `io.read_image`. It may be `None` for ultralytics, whose results hold theirs.
+        image: The photo; see `reading.read_image`. It may be `None` for ultralytics, whose results hold theirs.
         outputs: What was found in this one photo:
 
             - `supervision.Detections`: `mask` is refined, and `xyxy` is the box of the refined mask, whose far corner

@@ -26,7 +26,7 @@ from .app_files import PageFiles
 from .app_sessions import Tab, Tabs
 from .app_values import FILES, Reader, parse_body, reader_of, refused
 from .errors import InputError, SegRefinerError
-from .json_files import json_text
+from .imaging.json_files import json_text
 from .server_errors import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError, fault
 from .server_guard import client_of
 

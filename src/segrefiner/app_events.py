@@ -29,13 +29,13 @@ from .app_reading import declared_pixels, read_layers, read_objects, read_photo
 from .app_sessions import Tabs
 from .app_work import Meter, Options, Watched, Work, refine_watched
 from .cutout import cutout
-from .decoding import KilledError
 from .errors import ImageError, InputError, MaskError
-from .io import Photo as ReadPhoto
-from .io import check_fits
-from .json_files import json_text
-from .options import check_options
-from .output import png_bytes
+from .imaging.codecs.decoder_process import KilledError
+from .imaging.codecs.option_checks import check_options
+from .imaging.files import png_bytes
+from .imaging.json_files import json_text
+from .imaging.reading import Photo as ReadPhoto
+from .imaging.reading import check_fits
 from .overlay import overlay
 from .server_service import Service
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import InputError, MaskError, reason
-from .options import finite_number
+from .imaging.codecs.option_checks import finite_number
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .changes import Report
-from .coco import tight_box
-from .geometry import Box
+from .imaging.boxes import Box
+from .imaging.coco_masks import encode_rle, tight_box
 from .overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
-from .rle import encode_rle
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

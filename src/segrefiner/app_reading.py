@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import io
 from .errors import InputError, MaskError
-from .file_checks import check_file
-from .io import read_mask, read_mask_values
-from .label_files import LabelMap, background_label, read_labels
-from .pictures import Given, decode, describe
+from .imaging import reading
+from .imaging.codecs.file_checks import check_file
+from .imaging.codecs.pictures import Given, decode, describe
+from .imaging.label_files import LabelMap, background_label, read_labels
+from .imaging.reading import read_mask, read_mask_values
 
 Mask = NDArray[np.bool_]
 
@@ -46,9 +46,9 @@ def _refused(name: str, problem: str) -> InputError:
 
 
 def read_photo(path: Path, max_pixels: int) -> tuple[Any, ...]:
-    """The parts of the `io.Photo` in a visitor's file. Raises `InputError`, which names it as the visitor does."""
+    """The parts of the `reading.Photo` in a visitor's file. Raises `InputError`, which names it as the visitor does."""
     name = f"photo {path.name!r}"
-    return _named(path, lambda: io.read_photo(path, max_pixels=max_pixels, name=name)).parts()
+    return _named(path, lambda: reading.read_photo(path, max_pixels=max_pixels, name=name)).parts()
 
 
 def read_objects(
@@ -80,7 +80,7 @@ def read_objects(
         masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     photo = np.broadcast_to(np.uint8(0), (*size, 3))
     for name, mask in zip(names, masks, strict=True):
-        io.check_same_size(photo, mask, mask_source=name)
+        reading.check_same_size(photo, mask, mask_source=name)
     return names, masks
 
 

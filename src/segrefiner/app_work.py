@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .diffusion import OnProgress, Progress, State
-from .io import Photo
+from .imaging.reading import Photo
 from .overlay import Window
 from .refiner import Refiner, Result
 from .views import DEFAULT, find_objects, object_view

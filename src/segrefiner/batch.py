@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from filelock import FileLock, Timeout
 
 from .errors import OutputError, SegRefinerError, reason
+from .imaging.listing import ensure_regular
 from .ledger import Account, Ledger, LedgerWriter, Summary
-from .listing import ensure_regular
 from .manifest import InputState, Manifest, account_of, is_done, read_rows, row_of
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from .batch import Item, Outcome, Work, load, refine, save
-from .decoding import guard_this_process
-from .io import MAX_PIXELS
+from .imaging.codecs.decoder_process import guard_this_process
+from .imaging.reading import MAX_PIXELS
 from .openmp import sleep_while_waiting
 
 if TYPE_CHECKING:

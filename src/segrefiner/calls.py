@@ -1,6 +1,5 @@
 """What a refiner's calls ask for, checked, and their masks in groups of a size that memory holds."""
 
-import math
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from .errors import InputError
-from .geometry import Box
-from .io import ImageSource, MaskSource, Photo
-from .options import listed_boxes, shown
+from .imaging.boxes import Box, whole_box
+from .imaging.codecs.option_checks import listed_boxes, shown
+from .imaging.reading import ImageSource, MaskSource, Photo
 from .pipeline import Job
 
 _GROUP = 64
@@ -35,20 +34,6 @@ def whole_boxes(boxes: Any, count: int, size: tuple[int, ...]) -> list[Box | Non
     if len(listed) != count:
         raise InputError(f"{count} masks but {len(listed)} boxes: expected a box for each mask, or none at all")
     return [whole_box(box, size) for box in listed]
-
-
-def whole_box(values: Any, size: tuple[int, ...]) -> Box:
-    """The box of whole pixels around `x0, y0, x1, y1`, inside a photo of this `(height, width)`."""
-    try:
-        x0, y0, x1, y1 = (float(value) for value in values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"box is {shown(values)}: expected four numbers, x0, y0, x1, y1") from error
-    if not (math.isfinite(x0 + y0 + x1 + y1) and x0 < x1 and y0 < y1):
-        raise InputError(f"box is {x0:g}, {y0:g}, {x1:g}, {y1:g}: expected finite x0 < x1 and y0 < y1")
-    box = Box(math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)).clip(size[0], size[1])
-    if not (box.width and box.height):
-        raise InputError(f"box {x0:g}, {y0:g}, {x1:g}, {y1:g} lies outside of the photo of {size[1]}x{size[0]}")
-    return box
 
 
 def triples(

@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .geometry import Box, bands, contour, crop_resized, places, resize
+from .imaging.boxes import Box
+from .imaging.ops import bands, contour, crop_resized, places, resize
 from .unet import IMAGE_MEAN
 from .views import (
     PipelineConfig,

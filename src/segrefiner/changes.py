@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .diffusion import confidence
-from .geometry import bands, contour, places
-from .settle import Held, largest_distance, predicted_gain
+from .imaging.distances import largest_distance
+from .imaging.ops import bands, contour, places
+from .settle import Held, predicted_gain
 
 
 @dataclass(frozen=True)

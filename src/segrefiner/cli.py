@@ -99,8 +99,8 @@ def refine(
             )
         _refine_windowed(image, mask, output, loading, {**settings, "threshold": threshold})
         return
-    from .io import check_fits, read_mask, read_photo
-    from .output import check_output, write_png
+    from .imaging.files import check_output, write_png
+    from .imaging.reading import check_fits, read_mask, read_photo
 
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
     for path in (output, overlay_path, cutout_path):
@@ -129,7 +129,7 @@ def refine(
 
 
 def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
-    from .windows import check_target
+    from .imaging.vips import check_target
 
     check_target(output)
     from .large import refine_large
@@ -181,10 +181,11 @@ def video(
     as_json: bool,
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
+    from .imaging.clips import left_out, read_clip
+    from .imaging.files import write_png
     from .ledger import Account, LedgerWriter
-    from .output import write_png
     from .refiner import Refiner
-    from .video import left_out, read_clip, refine_video
+    from .video import refine_video
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
@@ -221,7 +222,7 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     import torch
 
     from .checkpoints import convert as convert_checkpoint
-    from .json_files import json_text
+    from .imaging.json_files import json_text
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
     say(f"{target}: {json_text(config.to_dict())}")

@@ -64,7 +64,7 @@ def _open(spec: str, coarse: Path | None) -> "Source":
 def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None) -> None:
     """Pack the photos of DATA into one small file for `train`."""
     from .align import Aligned, measure_offsets
-    from .output import check_output
+    from .imaging.files import check_output
     from .packs import pack_source
 
     check_output(target, suffix=None)
@@ -109,7 +109,7 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
 def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, sheet: Path | None) -> None:
     """Make coarse masks for the photos of DATA; run again to go on."""
     from .coarse_offline import coarse_sheet, write_coarse
-    from .output import check_output, write_png
+    from .imaging.files import check_output, write_png
 
     if sheet is not None:
         check_output(sheet)
@@ -139,7 +139,7 @@ def snap(source: Path, other: Path, output: Path) -> None:
 
     from .align import snap_truth
     from .errors import InputError
-    from .output import write_png
+    from .imaging.files import write_png
     from .sources import find_photos, open_folder
 
     output.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_j
         edges.add(sample)
     code = FAILED if failures or (strict and omissions) else 0
     if as_json:
-        from .json_files import json_text
+        from .imaging.json_files import json_text
 
         click.echo(json_text({
             "total": count, "read": len(chosen) - len(failures), "failed": len(failures), "left_out": len(omissions),

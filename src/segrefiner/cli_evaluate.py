@@ -71,7 +71,7 @@ def folder(
     from .evaluate import MASK_FIGURES, score_mask
     from .evaluate_layouts import folder_cases, folder_notes
     from .evaluate_results import Results
-    from .io import read_mask
+    from .imaging.reading import read_mask
 
     _check_outputs(json_path, csv_path)
     keys = _figures(keys, MASK_FIGURES)
@@ -97,7 +97,7 @@ def big(
     from .evaluate import score_mask
     from .evaluate_layouts import big_cases
     from .evaluate_results import Results
-    from .io import read_mask
+    from .imaging.reading import read_mask
 
     _check_outputs(json_path, csv_path)
     found = big_cases(root, predicted, coarse)
@@ -233,7 +233,7 @@ def davis(
 @errors_in_one_line
 def report(results: Path, output: Path, markdown_path: Path | None, cases: int, title: str | None) -> None:
     """Turn RESULTS, the JSON of an evaluation, into one page that opens offline."""
-    from .output import atomic_write, check_output
+    from .imaging.files import atomic_write, check_output
     from .report import html_report, load_results, markdown_report
 
     check_output(output, suffix=".html")
@@ -281,7 +281,7 @@ def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
 def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
     """Write the files, print the tables, and exit as the group's help says."""
     from .evaluate_tables import as_markdown, cases_table, legend, ranked, summary_table
-    from .output import atomic_write
+    from .imaging.files import atomic_write
 
     if not results.rows:
         raise InputError(
@@ -290,7 +290,7 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
     data = results.to_json()
     # Files first: a closed pipe or terminal must not cost hours of measuring.
     if json_path is not None:
-        from .json_files import json_text
+        from .imaging.json_files import json_text
 
         text = json_text(data, indent=1)
         atomic_write(json_path, lambda stream: stream.write(text.encode()))
@@ -310,7 +310,7 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
 
 
 def _check_outputs(json_path: Path | None, csv_path: Path | None) -> None:
-    from .output import check_output
+    from .imaging.files import check_output
 
     for path, suffix in ((json_path, ".json"), (csv_path, ".csv")):
         if path is not None:

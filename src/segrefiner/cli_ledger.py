@@ -46,7 +46,7 @@ def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
 def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None:
     """Prints a text; with JSON wished, that on standard output and the text on standard error."""
     if as_json:
-        from .json_files import json_text
+        from .imaging.json_files import json_text
 
         click.echo(json_text(ledger.document() | more))
     say(text, err=as_json)

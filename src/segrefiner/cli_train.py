@@ -183,7 +183,7 @@ def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     if recipe.align:
         source = Aligned(source, measure_offsets(source, progress=item_bar("looking")))
     _, failures = pack_source(source, pack, size=recipe.pack_size, progress=item_bar("packing"))
-    from .json_files import json_text
+    from .imaging.json_files import json_text
 
     with (pack.parent / FAILURES_NAME).open("a") as file:
         for index, reason in failures:
@@ -226,7 +226,7 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
     from . import train as training
-    from .json_files import json_text
+    from .imaging.json_files import json_text
     from .run_files import CHECKPOINT_NAME
     from .training_report import write_training_report
     from .weights import STEPS_KEY, checksum, save

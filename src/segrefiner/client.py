@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
-from .io import ImageSource, MaskSource, read_image, read_mask, warn_of
-from .options import check_options, listed_boxes
-from .output import png_bytes
-from .rle import decode_rle, encode_rle
+from .imaging.coco_masks import decode_rle, encode_rle
+from .imaging.codecs.option_checks import check_options, listed_boxes
+from .imaging.files import png_bytes
+from .imaging.reading import ImageSource, MaskSource, read_image, read_mask, warn_of
 
 T = TypeVar("T")
 

@@ -11,35 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .batch import Item, Job, Saved, inside
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options, summary_of
-from .io import check_fits, read_photo
-from .json_files import count_nan, read_json, read_odd, write_json
-from .listing import Names
-from .rle import decode_rle, draw_polygons, encode_rle, rle_runs
+from .imaging.coco_masks import decode_rle, draw_polygons, encode_rle, rle_runs, tight_box
+from .imaging.files import Json
+from .imaging.json_files import count_nan, read_json, read_odd, write_json
+from .imaging.listing import Names
+from .imaging.reading import check_fits, read_photo
 
 if TYPE_CHECKING:
     from .refiner import Refiner
-
-Json: TypeAlias = dict[str, Any]
-
-
-def read_mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask `(height, width)` of a COCO segmentation, of any type. Raises `MaskError` for what is none."""
-    if isinstance(segmentation, dict):
-        return decode_rle(segmentation, size)
-    return draw_polygons(segmentation, size)
-
-
-def tight_box(mask: NDArray[np.bool_]) -> list[float]:
-    """COCO's `bbox` of a mask that is not empty: x, y, width and height."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    return [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)]
 
 
 Crowds: TypeAlias = Literal["keep", "refine"]

@@ -27,10 +27,10 @@ from .composites import (
     visible,
 )
 from .errors import ImageError, InputError
-from .io import MAX_PIXELS
-from .listing import SUFFIXES
-from .output import atomic_write, write_png
-from .pictures import Given, decode, describe
+from .imaging.codecs.pictures import Given, decode, describe
+from .imaging.files import atomic_write, write_png
+from .imaging.listing import SUFFIXES
+from .imaging.reading import MAX_PIXELS
 from .settings_record import begin_folder
 from .sources import Source
 from .thin_structures import KINDS, SMALLEST, draw_structure

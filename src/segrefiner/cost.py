@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .geometry import Box, contour
+from .imaging.boxes import Box
+from .imaging.ops import contour
 from .views import DEFAULT, find_objects, needs_tiles, object_area, object_view, scale_seen, surroundings, tile_scales
 
 _TILE = (DEFAULT.tile / DEFAULT.patch) ** 2

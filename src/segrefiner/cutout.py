@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .arrays import as_numpy
 from .errors import ImageError, MaskError, needed
-from .geometry import mask_box
-from .io import check_same_size
+from .imaging.boxes import mask_box
+from .imaging.codecs.arrays import as_numpy
+from .imaging.reading import check_same_size
 
 _MARGIN = 32
 """Pixels around the object from which the background's colours are learned."""

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
-from .distances import decode_distance, distance_reach
+from .imaging.distances import decode_distance, distance_reach
 from .packs import Pack, read_pack
 from .unet import IMAGE_MEAN
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from . import metrics, metrics_dis
 from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError
-from .io import read_image, read_mask, read_mask_values
+from .imaging.reading import read_image, read_mask, read_mask_values
 from .openmp import sleep_while_waiting
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -25,9 +25,9 @@ import numpy as np
 from .coco_categories import COCO_CATEGORIES
 from .errors import InputError, MaskError, MissingExtraError
 from .evaluate import Failure, Row, Scores
-from .io import MAX_PIXELS
-from .json_files import read_json
-from .rle import check_polygons, rle_runs
+from .imaging.coco_masks import check_polygons, rle_runs
+from .imaging.json_files import read_json
+from .imaging.reading import MAX_PIXELS
 
 Json: TypeAlias = dict[str, Any]
 Progress: TypeAlias = Callable[[Iterable[Json]], Iterable[Json]]

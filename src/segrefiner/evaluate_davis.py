@@ -13,9 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import label_files
 from .errors import InputError, MaskError, reason
 from .evaluate import Failure, Row, Scores, check_size
+from .imaging import label_files
 from .metrics import boundary_f, iou
 
 Labels: TypeAlias = npt.NDArray[np.int64]

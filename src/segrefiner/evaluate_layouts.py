@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .errors import InputError
 from .evaluate import Case, Failure
+from .imaging.listing import HIDDEN, NO_PICTURE, list_pictures, same_names
 from .ledger import Entry
-from .listing import HIDDEN, NO_PICTURE, list_pictures, same_names
 
 DIS_SETS = ("DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 

@@ -20,8 +20,8 @@ from .coarse_polygons import polygon_coarse
 from .coarse_published import published_coarse
 from .crops import Crop, PublishedViews, mirrored, object_view, patch, resized
 from .data import Batch, PackedPhotos, ViewConfig, shuffled
-from .distances import signed_distance
 from .errors import InputError, TrainingError
+from .imaging.distances import signed_distance
 from .recipes import Portion, Recipe
 from .sources import Sample, Source, data_set_of
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import translate
 from glob import escape
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, written
 from .errors import InputError
-from .io import check_fits, check_same_size, read_mask, read_photo
-from .label_files import LabelMap, read_labels, write_labels
-from .listing import SPELLINGS, SUFFIXES, Listing, composed, folded, list_pictures, same_names
-from .options import check_options, finite_number
-from .output import write_png
+from .imaging.codecs.option_checks import check_options, finite_number
+from .imaging.files import pictures_below, write_png
+from .imaging.label_files import LabelMap, read_labels, write_labels
+from .imaging.listing import SPELLINGS, composed, folded, same_names
+from .imaging.reading import check_fits, check_same_size, read_mask, read_photo
 
 if TYPE_CHECKING:
     from .changes import Report
@@ -48,17 +48,6 @@ class Options:
 
 
 PLAIN = Options()
-
-
-def pictures_below(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
-    """Picture files below a folder, as `list_pictures` does. Raises `InputError` where there is none."""
-    listing = list_pictures(folder, without=without)
-    if not listing.pictures:
-        reasons = Counter(entry.reason for entry in listing.left_out).most_common(3)
-        left_out = "; ".join(f"{count}: {why}" for why, count in reasons)
-        there = f" (left out: {left_out})" if left_out else ""
-        raise InputError(f"{folder} holds no picture{there}: expected files that end in {', '.join(SUFFIXES)}")
-    return listing
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = None) -> dict[Path, list[Path]]:
@@ -243,7 +232,7 @@ def folder_job(
         masks: Folder of masks.
         output: Folder for refined masks, at the paths of the coarse ones, as PNG.
         pattern: Of `pair`.
-        threshold: Of `io.read_mask`.
+        threshold: Of `reading.read_mask`.
         write: What is written: masks, probabilities in 8 or 16 bit, or the object cut out.
         options: Of each refinement.
 

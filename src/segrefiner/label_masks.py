@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .errors import InputError, MaskError, SizeMismatchError
-from .io import check_fits, read_photo, warn_of
-from .label_files import read_labels
-from .output import write_png
+from .imaging.files import write_png
+from .imaging.label_files import read_labels
+from .imaging.reading import check_fits, read_photo, warn_of
 from .settings_record import begin_folder
 from .sources import PhotoFiles, find_label_maps
 

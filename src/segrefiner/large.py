@@ -22,13 +22,13 @@ from .canvas import Window
 from .changes import Report
 from .diffusion import OnProgress, silent
 from .errors import InputError
-from .geometry import Box
-from .io import check_fits, check_same_size, warn_of
-from .options import check_options
+from .imaging.boxes import Box
+from .imaging.codecs.option_checks import check_options
+from .imaging.reading import check_fits, check_same_size, warn_of
+from .imaging.vips import MaskFile, Picture, check_target
 from .pipeline import Job, Part
 from .pipelines import default_pipeline
 from .views import DEFAULT, gather_parts, object_area, part_gap
-from .windows import MaskFile, Picture, check_target
 
 if TYPE_CHECKING:
     from .refiner import Refiner

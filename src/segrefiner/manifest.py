@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, OutputError, reason
-from .json_files import json_text
+from .imaging.json_files import json_text
+from .imaging.listing import ensure_regular
 from .ledger import Account
-from .listing import ensure_regular
 
 if TYPE_CHECKING:
     from .batch import Item, Outcome

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segrefiner.arrays import as_numpy
 from segrefiner.errors import InputError, MaskError, SizeMismatchError
-from segrefiner.options import finite_number, whole_number
+
+from .imaging.codecs.arrays import as_numpy
+from .imaging.codecs.option_checks import finite_number, whole_number
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 MaskLike: TypeAlias = npt.NDArray[Any]

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segrefiner.arrays import as_numpy
-from segrefiner.contours import borders, corners, skeleton
 from segrefiner.errors import MaskError
 from segrefiner.metrics import Mask, MaskLike, binary_mask, check_plane, check_same_size
-from segrefiner.options import real_number, whole_number
+
+from .imaging.codecs.arrays import as_numpy
+from .imaging.codecs.option_checks import real_number, whole_number
+from .imaging.contours import borders, corners, skeleton
 
 Curve: TypeAlias = npt.NDArray[np.float64]
 Soft: TypeAlias = npt.NDArray[np.floating]

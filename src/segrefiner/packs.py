@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .distances import distance_reach, encode_distance, signed_distance
 from .errors import InputError
-from .json_files import json_text
-from .output import atomic_write
+from .imaging.distances import distance_reach, encode_distance, signed_distance
+from .imaging.files import atomic_write
+from .imaging.json_files import json_text
 from .sources import Sample, Source, open_folder
 
 PACK_FORMAT = "segrefiner-pack-2"

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Crowds, Json, file_name, image_entries, image_key, images_without_masks, nan_notes, tight_box
+from .coco import Crowds, file_name, image_entries, image_key, images_without_masks, nan_notes
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import PLAIN, Options
-from .io import check_same_size, read_photo
-from .json_files import read_odd, write_json
-from .label_files import LARGEST_ID, read_ids, write_ids
-from .listing import Names, list_pictures
+from .imaging.coco_masks import tight_box
+from .imaging.files import Json
+from .imaging.json_files import read_odd, write_json
+from .imaging.label_files import LARGEST_ID, read_ids, write_ids
+from .imaging.listing import Names, list_pictures
+from .imaging.reading import check_same_size, read_photo
 
 if TYPE_CHECKING:
     from .refiner import Refiner

@@ -29,9 +29,10 @@ from .diffusion import (
     silent,
     spaced_timesteps,
 )
-from .edges import edge_gain, follow_edges
-from .geometry import Box, mask_box
-from .settle import Held, OnHeld, accept_drawn, contour_offset, not_told, settle
+from .imaging.boxes import Box, mask_box
+from .imaging.distances import contour_offset
+from .imaging.edges import edge_gain, follow_edges
+from .settle import Held, OnHeld, accept_drawn, not_told, settle
 from .unet import normalize
 from .views import DEFAULT, FREE, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
 

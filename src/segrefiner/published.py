@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .batches import Batches
 from .diffusion import Network, OnProgress, Progress, ancestral, sample, silent
-from .geometry import mask_box, non_maximum_suppression
+from .imaging.boxes import mask_box, non_maximum_suppression
 from .unet import normalize
 
 PATCH = 256

@@ -23,9 +23,9 @@ from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
 from .export import onnx_metadata
 from .forked import check_own, revive
-from .geometry import Box
-from .io import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
-from .options import check_options, shown, whole_number
+from .imaging.boxes import Box
+from .imaging.codecs.option_checks import check_options, shown, whole_number
+from .imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
 from .pipeline import Job, Refined
 from .pipelines import Pipeline, default_pipeline
 from .settle import restrain
@@ -219,7 +219,8 @@ class Refiner:
         """Refines one mask.
 
         Args:
-            image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `io.read_photo` for what else works.
+            image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `reading.read_photo` for what else
+                works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
             seed: Same seed, same result: to the bit with the same weights, precision, kind of processor, number of
                 threads and version of PyTorch.
@@ -238,7 +239,7 @@ class Refiner:
 
         Warns:
             InputWarning: Something of the pair had to be guessed, which the report says as well. Not for a photo from
-                `io.read_photo`, which has been asked for its notes.
+                `reading.read_photo`, which has been asked for its notes.
         """
         results = self.many(
             [(image, mask)],

@@ -22,7 +22,7 @@ from .evaluate_tables import (
     shown,
     summary_table,
 )
-from .json_files import read_json
+from .imaging.json_files import read_json
 from .report_page import html_page, html_table
 from .report_pictures import case_pictures, data_uri
 from .svg import bin_names, histogram, histogram_bins, scatter

@@ -12,7 +12,7 @@ from .errors import InputError
 from .evaluate import Array, Mask, check_size, read_truth
 from .evaluate_davis import read_labels
 from .evaluate_tables import Json
-from .io import check_same_size, read_image, read_mask
+from .imaging.reading import check_same_size, read_image, read_mask
 from .overlay import overlay
 
 _LARGEST, _SMALLEST = (1200, 900), 800

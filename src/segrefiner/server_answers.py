@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from .changes import Report
-from .json_files import json_text
-from .label_files import LabelMap, labels_png
+from .imaging.coco_masks import encode_rle
+from .imaging.files import png_bytes
+from .imaging.json_files import json_text
+from .imaging.label_files import LabelMap, labels_png
 from .labels import RefinedLabels
-from .output import png_bytes
-from .rle import encode_rle
 from .server_errors import NOT_ACCEPTABLE, ProblemError
 from .server_requests import Kept
 

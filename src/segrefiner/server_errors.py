@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from .batches import ran_out_of_memory
 from .errors import ImageError, InputError, MaskError, SizeMismatchError, printable
-from .json_files import json_text
+from .imaging.json_files import json_text
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_FAULT = 8000

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoding import within_limits
 from .errors import MaskError
-from .io import read_mask, read_photo
-from .label_files import read_labels
-from .pictures import Encoded
-from .rle import decode_rle
+from .imaging.coco_masks import decode_rle
+from .imaging.codecs.decoder_process import within_limits
+from .imaging.codecs.pictures import Encoded
+from .imaging.label_files import read_labels
+from .imaging.reading import read_mask, read_photo
 
 
 def photo(source: Encoded, max_pixels: int) -> tuple[Any, ...]:
-    """As `io.read_photo`, in parts."""
+    """As `reading.read_photo`, in parts."""
     return read_photo(source, max_pixels=max_pixels).parts()
 
 
 def mask(source: Encoded, threshold: float | None, max_pixels: int) -> NDArray[np.bool_]:
-    """As `io.read_mask`."""
+    """As `reading.read_mask`."""
     return read_mask(source, threshold=threshold, max_pixels=max_pixels)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .diffusion import Progress
-from .io import Photo
+from .imaging.reading import Photo
 from .refiner import Refiner, Result
 from .server_errors import fault
 

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .decoding import Decoder
+from .imaging.codecs.decoder_process import Decoder
 from .refiner import Refiner
 from .server_answers import chosen_type
 from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy

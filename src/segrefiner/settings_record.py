@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, OutputError
-from .json_files import json_text
-from .output import atomic_write
+from .imaging.files import atomic_write
+from .imaging.json_files import json_text
 
 
 def begin_folder(folder: Path, record: str, settings: dict[str, Any], what: str, parts: Sequence[str] = ()) -> None:

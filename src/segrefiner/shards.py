@@ -19,9 +19,9 @@ from PIL import Image
 
 from .downloads import cache_folder
 from .errors import InputError, MissingExtraError, OutputError, reason
-from .io import read_image, read_mask
-from .json_files import json_text
-from .output import atomic_write
+from .imaging.files import atomic_write
+from .imaging.json_files import json_text
+from .imaging.reading import read_image, read_mask
 from .sources import Sample, Source, checked, located
 
 INDEX_NAME = "shards.json"

@@ -11,8 +11,8 @@ import torch
 
 from . import hub
 from .errors import OutputError, reason
+from .imaging.files import atomic_write
 from .model_card import model_card
-from .output import atomic_write
 from .unet import DenoisingUNet
 from .weights import FILE_NAME, STEPS_KEY, save
 from .weights_checks import bad_file

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, MaskError, SizeMismatchError
-from .io import check_fits, read_mask, read_photo, warn_of
+from .imaging.listing import SUFFIXES, list_pictures
+from .imaging.reading import check_fits, read_mask, read_photo, warn_of
 from .ledger import Entry
-from .listing import SUFFIXES, list_pictures
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import image_key, read_mask
+from .coco import image_key
 from .errors import ImageError, InputError, MaskError
-from .io import check_fits, read_photo, warn_of
-from .json_files import read_json
+from .imaging.coco_masks import decode_segmentation
+from .imaging.codecs.option_checks import shown
+from .imaging.json_files import read_json
+from .imaging.listing import Names
+from .imaging.reading import check_fits, read_photo, warn_of
 from .ledger import Entry
-from .listing import Names
-from .options import shown
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
@@ -67,7 +68,7 @@ class CocoObjects:
         start = int(self.ends[index - 1]) if index else 0
         segmentation = json.loads(self.text[start : int(self.ends[index])].tobytes())
         try:
-            mask = read_mask(segmentation, photo.pixels.shape[:2])
+            mask = decode_segmentation(segmentation, photo.pixels.shape[:2])
             warn_of(check_fits(photo, mask))
         except MaskError as error:
             raise MaskError(f"{where}: {error}") from error

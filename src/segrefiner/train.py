@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from .errors import TrainingError
 from .grids import example_grid
-from .json_files import json_text
-from .output import atomic_write, write_png
+from .imaging.files import atomic_write, write_png
+from .imaging.json_files import json_text
 from .run_files import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
 from .unet import DenoisingUNet

@@ -24,8 +24,8 @@ from .data import Batch
 from .diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
 from .errors import TrainingError
 from .feed import Feed, generator_of
+from .imaging.files import atomic_write
 from .losses import cross_entropy, texture_loss
-from .output import atomic_write
 from .processes import ALONE, Processes
 from .recipe_values import differences
 from .recipes import Portion, Recipe

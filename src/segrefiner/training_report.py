@@ -17,8 +17,8 @@ from typing import Any
 from ._version import __version__
 from .errors import InputError, SegRefinerError
 from .evaluate_tables import NOTHING, Json, Table, flattened
-from .io import read_image
-from .output import atomic_write, check_output
+from .imaging.files import atomic_write, check_output
+from .imaging.reading import read_image
 from .report_page import html_page, html_table
 from .report_pictures import data_uri
 from .run_files import FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME

@@ -13,7 +13,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import Box, bands, box_max, mask_box, merge_overlapping, square_around
+from .imaging.boxes import Box, mask_box, merge_overlapping, square_around
+from .imaging.ops import bands, box_max
 from .settle import CautionConfig
 
 _CELLS = 7

@@ -28,8 +28,8 @@ from torch import Tensor
 from . import downloads, hub
 from .diffusion import NUM_TIMESTEPS
 from .errors import CheckpointError, reason
-from .json_files import json_text
-from .output import atomic_write, check_output
+from .imaging.files import atomic_write, check_output
+from .imaging.json_files import json_text
 from .unet import DenoisingUNet, UNetConfig
 from .weights_checks import FLOATS, Stored, bad_file, check_config, check_file, check_finite, short, skeleton, some
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
-from .arrays import as_numpy
-from .errors import MaskError
+from ..errors import MaskError
+from .codecs.arrays import as_numpy
 
 _FIRST = 48
 """What the character of the value 0 is, "0"; 63 is "o"."""
@@ -259,3 +260,17 @@ def _is_number(value: Any) -> bool:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask `(height, width)` of a COCO segmentation, of any type. Raises `MaskError` for what is none."""
+    if isinstance(segmentation, dict):
+        return decode_rle(segmentation, size)
+    return draw_polygons(segmentation, size)
+
+
+def tight_box(mask: NDArray[np.bool_]) -> list[float]:
+    """COCO's `bbox` of a mask that is not empty: x, y, width and height."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)]

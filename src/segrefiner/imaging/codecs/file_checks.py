@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from .side_data import jpeg_markers
+from .png_chunks import jpeg_markers
 
 SCANS = 200
 """Of a JPEG, each of which goes through the whole picture. Encoders write a dozen."""

@@ -13,14 +13,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError, MaskError, MissingExtraError, OutputError, reason
-from .geometry import Box, bands
-from .io import Photo
-from .meaning import mask_of
-from .output import atomic_write, check_output
-from .pictures import Given, describe, opened
-from .rasters import Raster
-from .scales import bits_note, to_uint8, used_bits
+from ..errors import ImageError, MaskError, MissingExtraError, OutputError, reason
+from .boxes import Box
+from .codecs.bit_depth import bits_note, to_uint8, used_bits
+from .codecs.interpretation import mask_of
+from .codecs.pictures import Given, describe, opened
+from .codecs.rasters import Raster
+from .files import atomic_write, check_output
+from .ops import bands
+from .reading import Photo
 
 _KINDS = ("b-w", "srgb", "rgb", "grey16", "rgb16", "multiband")
 """Colour spaces, by libvips' names, that are read as they are stored."""
@@ -197,11 +198,11 @@ class MaskFile:
 
     Args:
         mask: The picture.
-        threshold: As for `io.read_mask`.
+        threshold: As for `reading.read_mask`.
         path: Of the file, which must not exist.
 
     Raises:
-        MaskError: As `io.read_mask` does.
+        MaskError: As `reading.read_mask` does.
     """
 
     def __init__(self, mask: Picture, threshold: float | None, path: Path) -> None:

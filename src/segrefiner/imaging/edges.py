@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import bands, box_max, box_mean, contour, places
+from .ops import bands, box_max, box_mean, contour, places
 
 _BLOCK = 24
 _BLOCKS_AT_ONCE = 60

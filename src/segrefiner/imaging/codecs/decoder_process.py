@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from . import errors
-from .errors import InputError
+from ... import errors
+from ...errors import InputError
 
 _BASE_BYTES, _BYTES_PER_PIXEL = 256 << 20, 48
 """What a decoder may take beside what is there already: two copies of RGBA with 16 bits, and what makes them."""
@@ -186,7 +186,8 @@ class _Worker:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}; from segrefiner.decoding import work; work({self._max_pixels})"
+            f"import sys; sys.path[:] = {sys.path!r}; from segrefiner.imaging.codecs.decoder_process import work; "
+            f"work({self._max_pixels})"
         )
         environment = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         # What decoders print is nobody's: a file must not fill the log.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .rasters import turned
+from .codecs.rasters import turned
 
 _SIDE = 192
 """Pixels of the longer side in which photo and mask are compared."""

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from .decoding import within_limits
-from .errors import InputError, reason
+from ...errors import InputError, reason
+from .decoder_process import within_limits
 from .exif import exif_of
 from .file_checks import check_file
+from .png_chunks import without_side_data
 from .rasters import Array, Raster, raster_of, stored_mode
-from .side_data import without_side_data
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 """Formats that are opened, by Pillow's names. AVIF needs a Pillow that was built with it."""

@@ -20,8 +20,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError
-from .options import finite_number, shown
+from ...errors import InputError
+from .option_checks import finite_number, shown
 from .pictures import Given
 from .rasters import Array, Raster
 
@@ -34,7 +34,7 @@ _CONVERTED = ("CMYK", "YCbCr", "LAB", "HSV", "La", "RGBa")
 
 
 def mask_of(raster: Raster, given: Given, threshold: float | None) -> npt.NDArray[np.bool_]:
-    """Tell object from background, as `io.read_mask` says.
+    """Tell object from background, as `reading.read_mask` says.
 
     Which pixels have a value, and how many, makes no difference.
 
@@ -47,7 +47,7 @@ def mask_of(raster: Raster, given: Given, threshold: float | None) -> npt.NDArra
         `(H, W)` bool, contiguous and writable.
 
     Raises:
-        MaskError: As `io.read_mask` does.
+        MaskError: As `reading.read_mask` does.
     """
     threshold = checked_threshold(threshold, given)
     if raster.palette is not None:

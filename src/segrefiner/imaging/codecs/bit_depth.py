@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .meaning import is_within_unit, span
+from .interpretation import is_within_unit, span
 from .pictures import Given
 from .rasters import Array
 
@@ -18,7 +18,7 @@ _FEW = 16
 
 
 def to_uint8(values: Array, given: Given, bits: int = 16) -> npt.NDArray[np.uint8]:
-    """Bring values of any scale that `io.read_image` documents to 0-255.
+    """Bring values of any scale that `reading.read_image` documents to 0-255.
 
     Args:
         values: Of any shape.

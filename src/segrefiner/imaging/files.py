@@ -1,9 +1,10 @@
-"""Arrays to files that are whole or not there at all."""
+"""Files in folders, and arrays and JSON to files that are whole or not there at all."""
 
 import io
 import os
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -12,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .arrays import as_numpy
-from .errors import OutputError, reason
+from ..errors import InputError, OutputError, reason
+from .codecs.arrays import as_numpy
+from .listing import SUFFIXES, Listing, list_pictures
 
 Array: TypeAlias = npt.NDArray[Any]
+
+Json: TypeAlias = dict[str, Any]
 
 
 def write_png(
@@ -145,3 +149,14 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
 def _named(path: str | os.PathLike[str]) -> str:
     # repr keeps a name with line breaks on one line.
     return f"output {str(path)!r}"
+
+
+def pictures_below(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
+    """Picture files below a folder, as `list_pictures` does. Raises `InputError` where there is none."""
+    listing = list_pictures(folder, without=without)
+    if not listing.pictures:
+        reasons = Counter(entry.reason for entry in listing.left_out).most_common(3)
+        left_out = "; ".join(f"{count}: {why}" for why, count in reasons)
+        there = f" (left out: {left_out})" if left_out else ""
+        raise InputError(f"{folder} holds no picture{there}: expected files that end in {', '.join(SUFFIXES)}")
+    return listing

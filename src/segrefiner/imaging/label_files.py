@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MaskError, OutputError
-from .io import MAX_PIXELS
-from .meaning import ids_of, labels_of
-from .output import png_bytes, write_png
-from .pictures import Encoded, Given, decode, describe
+from ..errors import MaskError, OutputError
+from .codecs.interpretation import ids_of, labels_of
+from .codecs.pictures import Encoded, Given, decode, describe
+from .files import png_bytes, write_png
+from .reading import MAX_PIXELS
 
 LARGEST_ID = 256**3 - 1
 """Of a panoptic segment: its three bytes are the red, green and blue of its pixels, lowest first."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, reason
+from ..errors import InputError, reason
+from .files import atomic_write
 from .listing import ensure_regular
-from .output import atomic_write
 
 
 def json_text(value: Any, **options: Any) -> str:

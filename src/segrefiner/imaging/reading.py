@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .arrays import as_numpy, is_array
-from .errors import ImageError, InputWarning, MaskError, SizeMismatchError, reason
-from .meaning import mask_of, mask_values
-from .pictures import Given, decode, describe, opened, orientation
-from .rasters import Array, Raster
-from .scales import bits_note, levels_note, to_uint8, used_bits
+from ..errors import ImageError, InputWarning, MaskError, SizeMismatchError, reason
+from .codecs.arrays import as_numpy, is_array
+from .codecs.bit_depth import bits_note, levels_note, to_uint8, used_bits
+from .codecs.interpretation import mask_of, mask_values
+from .codecs.pictures import Given, decode, describe, opened, orientation
+from .codecs.rasters import Array, Raster
 
 MAX_PIXELS = 200_000_000
 """Largest picture that is decoded unless the caller says otherwise: what the largest phone cameras make.
@@ -73,7 +73,7 @@ class Photo:
     @cached_property
     def small(self) -> npt.NDArray[np.uint8]:
         """The photo in the size in which masks are compared with it."""
-        from .turns import reduced
+        from .orientation import reduced
 
         return reduced(self.pixels)
 
@@ -265,7 +265,7 @@ def check_fits(
         raise _mismatch(photo.pixels, photo.name, mask, mask_name, turned)
     if photo.orientation == 1:
         return photo.notes
-    from .turns import is_certain, preference
+    from .orientation import is_certain, preference
 
     ratio = preference(photo.small, mask, photo.orientation)
     tag = f"EXIF tag (orientation {photo.orientation})"

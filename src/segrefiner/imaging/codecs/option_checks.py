@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from .arrays import as_numpy
-from .errors import InputError
 
 MAX_STEPS = 6
 """Diffusion steps of the published schedule."""
