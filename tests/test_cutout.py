@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from segrefiner import ImageError, InputError, MaskError, MissingExtraError, SizeMismatchError
-from segrefiner.cutout import cutout
 from segrefiner.imaging.files import write_png
 from segrefiner.imaging.reading import read_mask
+from segrefiner.rendering.cutout import cutout
 
 SIDE = 120
 

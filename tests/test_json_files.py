@@ -18,12 +18,13 @@ SOURCE = Path(segrefiner.__file__).parent
 INTERNAL = {
     "evaluate_tables",
     "sources_coco",
-    "imaging/codecs/decoder_process",
+    "imaging/json_files",
     "batch_ray",
     "trainer",
+    "imaging/codecs/decoder_process",
     "client",
     "manifest",
-    "imaging/json_files",
+    "rendering/markdown",
 }
 
 

@@ -67,10 +67,8 @@ TORCH_FREE = {
         "metrics",
         "metrics_dis",
         "openmp",
-        "overlay",
         "panoptic",
         "report",
-        "report_page",
         "report_pictures",
         "run_files",
         "server_metrics",
@@ -80,7 +78,6 @@ TORCH_FREE = {
         "shards",
         "sources",
         "sources_coco",
-        "svg",
         "terminal",
         "thin_structures",
         "training_report",
@@ -110,6 +107,7 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
+    "rendering": ["html", "markdown", "overlay", "svg"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""
 

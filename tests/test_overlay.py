@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner.overlay import COARSE_COLOUR, PANEL, REFINED_COLOUR, overlay
+from segrefiner.rendering.overlay import COARSE_COLOUR, PANEL, REFINED_COLOUR, overlay
 
 QUICK = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from pages import Page
 from segrefiner.cli_training import training_report
 from segrefiner.errors import InputError, OutputError
-from segrefiner.svg import Curve, curves
+from segrefiner.rendering.svg import Curve, curves
 from segrefiner.training_report import headline, read_run, smoothed, thinned, training_page, write_training_report
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)

@@ -28,7 +28,6 @@ from .app_pictures import (
 from .app_reading import declared_pixels, read_layers, read_objects, read_photo
 from .app_sessions import Tabs
 from .app_work import Meter, Options, Watched, Work, refine_watched
-from .cutout import cutout
 from .errors import ImageError, InputError, MaskError
 from .imaging.codecs.decoder_process import KilledError
 from .imaging.codecs.option_checks import check_options
@@ -36,7 +35,8 @@ from .imaging.files import png_bytes
 from .imaging.json_files import json_text
 from .imaging.reading import Photo as ReadPhoto
 from .imaging.reading import check_fits
-from .overlay import overlay
+from .rendering.cutout import cutout
+from .rendering.overlay import overlay
 from .server_service import Service
 
 _CANVAS_SIDE = 1000

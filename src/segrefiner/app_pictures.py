@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .changes import Report
 from .imaging.boxes import Box
 from .imaging.coco_masks import encode_rle, tight_box
-from .overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
+from .rendering.overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

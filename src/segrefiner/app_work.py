@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .diffusion import OnProgress, Progress, State
 from .imaging.reading import Photo
-from .overlay import Window
 from .refiner import Refiner, Result
+from .rendering.overlay import Window
 from .views import DEFAULT, find_objects, object_view
 
 Mask = NDArray[np.bool_]

@@ -118,11 +118,11 @@ def refine(
         result = refiner(photo, coarse, **settings, on_progress=follow)
     write_png(output, result.probability if soft else result.mask, bits=int(bits))
     if cutout_path is not None:
-        from .cutout import cutout
+        from .rendering.cutout import cutout
 
         write_png(cutout_path, cutout(photo.pixels, result.probability))
     if overlay_path is not None:
-        from .overlay import overlay
+        from .rendering.overlay import overlay
 
         write_png(overlay_path, overlay(photo.pixels, coarse, result.mask))
     say(f"{output}: {result.report}")

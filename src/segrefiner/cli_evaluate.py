@@ -280,8 +280,9 @@ def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
 
 def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
     """Write the files, print the tables, and exit as the group's help says."""
-    from .evaluate_tables import as_markdown, cases_table, legend, ranked, summary_table
+    from .evaluate_tables import cases_table, legend, ranked, summary_table
     from .imaging.files import atomic_write
+    from .rendering.markdown import as_markdown
 
     if not results.rows:
         raise InputError(

@@ -298,7 +298,7 @@ class MaskWork:
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.write == "cutout":
-                from .cutout import cutout
+                from .rendering.cutout import cutout
 
                 picture = cutout(photo.pixels, picture / np.float32(255))
             write_png(target, picture)

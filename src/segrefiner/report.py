@@ -8,24 +8,12 @@ import numpy as np
 
 from .errors import InputError, SegRefinerError
 from .evaluate_results import FORMAT, HARMED, VERSION
-from .evaluate_tables import (
-    Json,
-    Table,
-    as_markdown,
-    cases_table,
-    column_name,
-    inert,
-    legend,
-    rank,
-    ranked,
-    row_gain,
-    shown,
-    summary_table,
-)
+from .evaluate_tables import cases_table, column_name, legend, rank, ranked, row_gain, shown, summary_table
 from .imaging.json_files import read_json
-from .report_page import html_page, html_table
-from .report_pictures import case_pictures, data_uri
-from .svg import bin_names, histogram, histogram_bins, scatter
+from .rendering.html import data_uri, html_page, html_table
+from .rendering.markdown import Json, Table, as_markdown, inert
+from .rendering.svg import bin_names, histogram, histogram_bins, scatter
+from .report_pictures import case_pictures
 
 _MOST_POINTS = 3000
 _MOST_LINES = 100

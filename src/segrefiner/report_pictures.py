@@ -1,21 +1,17 @@
 """The pictures of a report: what a refinement changed, and where masks are wrong."""
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .errors import InputError
 from .evaluate import Array, Mask, check_size, read_truth
 from .evaluate_davis import read_labels
-from .evaluate_tables import Json
 from .imaging.reading import check_same_size, read_image, read_mask
-from .overlay import overlay
+from .rendering.markdown import Json
+from .rendering.overlay import overlay
 
-_LARGEST, _SMALLEST = (1200, 900), 800
 _FALSE_COLOUR, _MISSED_COLOUR = (240, 80, 60), (60, 130, 250)
 
 
@@ -98,20 +94,3 @@ def show_errors(photo: Array, mask: Mask, truth: Mask) -> Array:
     for wrong, colour in ((mask & ~truth, _FALSE_COLOUR), (truth & ~mask, _MISSED_COLOUR)):
         canvas[wrong] = 0.25 * canvas[wrong] + 0.75 * np.array(colour, np.float32)
     return canvas.astype(np.uint8)
-
-
-def data_uri(pixels: Array, largest: tuple[int, int] = _LARGEST) -> str:
-    """A picture as text that stands in a page in place of an address; JPEG, of a size to look at.
-
-    Args:
-        pixels: `(H, W, 3)` uint8, RGB.
-        largest: Width and height that it is shrunk to, at most.
-    """
-    picture = Image.fromarray(pixels)
-    times = _SMALLEST // max(picture.size)
-    if times > 1:
-        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    picture.thumbnail(largest, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -16,13 +16,12 @@ from typing import Any
 
 from ._version import __version__
 from .errors import InputError, SegRefinerError
-from .evaluate_tables import NOTHING, Json, Table, flattened
 from .imaging.files import atomic_write, check_output
 from .imaging.reading import read_image
-from .report_page import html_page, html_table
-from .report_pictures import data_uri
+from .rendering.html import data_uri, html_page, html_table
+from .rendering.markdown import NOTHING, Json, Table, flattened
+from .rendering.svg import CURVE_COLOURS, Curve, curves
 from .run_files import FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
-from .svg import CURVE_COLOURS, Curve, curves
 
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)

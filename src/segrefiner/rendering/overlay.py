@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .imaging.codecs.arrays import as_numpy
+from ..imaging.codecs.arrays import as_numpy
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

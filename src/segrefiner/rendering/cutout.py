@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .errors import ImageError, MaskError, needed
-from .imaging.boxes import mask_box
-from .imaging.codecs.arrays import as_numpy
-from .imaging.reading import check_same_size
+from ..errors import ImageError, MaskError, needed
+from ..imaging.boxes import mask_box
+from ..imaging.codecs.arrays import as_numpy
+from ..imaging.reading import check_same_size
 
 _MARGIN = 32
 """Pixels around the object from which the background's colours are learned."""

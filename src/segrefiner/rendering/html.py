@@ -1,9 +1,19 @@
-"""What all reports have in common: one HTML file with its style in it, and tables."""
+"""What all reports have in common: one HTML file with its style in it, tables, and pictures in the text."""
 
+import base64
+import io
 from collections.abc import Iterable
 from html import escape
+from typing import Any, TypeAlias
 
-from .evaluate_tables import Table, numeric_columns
+import numpy.typing as npt
+from PIL import Image
+
+from .markdown import Table, numeric_columns
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_LARGEST, _SMALLEST = (1200, 900), 800
 
 
 def html_page(title: str, parts: Iterable[str]) -> str:
@@ -78,3 +88,20 @@ footer {{ margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .5re
 </body>
 </html>
 """
+
+
+def data_uri(pixels: Array, largest: tuple[int, int] = _LARGEST) -> str:
+    """A picture as text that stands in a page in place of an address; JPEG, of a size to look at.
+
+    Args:
+        pixels: `(H, W, 3)` uint8, RGB.
+        largest: Width and height that it is shrunk to, at most.
+    """
+    picture = Image.fromarray(pixels)
+    times = _SMALLEST // max(picture.size)
+    if times > 1:
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    picture.thumbnail(largest, Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=82, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
