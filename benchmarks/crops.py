@@ -17,9 +17,9 @@ from torch import Tensor
 from segrefiner.coarse import CoarseConfig
 from segrefiner.coarse_polygons import polygon_coarse
 from segrefiner.data import Batch, PackedPhotos, ViewConfig
-from segrefiner.diffusion import Network, monotone, pixel_thresholds, sample, spaced_timesteps
-from segrefiner.unet import fused, normalize
-from segrefiner.weights import load
+from segrefiner.model.diffusion import Network, monotone, pixel_thresholds, sample, spaced_timesteps
+from segrefiner.model.unet import fused, normalize
+from segrefiner.model.weights import load
 
 _NONE = CoarseConfig(perfect=0, real=0, slight=0, low_resolution=0, blobs=0)
 KINDS = {

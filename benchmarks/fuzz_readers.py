@@ -221,8 +221,8 @@ def _problem(error: Exception) -> str:
 def _refiner() -> Any:
     import torch
 
+    from segrefiner.model.unet import DenoisingUNet
     from segrefiner.refiner import Refiner
-    from segrefiner.unet import DenoisingUNet
     from tiny import TINY
 
     torch.manual_seed(0)

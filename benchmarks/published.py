@@ -19,13 +19,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from segrefiner import Refiner
-from segrefiner.backends import TorchBackend, choose_dtype
 from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou
+from segrefiner.model.backends import TorchBackend, choose_dtype
+from segrefiner.model.layers import Upsample
+from segrefiner.model.unet import BASE, DenoisingUNet
+from segrefiner.model.weights import load
 from segrefiner.pipelines import semantic_pipeline
 from segrefiner.refiner import Result
-from segrefiner.unet import BASE, DenoisingUNet, Upsample
-from segrefiner.weights import load
 
 
 class AsPublished(TorchBackend):

@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tables import COARSE, Row, comma_separated, markdown, summarize
 
-from segrefiner import Refiner, SegRefinerError, weights
+from segrefiner import Refiner, SegRefinerError
 from segrefiner.align import Offset
-from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.metrics import boundary_iou, iou, mba
+from segrefiner.model import weights
+from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.pipeline import refine_masks
 from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.sources import PhotoFiles, find_photos

@@ -11,32 +11,33 @@ from typing import Any
 
 from tables import Row
 
-from segrefiner import InputError, weights
+from segrefiner import InputError
 from segrefiner.imaging.files import atomic_write
+from segrefiner.model import weights
 
 _SOURCES = (
     "align",
-    "backends",
+    "model/backends",
     "batches",
     "calls",
     "canvas",
     "composites",
     "composites_offline",
-    "diffusion",
+    "model/diffusion",
     "imaging/edges",
     "imaging/ops",
-    "image_encoder",
+    "model/image_encoder",
     "imaging/reading",
     "labels",
     "metrics",
-    "norm",
+    "model/layers",
     "imaging/codecs/pictures",
     "pipeline",
     "published",
     "refiner",
     "settle",
     "thin_structures",
-    "unet",
+    "model/unet",
     "views",
     "imaging/boxes",
     "imaging/distances",
@@ -65,7 +66,7 @@ class Settings:
 
 def code_checksum(own: Sequence[str]) -> str:
     """SHA-256 of our sources that decide about a figure: network, pipelines, metrics, and a benchmark's `own`."""
-    here, package = Path(__file__).parent, Path(weights.__file__).parent
+    here, package = Path(__file__).parent, Path(weights.__file__).parents[1]
     files = [here / f"{name}.py" for name in own]
     files += [package / f"{name}.py" for name in _SOURCES]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

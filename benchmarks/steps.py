@@ -22,8 +22,8 @@ from rich.progress import track
 from tables import HARMED
 
 from segrefiner import Refiner
-from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.metrics import iou, mba
+from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.pipeline import refine_masks
 from segrefiner.sources import find_photos
 from segrefiner.views import PipelineConfig, Sampler

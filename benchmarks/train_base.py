@@ -14,12 +14,12 @@ import torch
 
 from segrefiner.data import PackedPhotos, ViewConfig
 from segrefiner.feed import packed_feed
+from segrefiner.model.unet import BASE
+from segrefiner.model.weights import save
 from segrefiner.packs import pack_folder
 from segrefiner.recipes import Recipe
 from segrefiner.train import Watch, train
 from segrefiner.trainer import Trainer
-from segrefiner.unet import BASE
-from segrefiner.weights import save
 
 RECIPE = Recipe(
     model=BASE,

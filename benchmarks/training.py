@@ -20,12 +20,12 @@ from tables import aligned
 
 from segrefiner.data import PackedPhotos
 from segrefiner.feed import packed_feed, streamed_feed
+from segrefiner.model.weights import load, resolve
 from segrefiner.packs import pack_source
 from segrefiner.recipes import RECIPES, Recipe
 from segrefiner.run_files import LOG_NAME
 from segrefiner.sources import First, open_source
 from segrefiner.trainer import Trainer
-from segrefiner.weights import load, resolve
 
 PHOTOS = 200
 

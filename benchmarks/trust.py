@@ -36,13 +36,14 @@ from thin_kinds import held_back_cutouts
 from torch import Tensor
 from trust_tables import class_table, comparison, main_table, set_table, step_table, summary
 
-from segrefiner import InputError, Refiner, SegRefinerError, weights
-from segrefiner.backends import Backend
-from segrefiner.diffusion import NUM_TIMESTEPS
+from segrefiner import InputError, Refiner, SegRefinerError
 from segrefiner.held_back import held_back
 from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.labels import refine_labels
 from segrefiner.metrics import iou, iou_counts, mba
+from segrefiner.model import weights
+from segrefiner.model.backends import Backend
+from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.pipeline import refine_masks
 from segrefiner.sources import PhotoFiles, find_photos
 from segrefiner.views import FREE

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.diffusion import Progress
+from segrefiner.model.diffusion import Progress
 
 here = Path(__file__).parent
 frames = []

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from segrefiner.changes import Report
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refiner import Refiner, Result
-from segrefiner.unet import DenoisingUNet
 from tiny import TINY
 
 HEIGHT, WIDTH = 48, 64

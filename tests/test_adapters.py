@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from segrefiner import InputError, MaskError, Refiner, SizeMismatchError
 from segrefiner.adapters import refine_outputs
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model.unet import DenoisingUNet
 from tiny import TINY
 
 HEIGHT, WIDTH = 60, 100

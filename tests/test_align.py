@@ -23,9 +23,9 @@ from segrefiner.align import (
 from segrefiner.cli import main
 from segrefiner.data import PackedPhotos
 from segrefiner.imaging.distances import signed_distance
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from segrefiner.sources import Sample, data_set_of
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import save
 from tiny import TINY
 
 SIDE = 120

@@ -19,9 +19,9 @@ from segrefiner.app_pictures import (
     way_frames,
 )
 from segrefiner.app_work import Meter, Options, refine_watched
-from segrefiner.diffusion import silent
 from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
 from segrefiner.imaging.coco_masks import decode_rle
+from segrefiner.model.diffusion import silent
 from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 
 inputs = pytest.importorskip("segrefiner.app_inputs")

@@ -19,8 +19,8 @@ from PIL import Image
 
 from segrefiner.errors import SegRefinerError
 from segrefiner.metrics import iou
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import save
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from tiny import TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

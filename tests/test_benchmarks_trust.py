@@ -15,9 +15,9 @@ from torch import Tensor
 
 from segrefiner import Refiner
 from segrefiner.metrics import iou
+from segrefiner.model.unet import DenoisingUNet, normalize
+from segrefiner.model.weights import save
 from segrefiner.sources import open_folder
-from segrefiner.unet import DenoisingUNet, normalize
-from segrefiner.weights import save
 from tiny import TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from segrefiner.cli import main
+from segrefiner.model.unet import DenoisingUNet, UNetConfig
+from segrefiner.model.weights import checksum, load, metadata, save
 from segrefiner.recipes import RECIPES
-from segrefiner.unet import DenoisingUNet, UNetConfig
-from segrefiner.weights import checksum, load, metadata, save
 from tiny import TINY
 
 

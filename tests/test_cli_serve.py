@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from segrefiner.cli import main
 from segrefiner.client import Client
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import save
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from serving import MASK, PHOTO
 from tiny import TINY
 

@@ -20,7 +20,7 @@ from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import decode_segmentation, encode_rle, tight_box
 from segrefiner.imaging.json_files import without_nan
 from segrefiner.ledger import Summary
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model.unet import DenoisingUNet
 from test_folders import restless
 from tiny import TINY
 

@@ -24,9 +24,9 @@ from segrefiner.imaging.distances import (
     encode_distance,
     signed_distance,
 )
+from segrefiner.model.unet import IMAGE_MEAN
 from segrefiner.packs import pack_folder, pack_source, read_pack
 from segrefiner.sources import every_coarse, find_photos, open_folder
-from segrefiner.unet import IMAGE_MEAN
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 CPU = torch.device("cpu")

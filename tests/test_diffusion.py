@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from segrefiner.diffusion import (
+from segrefiner.model.diffusion import (
     NUM_TIMESTEPS,
     State,
     ancestral,

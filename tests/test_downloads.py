@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from segrefiner import Refiner, downloads, weights
-from segrefiner.downloads import Limits, cache_folder, fetch
+from segrefiner import Refiner
 from segrefiner.errors import CheckpointError
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model import downloads, weights
+from segrefiner.model.downloads import Limits, cache_folder, fetch
+from segrefiner.model.unet import DenoisingUNet
 from tiny import TINY
 
 CONTENT = bytes(range(256)) * 4000

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from segrefiner import CheckpointError, InputError, MissingExtraError, OutputError, Refiner
-from segrefiner.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.cli import main
-from segrefiner.export import export_onnx, onnx_metadata
 from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import checksum, load, resolve, save
+from segrefiner.model.backends import OnnxBackend, OpenVinoBackend, TorchBackend
+from segrefiner.model.onnx_export import export_onnx, onnx_metadata
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import checksum, load, resolve, save
 from tiny import TINY, TINY_WITH_ATTENTION
 
 onnx = pytest.importorskip("onnx")

@@ -22,8 +22,8 @@ from segrefiner.imaging.label_files import LabelMap, write_labels
 from segrefiner.imaging.listing import list_pictures
 from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.pipeline import Refined
-from segrefiner.unet import DenoisingUNet
 from tiny import TINY
 
 SIZE = (40, 48)

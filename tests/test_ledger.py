@@ -26,8 +26,8 @@ from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.files import pictures_below
 from segrefiner.imaging.listing import CYCLE, HIDDEN, NO_FILE, NO_PICTURE, NOWHERE, Names, list_pictures
 from segrefiner.ledger import Ledger
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import save
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from test_folders import restless
 from tiny import TINY
 

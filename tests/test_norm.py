@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segrefiner.norm import GroupNorm
+from segrefiner.model.layers import GroupNorm
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

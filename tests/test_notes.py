@@ -25,10 +25,10 @@ from segrefiner.imaging.label_files import write_ids
 from segrefiner.imaging.reading import read_photo
 from segrefiner.labels import refine_labels
 from segrefiner.large import refine_large
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from segrefiner.panoptic import panoptic_job
-from segrefiner.unet import DenoisingUNet
 from segrefiner.video import refine_video
-from segrefiner.weights import save
 from serving import encoded
 from serving import refiner as tiny_refiner
 from storage import RGB, png

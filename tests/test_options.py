@@ -15,7 +15,6 @@ from segrefiner import InputError, Refiner
 from segrefiner.calls import whole_boxes
 from segrefiner.cli import main
 from segrefiner.client import Client
-from segrefiner.diffusion import NUM_TIMESTEPS
 from segrefiner.folders import Options, folder_job
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
@@ -30,7 +29,8 @@ from segrefiner.imaging.codecs.option_checks import (
 from segrefiner.imaging.reading import read_mask
 from segrefiner.labels import refine_labels
 from segrefiner.large import refine_large
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model.diffusion import NUM_TIMESTEPS
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.video import refine_video
 from tiny import TINY
 

@@ -17,8 +17,8 @@ from segrefiner.imaging.coco_masks import tight_box
 from segrefiner.imaging.label_files import read_ids, write_ids
 from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.panoptic import VOID, panoptic_job
-from segrefiner.unet import DenoisingUNet
 from test_folders import restless
 from tiny import TINY
 

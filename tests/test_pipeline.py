@@ -19,11 +19,11 @@ from torch import Tensor
 from segrefiner import canvas as canvases
 from segrefiner.batches import Batches
 from segrefiner.canvas import Canvas, falls
-from segrefiner.diffusion import Network, Progress, silent
 from segrefiner.imaging.boxes import Box, mask_box
 from segrefiner.imaging.ops import contour
+from segrefiner.model.diffusion import Network, Progress, silent
+from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
-from segrefiner.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.views import (
     FREE,
     PipelineConfig,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segrefiner.crops import PublishedViews
 from segrefiner.data import ViewConfig
 from segrefiner.errors import InputError
+from segrefiner.model.unet import BASE, COMPACT
 from segrefiner.recipe_values import differences, with_values
 from segrefiner.recipes import (
     HR,
@@ -22,7 +23,6 @@ from segrefiner.recipes import (
     Recipe,
     StepDecay,
 )
-from segrefiner.unet import BASE, COMPACT
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

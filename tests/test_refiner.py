@@ -13,12 +13,12 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
-from segrefiner.backends import choose_device, choose_dtype
 from segrefiner.imaging.reading import Photo, read_mask, read_photo
 from segrefiner.metrics import iou, mba
+from segrefiner.model.backends import choose_device, choose_dtype
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import load, resolve, save
 from segrefiner.pipelines import instance_pipeline, semantic_pipeline
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import load, resolve, save
 from tiny import TINY
 
 PHOTOS = Path(__file__).parent / "data" / "parity"

@@ -19,11 +19,12 @@ from huggingface_hub import ModelCard
 from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file
 
-from segrefiner import Refiner, sharing, weights
+from segrefiner import Refiner
 from segrefiner.cli_training import push
 from segrefiner.errors import CheckpointError, InputError, OutputError
-from segrefiner.model_card import model_card
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model import publishing, weights
+from segrefiner.model.model_card import model_card
+from segrefiner.model.unet import DenoisingUNet
 from tiny import TINY
 
 RECIPE = {"samples": 32000, "text": "```\n# not a heading", "coarse": {"perfect": 0.1}}
@@ -201,7 +202,7 @@ def test_a_refiner_is_pushed_with_its_card(stored: Path, hub: Hub) -> None:
 
 
 def test_a_pull_request_is_no_branch_to_be_made(stored: Path, hub: Hub) -> None:
-    sharing.push(stored, "me/x", revision="refs/pr/1")
+    publishing.push(stored, "me/x", revision="refs/pr/1")
     assert ("branch", "refs/pr/1") not in hub.calls and hub.calls[-1][2] == "refs/pr/1"
 
 
@@ -256,7 +257,7 @@ RESPONSE: Any = SimpleNamespace(headers={}, request=None, status_code=403)
 def test_a_failed_push_says_why_in_one_line(stored: Path, hub: Hub, error: Exception, words: str) -> None:
     hub.error = error
     with pytest.raises(OutputError) as caught:
-        sharing.push(stored, "me/x")
+        publishing.push(stored, "me/x")
     message = str(caught.value)
     assert words in message and "'me/x'" in message and "\n" not in message
 
@@ -307,9 +308,9 @@ def test_the_real_hub_library_takes_a_push(stored: Path, monkeypatch: pytest.Mon
         endpoint = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(huggingface_hub, "HfApi", partial(huggingface_hub.HfApi, endpoint=endpoint))
         try:
-            address = sharing.push(stored, "me/x", private=True, token="hf_test")
+            address = publishing.push(stored, "me/x", private=True, token="hf_test")
             with pytest.raises(OutputError, match="hf auth login"):
-                sharing.push(stored, "me/x", token="hf_other")
+                publishing.push(stored, "me/x", token="hf_other")
         finally:
             server.shutdown()
             thread.join()

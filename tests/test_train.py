@@ -18,15 +18,15 @@ from torch import Generator
 from discs import Discs
 from segrefiner.coarse import CoarseConfig
 from segrefiner.data import Batch, PackedPhotos, ViewConfig
-from segrefiner.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
 from segrefiner.errors import OutputError, TrainingError
 from segrefiner.feed import _Order, packed_feed, streamed_feed
+from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
+from segrefiner.model.unet import DenoisingUNet, UNetConfig
 from segrefiner.packs import pack_folder
 from segrefiner.recipes import LR, LinearDecay, Recipe
 from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
 from segrefiner.train import FIRST_PATIENCE, CollapseGuard, Watch, train
 from segrefiner.trainer import SCHEDULES, Example, Trainer, draw_timesteps, trust_timesteps
-from segrefiner.unet import DenoisingUNet, UNetConfig
 from tiny import TINY_WITH_ATTENTION as TINY
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 import miniature
 from segrefiner.cli import main
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import load, metadata, save
 from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
-from segrefiner.unet import DenoisingUNet
-from segrefiner.weights import load, metadata, save
 from tiny import TINY
 
 STEPS = 20

@@ -13,19 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from segrefiner.pretrained import with_detail
-from segrefiner.unet import (
-    BASE,
-    COMPACT,
-    IMAGE_MEAN,
-    IMAGE_STD,
-    AttentionBlock,
-    DenoisingUNet,
-    UNetConfig,
-    Upsample,
-    fused,
-    normalize,
-)
+from segrefiner.model.conversion import with_detail
+from segrefiner.model.layers import AttentionBlock, Upsample
+from segrefiner.model.unet import BASE, COMPACT, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, UNetConfig, fused, normalize
 from tiny import TINY_WITH_ATTENTION as TINY
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)

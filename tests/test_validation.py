@@ -11,11 +11,11 @@ from discs import Discs
 from segrefiner.data import PackedPhotos
 from segrefiner.errors import InputError
 from segrefiner.metrics import iou, mba
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.packs import pack_source
 from segrefiner.pipelines import instance_pipeline
 from segrefiner.refiner import Refiner
 from segrefiner.sources import open_source
-from segrefiner.unet import DenoisingUNet
 from segrefiner.validation import PackedSource, validate, validation_set
 from tiny import TINY
 

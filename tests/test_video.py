@@ -18,9 +18,9 @@ from segrefiner import Refiner
 from segrefiner.cli import main
 from segrefiner.errors import InputError, MissingExtraError, OutputError
 from segrefiner.imaging.clips import clip, frames_of, masks_of, natural, still
-from segrefiner.unet import DenoisingUNet
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
 from segrefiner.video import flicker, refine_video, write_masks
-from segrefiner.weights import save
 from tiny import TINY
 
 HEIGHT, WIDTH = 48, 64

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from segrefiner import checkpoints, weights, weights_checks
 from segrefiner.errors import CheckpointError, OutputError
-from segrefiner.unet import BASE, COMPACT, DenoisingUNet, UNetConfig
+from segrefiner.model import conversion, weights, weights_checks
+from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, UNetConfig
 
 TINY = UNetConfig(
     model_channels=4,
@@ -220,7 +220,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 def test_every_form_of_checkpoint_converts(tmp_path: Path, form: str, legacy: bool) -> None:
     state, source, target = make_state(), tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save(FORMS[form](state), source, _use_new_zipfile_serialization=not legacy)
-    assert checkpoints.convert(source, target, dtype=torch.float32) == PUBLISHED
+    assert conversion.convert(source, target, dtype=torch.float32) == PUBLISHED
     loaded = weights.load(target).state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
@@ -230,7 +230,7 @@ def test_every_form_of_checkpoint_converts(tmp_path: Path, form: str, legacy: bo
 def test_conversion_rounds_to_float16_by_default(tmp_path: Path) -> None:
     state, source, target = make_state(), tmp_path / "a.pth", tmp_path / "a.safetensors"
     torch.save(state, source)
-    checkpoints.convert(source, target)
+    conversion.convert(source, target)
     assert target.stat().st_size < 0.6 * source.stat().st_size
     loaded = weights.load(target).state_dict()
     assert all(torch.equal(loaded[name], tensor.half().float()) for name, tensor in state.items())
@@ -247,7 +247,7 @@ def test_conversion_rounds_to_float16_by_default(tmp_path: Path) -> None:
 )
 def test_the_config_is_read_off_the_shapes(tmp_path: Path, config: UNetConfig) -> None:
     torch.save(make_state(config), tmp_path / "a.pth")
-    found = checkpoints.load_published(tmp_path / "a.pth")[1]
+    found = conversion.load_published(tmp_path / "a.pth")[1]
     # Groups leave no trace: the most that divide every width are taken.
     assert replace(found, norm_groups=config.norm_groups) == config
 
@@ -256,7 +256,7 @@ def test_the_published_size_is_recognised() -> None:
     with torch.device("meta"):  # 118 million parameters, none of them in memory
         shapes = DenoisingUNet(BASE).state_dict()
     stored = {name: weights_checks.Stored(tuple(tensor.shape), "F32") for name, tensor in shapes.items()}
-    assert checkpoints._infer_config(stored, Path("a.pth")) == BASE
+    assert conversion._infer_config(stored, Path("a.pth")) == BASE
 
 
 # Broken and hostile files
@@ -432,7 +432,7 @@ def test_broken_checkpoints_are_refused(tmp_path: Path, case: str) -> None:
     make, words = BROKEN_CHECKPOINTS[case]
     path = tmp_path / "a.pth"
     path.write_bytes(make())
-    message = refusal(lambda: checkpoints.convert(path, tmp_path / "a.safetensors"))
+    message = refusal(lambda: conversion.convert(path, tmp_path / "a.safetensors"))
     assert message.startswith(f"weights file {str(path)!r} ")
     assert words in message
     assert not (tmp_path / "a.safetensors").exists()
@@ -445,14 +445,14 @@ def test_other_parameters_than_the_network_has_are_refused(tmp_path: Path, case:
     ours.write_bytes(safetensors(changes))
     theirs.write_bytes(published(changes))
     assert words in refusal(lambda: weights.load(ours))
-    assert words in refusal(lambda: checkpoints.convert(theirs, tmp_path / "b.safetensors"))
+    assert words in refusal(lambda: conversion.convert(theirs, tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, legacy: bool) -> None:
     marker, path = tmp_path / "marker", tmp_path / "a.pth"
     torch.save(make_state() | {"meta": Shell(marker)}, path, _use_new_zipfile_serialization=not legacy)
-    message = refusal(lambda: checkpoints.load_published(path))
+    message = refusal(lambda: conversion.load_published(path))
     assert not marker.exists()
     assert re.search(r"wants to run \w+\.system", message)
     assert "weights_only" not in message  # torch's advice, which would run it
@@ -460,7 +460,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, legacy: bool) -> None
     assert marker.exists()
 
 
-@pytest.mark.parametrize("read", [weights.load, weights.metadata, checkpoints.load_published, weights.checksum])
+@pytest.mark.parametrize("read", [weights.load, weights.metadata, conversion.load_published, weights.checksum])
 def test_what_is_no_file_is_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     assert "is a folder" in refusal(lambda: read(tmp_path))
     assert "does not exist" in refusal(lambda: read(tmp_path / "a.safetensors"))
@@ -469,12 +469,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path, read: Callable[[Path], objec
     assert "cannot be opened" in refusal(lambda: read(Path("a\0b")))
 
 
-WHOLE = {weights.load: cache(safetensors), checkpoints.load_published: cache(published)}
+WHOLE = {weights.load: cache(safetensors), conversion.load_published: cache(published)}
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.data())
-@pytest.mark.parametrize("read", [weights.load, checkpoints.load_published])
+@pytest.mark.parametrize("read", [weights.load, conversion.load_published])
 def test_damage_anywhere_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, read: Callable[[Path], object], data: Any
 ) -> None:
@@ -518,7 +518,7 @@ def test_files_and_folders_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_bundled_weights_are_found_by_none_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / package)
     assert "missing from this installation" in refusal(lambda: weights.resolve(None))
-    bundled = tmp_path / "segrefiner" / "models" / "compact.safetensors"
+    bundled = tmp_path / "segrefiner" / "model" / "bundled" / "compact.safetensors"
     bundled.parent.mkdir(parents=True)
     weights.save(make_network(), bundled)
     assert weights.resolve(None) == weights.resolve(weights.BUNDLED) == bundled
@@ -646,7 +646,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 CLIENT = """
 import sys
-from segrefiner import weights
+from segrefiner.model import weights
 for name in sys.argv[2:]:
     try:
         print(weights.resolve(name, cache_dir=sys.argv[1]))
@@ -662,7 +662,7 @@ def test_the_real_hub_library_is_understood(hub: str, tmp_path: Path) -> None:
         "HF_ENDPOINT": hub,
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(tmp_path / "home"),
-        "PYTHONPATH": str(Path(weights.__file__).parents[1]),
+        "PYTHONPATH": str(Path(weights.__file__).parents[2]),
     }
     command = [
         sys.executable,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from segrefiner.unet import UNetConfig
+from segrefiner.model.unet import UNetConfig
 
 TINY = UNetConfig(
     model_channels=8,

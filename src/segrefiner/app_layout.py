@@ -10,7 +10,7 @@ import gradio as gr
 
 from .app_files import PageFile, PageFiles
 from .app_pictures import LOOKS, PARTS
-from .diffusion import NUM_TIMESTEPS
+from .model.diffusion import NUM_TIMESTEPS
 
 FROM_FILE, PAINTED, FROM_BOX = "A file", "I paint it", "A box"
 WAYS = (FROM_FILE, PAINTED, FROM_BOX)

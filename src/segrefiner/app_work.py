@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .diffusion import OnProgress, Progress, State
 from .imaging.reading import Photo
+from .model.diffusion import OnProgress, Progress, State
 from .refiner import Refiner, Result
 from .rendering.overlay import Window
 from .views import DEFAULT, find_objects, object_view

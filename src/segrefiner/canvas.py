@@ -8,10 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from .diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
 from .imaging.boxes import Box
 from .imaging.ops import bands, contour, crop_resized, places, resize
-from .unet import IMAGE_MEAN
+from .model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
+from .model.unet import IMAGE_MEAN
 from .views import (
     PipelineConfig,
     Sampler,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .diffusion import confidence
 from .imaging.distances import largest_distance
 from .imaging.ops import bands, contour, places
+from .model.diffusion import confidence
 from .settle import Held, predicted_gain
 
 

@@ -22,7 +22,7 @@ from .openmp import sleep_while_waiting
 from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
-    from .diffusion import Progress
+    from .model.diffusion import Progress
 
 _PIPELINES = ("default", "semantic", "instance")
 
@@ -221,8 +221,8 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
     import torch
 
-    from .checkpoints import convert as convert_checkpoint
     from .imaging.json_files import json_text
+    from .model.conversion import convert as convert_checkpoint
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
     say(f"{target}: {json_text(config.to_dict())}")
@@ -240,8 +240,8 @@ def export() -> None:
 @errors_in_one_line
 def onnx_file(target: Path, model: str | None, dtype: str) -> None:
     """Write a model as the ONNX file TARGET, with any batch and size."""
-    from .export import export_onnx
-    from .weights import STEPS_KEY, best_steps, checksum, load, resolve
+    from .model.onnx_export import export_onnx
+    from .model.weights import STEPS_KEY, best_steps, checksum, load, resolve
 
     source = resolve(model)
     notes = {STEPS_KEY: str(best_steps(source)), "exported_from_sha256": checksum(source)}

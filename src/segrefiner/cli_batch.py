@@ -198,8 +198,8 @@ class _Opened:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         from ._version import __version__
+        from .model.weights import checksum, resolve
         from .refiner import Refiner
-        from .weights import checksum, resolve
 
         self.refiner = Refiner.from_pretrained(**settings)
         model = settings["model"]

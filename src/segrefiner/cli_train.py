@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
 
     from .feed import Feed
+    from .model.unet import DenoisingUNet
     from .processes import Processes
     from .recipes import Recipe
     from .sources import Source
     from .train import Row, Watch
     from .trainer import Trainer
-    from .unet import DenoisingUNet
 
 _NAMES = (
     "compact",
@@ -90,12 +90,12 @@ def train(
     Start it with torchrun to train on several GPUs or processes:
     torchrun --nproc-per-node 8 -m segrefiner train DATA -o RUN --recipe lr
     """
-    from .backends import choose_device
-    from .pretrained import image_encoder_weights, with_detail, with_image_encoder
+    from .model.backends import choose_device
+    from .model.conversion import image_encoder_weights, with_detail, with_image_encoder
+    from .model.weights import load, resolve
     from .processes import launched
     from .recipe_values import with_values
     from .recipes import RECIPES
-    from .weights import load, resolve
 
     name = name or ("finetune" if before else "compact")
     if before is None and name in _STARTS:
@@ -227,9 +227,9 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
     from . import train as training
     from .imaging.json_files import json_text
+    from .model.weights import STEPS_KEY, checksum, save
     from .run_files import CHECKPOINT_NAME
     from .training_report import write_training_report
-    from .weights import STEPS_KEY, checksum, save
 
     recipe, first = trainer.recipe, trainer.processes.rank == 0
     notes = {"recipe": json_text({"name": name, **recipe.to_dict()})}
@@ -276,9 +276,9 @@ def _best_steps(recipe: "Recipe") -> int | None:
 def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["DenoisingUNet"], list[dict[str, Any]]] | None:
     if options["val"] is None:
         return None
-    from .backends import choose_dtype
     from .data import PackedPhotos
-    from .diffusion import NUM_TIMESTEPS
+    from .model.backends import choose_dtype
+    from .model.diffusion import NUM_TIMESTEPS
     from .packs import is_pack
     from .sources import open_source
     from .validation import PackedSource, validate, validation_set

@@ -35,19 +35,19 @@ def push(
 
     A card says what they are; a README.md in the folder takes its place. Nothing else is uploaded.
     """
-    from . import sharing
+    from .model import publishing
+    from .model.weights import metadata, resolve
     from .training_report import validation_until
-    from .weights import metadata, resolve
 
     path = resolve(source)
     card = source / "README.md"
     trained = str(metadata(path).get("trained_steps", ""))
-    address = sharing.push(
+    address = publishing.push(
         path,
         repository,
         private=private,
         revision=revision,
-        message=message or sharing.MESSAGE,
+        message=message or publishing.MESSAGE,
         license=licence,
         validation=validation_until(path.parent, int(trained)) if trained.isdecimal() else (),
         card=card if card.is_file() else None,

@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse import CoarseConfig, coarse_masks
 from .imaging.distances import decode_distance, distance_reach
+from .model.unet import IMAGE_MEAN
 from .packs import Pack, read_pack
-from .unet import IMAGE_MEAN
 
 LEVELS = 3
 

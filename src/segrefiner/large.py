@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from .canvas import Window
 from .changes import Report
-from .diffusion import OnProgress, silent
 from .errors import InputError
 from .imaging.boxes import Box
 from .imaging.codecs.option_checks import check_options
 from .imaging.reading import check_fits, check_same_size, warn_of
 from .imaging.vips import MaskFile, Picture, check_target
+from .model.diffusion import OnProgress, silent
 from .pipeline import Job, Part
 from .pipelines import default_pipeline
 from .views import DEFAULT, gather_parts, object_area, part_gap

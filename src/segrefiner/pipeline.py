@@ -20,20 +20,12 @@ from torch import Tensor
 
 from .batches import Batches
 from .canvas import Canvas, Window
-from .diffusion import (
-    NUM_TIMESTEPS,
-    Network,
-    OnProgress,
-    Progress,
-    sample,
-    silent,
-    spaced_timesteps,
-)
 from .imaging.boxes import Box, mask_box
 from .imaging.distances import contour_offset
 from .imaging.edges import edge_gain, follow_edges
+from .model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, sample, silent, spaced_timesteps
+from .model.unet import normalize
 from .settle import Held, OnHeld, accept_drawn, not_told, settle
-from .unet import normalize
 from .views import DEFAULT, FREE, PipelineConfig, Sampler, View, find_objects, object_area, tile_scales
 
 __all__ = ["FREE", "Job", "Part", "PipelineConfig", "Refined", "Sampler", "refine_mask", "refine_masks"]

@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 
 from . import published
 from .batches import Batches
-from .diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress
 from .errors import InputError
+from .model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress
 from .pipeline import Job, Refined, refine_masks
 
 

@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from .batches import Batches
-from .diffusion import Network, OnProgress, Progress, ancestral, sample, silent
 from .imaging.boxes import mask_box, non_maximum_suppression
-from .unet import normalize
+from .model.diffusion import Network, OnProgress, Progress, ancestral, sample, silent
+from .model.unet import normalize
 
 PATCH = 256
 _GLOBAL_TIMESTEPS = (5, 4, 3, 2, 1)

@@ -9,8 +9,8 @@ from typing import Any
 from .crops import PublishedViews
 from .data import ViewConfig
 from .errors import InputError
+from .model.unet import BASE, COMPACT
 from .recipes import CosineDecay, LinearDecay, Recipe, StepDecay
-from .unet import BASE, COMPACT
 
 _NAMED: dict[str, dict[str, Any]] = {
     "model": {"base": BASE, "compact": COMPACT},

@@ -13,10 +13,10 @@ from .coarse import CoarseConfig
 from .crops import PublishedViews
 from .data import ViewConfig
 from .errors import InputError
-from .image_encoder import STAGES
 from .losses import TEXTURE_WEIGHT
+from .model.image_encoder import STAGES
+from .model.unet import BASE, COMPACT, UNetConfig
 from .packs import PACK_SIZE
-from .unet import BASE, COMPACT, UNetConfig
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 

@@ -14,23 +14,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import weights
-from .backends import Backend, TorchBackend, choose_backend, choose_device, choose_dtype, is_precise, open_exported
 from .batches import Batches, batch_size
 from .calls import next_group, nothing_to_do, same_photo, triples, whole_boxes
 from .changes import Report, describe
-from .diffusion import NUM_TIMESTEPS, OnProgress, silent
 from .errors import InputError
-from .export import onnx_metadata
 from .forked import check_own, revive
 from .imaging.boxes import Box
 from .imaging.codecs.option_checks import check_options, shown, whole_number
 from .imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
+from .model import weights
+from .model.backends import (
+    Backend,
+    TorchBackend,
+    choose_backend,
+    choose_device,
+    choose_dtype,
+    is_precise,
+    open_exported,
+)
+from .model.diffusion import NUM_TIMESTEPS, OnProgress, silent
+from .model.onnx_export import onnx_metadata
+from .model.publishing import MESSAGE, Original, place_in, push, save_network
+from .model.unet import DenoisingUNet
 from .pipeline import Job, Refined
 from .pipelines import Pipeline, default_pipeline
 from .settle import restrain
-from .sharing import MESSAGE, Original, place_in, push, save_network
-from .unet import DenoisingUNet
 from .views import DEFAULT
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .diffusion import Progress
 from .imaging.reading import Photo
+from .model.diffusion import Progress
 from .refiner import Refiner, Result
 from .server_errors import fault
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .diffusion import confidence
 from .imaging.distances import Pixels, contour_distance
 from .imaging.edges import Drawn
 from .imaging.ops import bands, places
+from .model.diffusion import confidence
 
 _BLOCKS_AT_ONCE = 64
 

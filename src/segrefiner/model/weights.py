@@ -25,11 +25,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from ..errors import CheckpointError, reason
+from ..imaging.files import atomic_write, check_output
+from ..imaging.json_files import json_text
 from . import downloads, hub
 from .diffusion import NUM_TIMESTEPS
-from .errors import CheckpointError, reason
-from .imaging.files import atomic_write, check_output
-from .imaging.json_files import json_text
 from .unet import DenoisingUNet, UNetConfig
 from .weights_checks import FLOATS, Stored, bad_file, check_config, check_file, check_finite, short, skeleton, some
 
@@ -123,7 +123,7 @@ def load(
     """Load a network from a weights file, verified strictly.
 
     Args:
-        path: A `.safetensors` file that `save` or `checkpoints.convert` wrote.
+        path: A `.safetensors` file that `save` or `conversion.convert` wrote.
         device: Where the parameters shall live.
         dtype: Floating dtype that the parameters shall have, whatever the file's is.
 
@@ -151,7 +151,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what a weights file says of itself, without its parameters.
 
     Args:
-        path: A `.safetensors` file that `save` or `checkpoints.convert` wrote.
+        path: A `.safetensors` file that `save` or `conversion.convert` wrote.
 
     Returns:
         `config`, a dict that `UNetConfig.from_dict` takes, and the entries given to `save`, as strings.
@@ -265,7 +265,7 @@ def _from_web(url: str, sha256: str | None, cache_dir: str | os.PathLike[str] | 
 def _find_local(name_or_path: str | os.PathLike[str] | None) -> Path | None:
     """Return the file on disk that is meant, or None if nothing on disk can be meant."""
     if name_or_path is None or name_or_path == BUNDLED:
-        path = Path(str(importlib.resources.files("segrefiner") / "models" / f"{BUNDLED}.safetensors"))
+        path = Path(str(importlib.resources.files("segrefiner") / "model" / "bundled" / f"{BUNDLED}.safetensors"))
         if not path.is_file():
             raise bad_file(path, "is missing from this installation; reinstall segrefiner, or name other weights")
         return path

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from ..errors import OutputError, reason
+from ..imaging.files import atomic_write
 from . import hub
-from .errors import OutputError, reason
-from .imaging.files import atomic_write
 from .model_card import model_card
 from .unet import DenoisingUNet
 from .weights import FILE_NAME, STEPS_KEY, save

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .errors import CheckpointError, reason
+from ..errors import CheckpointError, reason
 from .image_encoder import STAGES
 from .unet import BASE, DenoisingUNet, UNetConfig
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, needed
-from .export import INPUTS, onnx_metadata
+from ..errors import InputError, needed
+from .onnx_export import INPUTS, onnx_metadata
 from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
 _LARGEST_DIFFERENCE = 0.05
@@ -56,7 +56,7 @@ class OnnxBackend:
     """ONNX Runtime, on CUDA where it has that and the device is one.
 
     Args:
-        path: A file that `export.export_onnx` wrote; its precision is that of the computation.
+        path: A file that `onnx_export.export_onnx` wrote; its precision is that of the computation.
         device: Where the tensors are that it is given.
 
     Raises:
@@ -83,7 +83,7 @@ class OpenVinoBackend:
     """OpenVINO on the CPU.
 
     Args:
-        path: A file that `export.export_onnx` wrote.
+        path: A file that `onnx_export.export_onnx` wrote.
         dtype: `torch.float32` or `torch.bfloat16`, in which it computes.
 
     Raises:

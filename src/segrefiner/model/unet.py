@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .image_encoder import ImageEncoder, largest_stride
-from .norm import GroupNorm
+from .layers import AttentionBlock, Downsample, GroupNorm, ResidualBlock, Upsample, _silent, _Steps
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
@@ -91,119 +91,6 @@ def normalize(image: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
     return (image - mean).div_(std)
-
-
-class _Steps(nn.Sequential):
-    """A sequence whose residual blocks also take the time."""
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # type: ignore[override]
-        for layer in self:
-            x = layer(x, time) if isinstance(layer, ResidualBlock) else layer(x)
-        return x
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; what the timestep's embedding says is added between them."""
-
-    shifts: Tensor | None
-
-    def __init__(self, channels: int, out_channels: int, embedding_channels: int, groups: int) -> None:
-        super().__init__()
-        self.in_layers = nn.Sequential(
-            GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding_channels, out_channels))
-        self.out_layers = nn.Sequential(
-            GroupNorm(groups, out_channels),
-            nn.SiLU(),
-            nn.Dropout(0.0),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-        )
-        same = channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
-        self.register_buffer("shifts", None, persistent=False)
-
-    def fuse(self, embeddings: Tensor) -> None:
-        """Computes for good what is added at each timestep, of their embeddings `(T, E)`."""
-        with torch.no_grad():
-            self.shifts = self.emb_layers(embeddings)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """`time` are embeddings `(B, E)`; once fused, timesteps `(B,)`."""
-        shift = self.emb_layers(time) if self.shifts is None else self.shifts[time]
-        h = self.in_layers(x) + shift[:, :, None, None]
-        return self.skip_connection(x) + self.out_layers(h)
-
-
-class AttentionBlock(nn.Module):
-    """Self-attention over all positions of a feature map."""
-
-    def __init__(self, channels: int, heads: int, groups: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = GroupNorm(groups, channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = nn.Conv1d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        # Channels last, so that the convolutions are matrix products and the fast attention kernels apply.
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, height * width, c)
-        qkv = F.linear(tokens, self.qkv.weight[:, :, 0], self.qkv.bias)
-        # One head's q, k and v lie together in the published weights.
-        q, k, v = qkv.view(b, -1, self.heads, 3, c // self.heads).permute(3, 0, 2, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, height * width, c)
-        h = F.linear(h, self.proj_out.weight[:, :, 0], self.proj_out.bias)
-        return x + h.view(b, height, width, c).permute(0, 3, 1, 2)
-
-
-class Downsample(nn.Module):
-    """Halves the resolution by a strided convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
-class Upsample(nn.Module):
-    """Doubles the resolution by nearest neighbour and a convolution.
-
-    Of the nine weights that meet an enlarged pixel's surroundings some always meet copies of one pixel. With these
-    added up, one transposed convolution does the same with four products instead of nine.
-    """
-
-    kernel: Tensor | None
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.register_buffer("kernel", None, persistent=False)
-
-    def fuse(self) -> None:
-        """Computes the kernel for good."""
-        with torch.no_grad():
-            self.kernel = self._kernel().contiguous()
-
-    def _kernel(self) -> Tensor:
-        """`(in, out, 4, 4)`: even pixels meet the second and the last row and column, odd ones the others."""
-        w = self.conv.weight
-        w = torch.stack([w[:, :, 2], w[:, :, 1] + w[:, :, 2], w[:, :, 0] + w[:, :, 1], w[:, :, 0]], dim=2)
-        w = torch.stack([w[..., 2], w[..., 1] + w[..., 2], w[..., 0] + w[..., 1], w[..., 0]], dim=3)
-        return w.transpose(0, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel = self._kernel() if self.kernel is None else self.kernel
-        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
-
-
-def _silent(conv: nn.Conv2d) -> nn.Conv2d:
-    """Gives zeros at first, so that a trained network can learn to use what it did not know before."""
-    for parameter in conv.parameters():
-        nn.init.zeros_(parameter)
-    return conv
 
 
 class DenoisingUNet(nn.Module):
