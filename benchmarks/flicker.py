@@ -9,14 +9,16 @@ in every frame:
 - jitter: the scene stands still, and every frame has a coarse mask of its own, the truth with a contour that wobbles;
 - pan: so too, in a window that moves over the photo by a few pixels a frame.
 
-The steady clip's coarse mask is the photo's own where there is one. Flicker is `segrefiner.video.flicker`, in pixels
+The steady clip's coarse mask is the photo's own where there is one. Flicker is `flicker.flicker`, in pixels
 that the contour jumps per frame; in a pan, masks are compared where they show the same place, as the motion is known.
 Printed are means over photos, and over their frames.
 """
 
+import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import click
@@ -29,10 +31,12 @@ from rich.progress import track
 from scipy import ndimage
 
 from segrefiner import Refiner
-from segrefiner.imaging.reading import read_image, read_mask
-from segrefiner.metrics import iou
+from segrefiner.errors import InputError
+from segrefiner.imaging.clips import still
+from segrefiner.imaging.reading import check_same_size, read_image, read_mask
+from segrefiner.metrics import binary_mask, iou
+from segrefiner.refinement.video import refine_video
 from segrefiner.sources import PhotoFiles, find_photos
-from segrefiner.video import flicker, refine_video
 
 NOISE = 4.0
 """Standard deviation of the sensor's noise, of 0-255."""
@@ -151,6 +155,54 @@ def main(data: Path, photos: int, frames: int, smooth: float, model: str | None,
     for kind, values in rows.items():
         for name, (jumps, overlap) in zip(names, np.mean(values, axis=0) if values else (), strict=bool(values)):
             print(f"| {kind} | {name} | {jumps:.3f} | {100 * overlap:.2f} |")
+
+
+def flicker(masks: Iterable[NDArray[np.bool_]], frames: Iterable[NDArray[np.uint8]]) -> float:
+    """How much masks change where the photo does not: by how many pixels their contours jump from frame to frame.
+
+    With the masks `M_t`, their contours `C_t` (pixels of the mask beside one that is not in it) and the pixels `S_t`
+    that are `still` between the frames t-1 and t:
+
+        sum over t of |{p in S_t: M_t(p) ≠ M_t-1(p)}|  /  sum over t of (|C_t ∩ S_t| + |C_t-1 ∩ S_t|) / 2
+
+    A contour that goes back and forth by d pixels all along has a flicker of about d. The field has no one measure: the
+    temporal stability of DAVIS (Perazzi et al., CVPR 2016) matches contours of consecutive frames by shape and counts
+    motion and occlusion, too; the agreement with masks that optical flow has warped depends on a flow network and its
+    errors. Where nothing moves, neither is needed, and every change is an error.
+
+    Args:
+        masks: `(H, W)` bool each.
+        frames: Their photos, `(H, W, 3)` uint8.
+
+    Returns:
+        0 for masks that stay as they are where the photo does; infinity for changes without any contour there.
+
+    Raises:
+        InputError: There are more of one than of the other, or their sizes differ.
+    """
+    changed, length = 0, 0.0
+    before: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None
+    for index, (mask, picture) in enumerate(zip_longest(masks, frames)):
+        if mask is None or picture is None:
+            raise InputError(f"flicker: the {'masks' if mask is None else 'frames'} end before number {index}")
+        mask = binary_mask(mask, f"mask {index}")
+        check_same_size(picture, mask, image_source=f"frame {index}", mask_source=f"mask {index}")
+        if before is not None:
+            check_same_size(before[1], mask, image_source=f"frame {index - 1}", mask_source=f"mask {index}")
+            same = still(before[1], picture)
+            changed += int(np.count_nonzero(same & (mask != before[0])))
+            length += sum(int(np.count_nonzero(same & _inner_contour(one))) for one in (before[0], mask)) / 2
+        before = mask, picture
+    if not length:
+        return math.inf if changed else 0.0
+    return changed / length
+
+
+def _inner_contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a mask beside one that is not, above, below, left or right."""
+    padded = np.pad(mask, 1, mode="edge")
+    whole = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~whole
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def _refiner() -> Any:
     import torch
 
     from segrefiner.model.unet import DenoisingUNet
-    from segrefiner.refiner import Refiner
+    from segrefiner.refinement.refiner import Refiner
     from tiny import TINY
 
     torch.manual_seed(0)

@@ -25,8 +25,8 @@ from segrefiner.model.backends import TorchBackend, choose_dtype
 from segrefiner.model.layers import Upsample
 from segrefiner.model.unet import BASE, DenoisingUNet
 from segrefiner.model.weights import load
-from segrefiner.pipelines import semantic_pipeline
-from segrefiner.refiner import Result
+from segrefiner.refinement.pipelines import semantic_pipeline
+from segrefiner.refinement.refiner import Result
 
 
 class AsPublished(TorchBackend):

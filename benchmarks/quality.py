@@ -33,10 +33,10 @@ from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.model import weights
 from segrefiner.model.diffusion import NUM_TIMESTEPS
-from segrefiner.pipeline import refine_masks
-from segrefiner.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
+from segrefiner.refinement.coarse_to_fine import refine_masks
+from segrefiner.refinement.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
+from segrefiner.refinement.views import FREE
 from segrefiner.sources import PhotoFiles, find_photos
-from segrefiner.views import FREE
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},

@@ -27,9 +27,10 @@ from scenes import scene
 from tables import aligned
 from torch.utils.flop_counter import FlopCounterMode
 
-from segrefiner import Refiner, canvas, pipeline, refiner
-from segrefiner.canvas import Canvas
+from segrefiner import Refiner
 from segrefiner.imaging.files import write_png
+from segrefiner.refinement import canvas, coarse_to_fine, refiner, tasks
+from segrefiner.refinement.canvas import Canvas
 
 STAGES = (
     "decode", "objects", "crop", "resize", "network", "sampling", "blend", "tiles", "edges", "settle", "report",
@@ -87,13 +88,14 @@ class Stopwatch:
 def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
     """All stages of a refiner report to the stopwatch."""
     places = [
-        (refiner, "read_photo", "decode"), (refiner, "read_mask", "decode"), (pipeline, "find_objects", "objects"),
+        (refiner, "read_photo", "decode"), (refiner, "read_mask", "decode"),
+        (tasks, "find_objects", "objects"),
         (Canvas, "shown", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
         (Canvas, "add", "blend"), (Canvas, "begin", "blend"),
-        (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (pipeline, "follow_edges", "edges"),
-        (pipeline, "edge_gain", "edges"), (pipeline, "settle", "settle"), (refiner, "describe", "report"),
-        (pipeline, "contour_offset", "settle"),
-        (pipeline._Run, "level", "sampling"),
+        (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (coarse_to_fine, "follow_edges", "edges"),
+        (coarse_to_fine, "edge_gain", "edges"), (coarse_to_fine, "settle", "settle"), (refiner, "describe", "report"),
+        (coarse_to_fine, "contour_offset", "settle"),
+        (coarse_to_fine._Run, "level", "sampling"),
     ]  # fmt: skip
     patches = [patch.object(owner, name, watch.of(label, getattr(owner, name))) for owner, name, label in places]
     backend = subject.backend

@@ -24,9 +24,9 @@ from tables import HARMED
 from segrefiner import Refiner
 from segrefiner.metrics import iou, mba
 from segrefiner.model.diffusion import NUM_TIMESTEPS
-from segrefiner.pipeline import refine_masks
+from segrefiner.refinement.coarse_to_fine import refine_masks
+from segrefiner.refinement.config import PipelineConfig, Sampler
 from segrefiner.sources import find_photos
-from segrefiner.views import PipelineConfig, Sampler
 
 STEPS = range(1, NUM_TIMESTEPS + 1)
 

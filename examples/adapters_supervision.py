@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.adapters import refine_outputs
+from segrefiner.refinement.adapters import refine_outputs
 
 try:
     import supervision as sv

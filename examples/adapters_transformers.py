@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.adapters import refine_outputs
+from segrefiner.refinement.adapters import refine_outputs
 
 here = Path(__file__).parent
 # Stands in for pipeline("image-segmentation")("person.jpg").

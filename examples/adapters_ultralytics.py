@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.adapters import refine_outputs
+from segrefiner.refinement.adapters import refine_outputs
 
 try:
     from ultralytics.engine.results import Results

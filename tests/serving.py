@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segrefiner.changes import Report
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.refiner import Refiner, Result
+from segrefiner.refinement.refiner import Refiner, Result
+from segrefiner.refinement.report import Report
 from tiny import TINY
 
 HEIGHT, WIDTH = 48, 64

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from segrefiner import InputError, MaskError, Refiner, SizeMismatchError
-from segrefiner.adapters import refine_outputs
 from segrefiner.model.unet import DenoisingUNet
+from segrefiner.refinement.adapters import refine_outputs
 from tiny import TINY
 
 HEIGHT, WIDTH = 60, 100

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from segrefiner.batches import Batches, batch_size, bytes_per_view, ran_out_of_memory
 from segrefiner.errors import InputError
 from segrefiner.imaging.ops import resize
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.model.backends import TorchBackend, choose_device, is_precise
 from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, normalize
 from segrefiner.model.weights import load, resolve
+from segrefiner.refinement.batching import Batches, batch_size, bytes_per_view, ran_out_of_memory
 from tiny import TINY, TINY_WITH_ATTENTION
 
 PHOTOS = Path(__file__).parent / "data" / "parity"

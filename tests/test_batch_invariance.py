@@ -10,7 +10,7 @@ import torch
 
 from segrefiner import Refiner, Result
 from segrefiner.imaging.reading import read_image, read_mask
-from segrefiner.video import refine_video
+from segrefiner.refinement.video import refine_video
 
 PHOTOS = Path(__file__).parent / "data" / "parity"
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segrefiner.client import Client
 from segrefiner.errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError
-from segrefiner.refiner import Refiner
+from segrefiner.refinement.refiner import Refiner
 from serving import MASK, OTHER, PHOTO, encoded, refiner
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from segrefiner.imaging import boxes, edges, ops
 from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
-from segrefiner.settle import CautionConfig
+from segrefiner.refinement.config import CautionConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
 GOOD = CautionConfig().edges

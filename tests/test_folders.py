@@ -11,25 +11,27 @@ import pytest
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from segrefiner import Refiner, pipeline
+from segrefiner import Refiner
 from segrefiner.batch import Job, run
 from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
-from segrefiner.folders import Options, Write, folder_job, pair, semantic_job
+from segrefiner.folders import Write, folder_job, pair, semantic_job
 from segrefiner.imaging import listing
 from segrefiner.imaging.files import pictures_below
 from segrefiner.imaging.label_files import LabelMap, write_labels
 from segrefiner.imaging.listing import list_pictures
-from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.pipeline import Refined
+from segrefiner.refinement import tasks
+from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.options import Options
+from segrefiner.refinement.tasks import Refined
 from tiny import TINY
 
 SIZE = (40, 48)
 
 
-def restless(network: Any, jobs: Sequence[pipeline.Job], **options: Any) -> Iterator[Refined]:
+def restless(network: Any, jobs: Sequence[tasks.Job], **options: Any) -> Iterator[Refined]:
     """A pipeline that changes every mask by what the photo shows, as random weights hardly do, and drops small ones."""
     for job in jobs:
         blurred = avg_pool2d(job.mask[None].float(), 5, stride=1, padding=2)[0]

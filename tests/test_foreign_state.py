@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from segrefiner import Refiner
-from segrefiner.labels import refine_labels
 from segrefiner.model.backends import is_precise
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, save
-from segrefiner.pipelines import instance_pipeline, semantic_pipeline
-from segrefiner.video import refine_video
+from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.pipelines import instance_pipeline, semantic_pipeline
+from segrefiner.refinement.video import refine_video
 from tiny import TINY, TINY_WITH_ATTENTION
 
 RANDOM = np.random.default_rng(0)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from segrefiner import InputError, Refiner
-from segrefiner.forked import revive
 from segrefiner.model.unet import UNetConfig
+from segrefiner.refinement.forking import revive
 
 TESTS = Path(__file__).parent
 

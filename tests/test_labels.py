@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segrefiner.errors import InputError, SizeMismatchError
 from segrefiner.imaging.label_files import LabelMap, labels_png
-from segrefiner.labels import refine_labels
+from segrefiner.refinement.label_maps import refine_labels
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 PHOTO = np.zeros((12, 16, 3), np.uint8)

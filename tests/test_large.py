@@ -18,11 +18,12 @@ from segrefiner.errors import ImageError
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.imaging.vips import MaskFile, Picture, libvips
-from segrefiner.large import find_objects, joined, refine_large
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.pipelines import instance_pipeline
-from segrefiner.views import DEFAULT, object_area
-from segrefiner.views import find_objects as find_in_memory
+from segrefiner.refinement.config import DEFAULT
+from segrefiner.refinement.large_photos import find_objects, joined, refine_large
+from segrefiner.refinement.pipelines import instance_pipeline
+from segrefiner.refinement.views import find_objects as find_in_memory
+from segrefiner.refinement.views import object_area
 from tiny import TINY
 
 pyvips = pytest.importorskip("pyvips")

@@ -79,7 +79,6 @@ TORCH_FREE = {
         "terminal",
         "thin_structures",
         "training_report",
-        "video",
         "worker_pool",
     ],
     "imaging": [
@@ -106,6 +105,7 @@ TORCH_FREE = {
         "rasters",
     ],
     "model": ["downloads", "hub"],
+    "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""

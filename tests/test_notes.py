@@ -23,12 +23,12 @@ from segrefiner.imaging.clips import clip, read_clip
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.label_files import write_ids
 from segrefiner.imaging.reading import read_photo
-from segrefiner.labels import refine_labels
-from segrefiner.large import refine_large
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 from segrefiner.panoptic import panoptic_job
-from segrefiner.video import refine_video
+from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.large_photos import refine_large
+from segrefiner.refinement.video import refine_video
 from serving import encoded
 from serving import refiner as tiny_refiner
 from storage import RGB, png

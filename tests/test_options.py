@@ -12,10 +12,9 @@ import torch
 from click.testing import CliRunner
 
 from segrefiner import InputError, Refiner
-from segrefiner.calls import whole_boxes
 from segrefiner.cli import main
 from segrefiner.client import Client
-from segrefiner.folders import Options, folder_job
+from segrefiner.folders import folder_job
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
     MAX_SEED,
@@ -27,11 +26,13 @@ from segrefiner.imaging.codecs.option_checks import (
     whole_number,
 )
 from segrefiner.imaging.reading import read_mask
-from segrefiner.labels import refine_labels
-from segrefiner.large import refine_large
 from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.video import refine_video
+from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.large_photos import refine_large
+from segrefiner.refinement.options import Options
+from segrefiner.refinement.tasks import whole_boxes
+from segrefiner.refinement.video import refine_video
 from tiny import TINY
 
 HUGE = 10**400

@@ -15,10 +15,10 @@ from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import tight_box
 from segrefiner.imaging.label_files import read_ids, write_ids
-from segrefiner.labels import refine_labels
 from segrefiner.ledger import Summary
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.panoptic import VOID, panoptic_job
+from segrefiner.refinement.label_maps import refine_labels
 from test_folders import restless
 from tiny import TINY
 
@@ -29,7 +29,7 @@ IDS = (3, 700, 70_000, 256**3 - 1)
 @pytest.fixture(autouse=True)
 def easily_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that have learnt nothing are sure of nothing, and what is tested here is what becomes of changes."""
-    monkeypatch.setattr("segrefiner.labels._SURE", 0.5)
+    monkeypatch.setattr("segrefiner.refinement.label_maps._SURE", 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from segrefiner.losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
 from segrefiner.metrics import iou, mba
 from segrefiner.model.diffusion import ancestral, forward_sample, sample
 from segrefiner.model.unet import BASE, DenoisingUNet, UNetConfig, normalize
-from segrefiner.published import instance, semantic
+from segrefiner.refinement.pipelines import instance, semantic
 
 SMALL = replace(BASE, model_channels=32)
 

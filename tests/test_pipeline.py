@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
-from segrefiner import canvas as canvases
-from segrefiner.batches import Batches
-from segrefiner.canvas import Canvas, falls
 from segrefiner.imaging.boxes import Box, mask_box
 from segrefiner.imaging.ops import contour
 from segrefiner.model.diffusion import Network, Progress, silent
 from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
-from segrefiner.pipeline import Job, _Run, refine_mask, refine_masks
-from segrefiner.views import (
+from segrefiner.refinement import canvas as canvases
+from segrefiner.refinement.batching import Batches
+from segrefiner.refinement.canvas import Canvas, falls
+from segrefiner.refinement.coarse_to_fine import _Run, refine_mask, refine_masks
+from segrefiner.refinement.config import PipelineConfig, Sampler
+from segrefiner.refinement.tasks import Job
+from segrefiner.refinement.views import (
     FREE,
-    PipelineConfig,
-    Sampler,
     View,
     _start,
     _worth,

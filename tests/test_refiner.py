@@ -18,7 +18,7 @@ from segrefiner.metrics import iou, mba
 from segrefiner.model.backends import choose_device, choose_dtype
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, resolve, save
-from segrefiner.pipelines import instance_pipeline, semantic_pipeline
+from segrefiner.refinement.pipelines import instance_pipeline, semantic_pipeline
 from tiny import TINY
 
 PHOTOS = Path(__file__).parent / "data" / "parity"
@@ -225,7 +225,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
         read.append(source)
         return read_photo(source)
 
-    monkeypatch.setattr("segrefiner.refiner.read_photo", spy)
+    monkeypatch.setattr("segrefiner.refinement.refiner.read_photo", spy)
     photo, masks = tmp_path / "photo.png", [square(70, 90)] * 3
     expected = [tiny(noise(70, 90), mask).mask for mask in masks]
     read.clear()
@@ -237,7 +237,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
 
 
 def test_more_masks_than_a_group_come_in_order(tiny: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.calls._GROUP", 2)
+    monkeypatch.setattr("segrefiner.refinement.tasks._GROUP", 2)
     masks = [square(40 + i, 50) for i in range(5)]
     results = list(tiny.many((noise(*mask.shape), mask) for mask in masks))
     assert [result.mask.shape for result in results] == [mask.shape for mask in masks]
@@ -343,7 +343,7 @@ def test_arrays_are_read_however_they_lie_in_memory(tiny: Refiner) -> None:
 
 
 def test_a_precision_that_the_weights_do_not_bear_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.refiner.choose_dtype", lambda name, device: torch.bfloat16)
-    monkeypatch.setattr("segrefiner.refiner.is_precise", lambda network, dtype: False)
+    monkeypatch.setattr("segrefiner.refinement.refiner.choose_dtype", lambda name, device: torch.bfloat16)
+    monkeypatch.setattr("segrefiner.refinement.refiner.is_precise", lambda network, dtype: False)
     assert Refiner.from_pretrained().dtype == torch.float32
     assert Refiner.from_pretrained(dtype="bf16").dtype == torch.bfloat16

@@ -18,8 +18,8 @@ from hostile import HOSTILE
 from segrefiner import server_queue
 from segrefiner.imaging.coco_masks import decode_rle, encode_rle
 from segrefiner.imaging.codecs.decoder_process import KilledError
-from segrefiner.labels import refine_labels
-from segrefiner.refiner import Refiner
+from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.refiner import Refiner
 from serving import HEIGHT, MASK, OTHER, PHOTO, WIDTH, Stub, decoded, encoded, form, header_only, refiner
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):

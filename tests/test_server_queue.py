@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segrefiner.imaging.reading import Photo
-from segrefiner.refiner import Refiner
+from segrefiner.refinement.refiner import Refiner
 from segrefiner.server_queue import QueueFullError, Settings, StoppedError, Task, Worker
 from serving import MASK, OTHER, PHOTO, Stub
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from segrefiner.changes import describe
 from segrefiner.imaging.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
 from segrefiner.imaging.ops import places
-from segrefiner.settle import CautionConfig, Held, Reason, agreement_around, predicted_gain, restrain, settle
+from segrefiner.refinement.acceptance import Held, Reason, agreement_around, predicted_gain, restrain, settle
+from segrefiner.refinement.config import CautionConfig
+from segrefiner.refinement.report import describe
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 CONFIG = CautionConfig()

@@ -13,8 +13,8 @@ from segrefiner.errors import InputError
 from segrefiner.metrics import iou, mba
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.packs import pack_source
-from segrefiner.pipelines import instance_pipeline
-from segrefiner.refiner import Refiner
+from segrefiner.refinement.pipelines import instance_pipeline
+from segrefiner.refinement.refiner import Refiner
 from segrefiner.sources import open_source
 from segrefiner.validation import PackedSource, validate, validation_set
 from tiny import TINY

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from flicker import flicker
 from PIL import Image
 
 from segrefiner import Refiner
@@ -20,7 +21,7 @@ from segrefiner.errors import InputError, MissingExtraError, OutputError
 from segrefiner.imaging.clips import clip, frames_of, masks_of, natural, still
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
-from segrefiner.video import flicker, refine_video, write_masks
+from segrefiner.refinement.video import refine_video, write_masks
 from tiny import TINY
 
 HEIGHT, WIDTH = 48, 64
@@ -76,7 +77,7 @@ def test_smoothing_mixes_where_nothing_changed_and_nowhere_else(refiner: Refiner
 
 
 def test_frames_are_refined_together_and_come_in_order(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.calls._GROUP", 3)
+    monkeypatch.setattr("segrefiner.refinement.tasks._GROUP", 3)
     read: list[str] = []
 
     def frames() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -27,8 +27,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .changes import Report
-    from .refiner import Refiner, Result
+    from .refinement.refiner import Refiner, Result
+    from .refinement.report import Report
 
 __all__ = [
     "CheckpointError",
@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
         from .openmp import sleeping_while_waiting
 
         with sleeping_while_waiting():
-            from . import refiner
+            from .refinement import refiner
 
         return getattr(refiner, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,8 +38,8 @@ from .app_layout import (
 from .app_sessions import Tabs
 from .app_values import read_index
 from .app_work import Watched, Work
-from .cost import estimated_cost
-from .refiner import Refiner
+from .refinement.cost import estimated_cost
+from .refinement.refiner import Refiner
 from .server_queue import Settings, Task
 from .server_service import Service
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .changes import Report
 from .imaging.boxes import Box
 from .imaging.coco_masks import encode_rle, tight_box
+from .refinement.report import Report
 from .rendering.overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
 
 Photo = NDArray[np.uint8]

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from .imaging.reading import Photo
 from .model.diffusion import OnProgress, Progress, State
-from .refiner import Refiner, Result
+from .refinement.config import DEFAULT
+from .refinement.refiner import Refiner, Result
+from .refinement.views import find_objects, object_view
 from .rendering.overlay import Window
-from .views import DEFAULT, find_objects, object_view
 
 Mask = NDArray[np.bool_]
 

@@ -30,7 +30,7 @@ from .ledger import Account, Ledger, LedgerWriter, Summary
 from .manifest import InputState, Manifest, account_of, is_done, read_rows, row_of
 
 if TYPE_CHECKING:
-    from .refiner import Refiner
+    from .refinement.refiner import Refiner
 
 STATE_NAME = ".segrefiner"
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

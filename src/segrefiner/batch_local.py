@@ -18,7 +18,7 @@ from .imaging.reading import MAX_PIXELS
 from .openmp import sleep_while_waiting
 
 if TYPE_CHECKING:
-    from .refiner import Refiner
+    from .refinement.refiner import Refiner
 
 
 _DIED = (

@@ -23,7 +23,7 @@ from .batch_local import Workers
 from .errors import InputError, needed, reason
 from .manifest import InputState
 from .openmp import WAIT_POLICY, wait_policy
-from .refiner import Refiner
+from .refinement.refiner import Refiner
 
 _BLOCKS = 1000
 """Parts in which items are handed out: what is done again when an actor dies is one of them."""

@@ -109,8 +109,8 @@ def refine(
     photo, coarse = read_photo(image), read_mask(mask, threshold=threshold)
     check_fits(photo, coarse, mask_source=mask)
 
-    from . import pipelines
-    from .refiner import Refiner
+    from .refinement import pipelines
+    from .refinement.refiner import Refiner
 
     run = getattr(pipelines, f"{pipeline}_pipeline")
     refiner = Refiner.from_pretrained(**loading, pipeline=run)
@@ -132,8 +132,8 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
     from .imaging.vips import check_target
 
     check_target(output)
-    from .large import refine_large
-    from .refiner import Refiner
+    from .refinement.large_photos import refine_large
+    from .refinement.refiner import Refiner
 
     refiner = Refiner.from_pretrained(**loading)
     with _view_bar() as follow, warnings.catch_warnings():
@@ -184,8 +184,8 @@ def video(
     from .imaging.clips import left_out, read_clip
     from .imaging.files import write_png
     from .ledger import Account, LedgerWriter
-    from .refiner import Refiner
-    from .video import refine_video
+    from .refinement.refiner import Refiner
+    from .refinement.video import refine_video
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")

@@ -15,8 +15,8 @@ from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
 
 if TYPE_CHECKING:
     from .batch import Job
-    from .folders import Options
     from .ledger import Summary
+    from .refinement.options import Options
 
 _folder = click.Path(path_type=Path)
 
@@ -56,7 +56,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options(given: dict[str, Any]) -> "Options":
-    from .folders import Options
+    from .refinement.options import Options
 
     return Options(given["seed"], given["steps"], given["max_shift"], given["strength"])
 
@@ -199,7 +199,7 @@ class _Opened:
     def __init__(self, settings: dict[str, Any]) -> None:
         from ._version import __version__
         from .model.weights import checksum, resolve
-        from .refiner import Refiner
+        from .refinement.refiner import Refiner
 
         self.refiner = Refiner.from_pretrained(**settings)
         model = settings["model"]

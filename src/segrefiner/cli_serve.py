@@ -54,7 +54,7 @@ def serve(
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(package, "the server", extra="serve")
 
-    from .refiner import Refiner
+    from .refinement.refiner import Refiner
     from .server_limits import Limits
     from .server_run import serve as run
 

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .batch import Item, Job, Saved, inside
 from .errors import InputError, MaskError, SegRefinerError
-from .folders import PLAIN, Options, summary_of
+from .folders import summary_of
 from .imaging.coco_masks import decode_rle, draw_polygons, encode_rle, rle_runs, tight_box
 from .imaging.files import Json
 from .imaging.json_files import count_nan, read_json, read_odd, write_json
 from .imaging.listing import Names
 from .imaging.reading import check_fits, read_photo
+from .refinement.options import PLAIN, Options
 
 if TYPE_CHECKING:
-    from .refiner import Refiner
+    from .refinement.refiner import Refiner
 
 
 Crowds: TypeAlias = Literal["keep", "refine"]

@@ -16,38 +16,19 @@ from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, written
 from .errors import InputError
-from .imaging.codecs.option_checks import check_options, finite_number
+from .imaging.codecs.option_checks import finite_number
 from .imaging.files import pictures_below, write_png
 from .imaging.label_files import LabelMap, read_labels, write_labels
 from .imaging.listing import SPELLINGS, composed, folded, same_names
 from .imaging.reading import check_fits, check_same_size, read_mask, read_photo
+from .refinement.options import PLAIN, Options
 
 if TYPE_CHECKING:
-    from .changes import Report
-    from .labels import RefinedLabels
-    from .refiner import Refiner, Result
+    from .refinement.label_maps import RefinedLabels
+    from .refinement.refiner import Refiner, Result
+    from .refinement.report import Report
 
 Write = Literal["mask", "soft", "soft16", "cutout"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Of each refinement, as of `Refiner.many`. Raises `InputError` for what it does not take."""
-
-    seed: int = 0
-    steps: int | None = None
-    max_shift: float | None = None
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        names = ("seed", "steps", "max_shift", "strength")
-        for name, value in zip(names, check_options(*(getattr(self, name) for name in names)), strict=True):
-            # A whole number of Python stays one: manifests of jobs that have begun hold it as it was given.
-            if type(getattr(self, name)) is not int:
-                object.__setattr__(self, name, value)
-
-
-PLAIN = Options()
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = None) -> dict[Path, list[Path]]:
@@ -370,7 +351,7 @@ class LabelWork:
         return photo, label_map
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        from .labels import refine_labels
+        from .refinement.label_maps import refine_labels
 
         photo, label_map = loaded
         refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))

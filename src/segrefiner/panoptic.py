@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from .batch import Item, Job, Saved, inside, written
 from .coco import Crowds, file_name, image_entries, image_key, images_without_masks, nan_notes
 from .errors import InputError, MaskError, SegRefinerError
-from .folders import PLAIN, Options
 from .imaging.coco_masks import tight_box
 from .imaging.files import Json
 from .imaging.json_files import read_odd, write_json
 from .imaging.label_files import LARGEST_ID, read_ids, write_ids
 from .imaging.listing import Names, list_pictures
 from .imaging.reading import check_same_size, read_photo
+from .refinement.options import PLAIN, Options
 
 if TYPE_CHECKING:
-    from .refiner import Refiner
+    from .refinement.refiner import Refiner
 
 VOID = 0
 """The id of pixels of no segment."""
@@ -181,7 +181,7 @@ class PanopticWork:
         return photo, ids, item.payload
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        from .labels import refine_labels
+        from .refinement.label_maps import refine_labels
 
         photo, ids, segments = loaded
         kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]

@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError.needed_by("the server", package=error.name or "fastapi", extra="serve") from error
 
 from ._version import __version__
-from .refiner import Refiner
+from .refinement.refiner import Refiner
 from .server_answers import JSON, PNG, ModelEntry, ModelsAnswer, labels_answer, masks_answer
 from .server_errors import as_problem
 from .server_guard import LOOPBACK, Guard

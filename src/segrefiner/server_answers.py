@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from .changes import Report
 from .imaging.coco_masks import encode_rle
 from .imaging.files import png_bytes
 from .imaging.json_files import json_text
 from .imaging.label_files import LabelMap, labels_png
-from .labels import RefinedLabels
+from .refinement.label_maps import RefinedLabels
+from .refinement.report import Report
 from .server_errors import NOT_ACCEPTABLE, ProblemError
 from .server_requests import Kept
 

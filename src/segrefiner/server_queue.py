@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .imaging.reading import Photo
 from .model.diffusion import Progress
-from .refiner import Refiner, Result
+from .refinement.refiner import Refiner, Result
 from .server_errors import fault
 
 _BATCH_MASKS = 16

@@ -15,17 +15,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from . import server_pictures as pictures
-from .changes import Report
-from .cost import estimated_cost
 from .errors import ImageError, InputError, MaskError
 from .imaging.codecs.decoder_process import KilledError
 from .imaging.codecs.file_checks import Size, check_file
 from .imaging.codecs.pictures import Given
 from .imaging.label_files import LabelMap
 from .imaging.reading import Photo, check_fits, check_same_size
-from .labels import RefinedLabels, refine_labels
 from .model.diffusion import NUM_TIMESTEPS
-from .refiner import Result
+from .refinement.cost import estimated_cost
+from .refinement.label_maps import RefinedLabels, refine_labels
+from .refinement.refiner import Result
+from .refinement.report import Report
 from .server_errors import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
 from .server_limits import Limits
 from .server_queue import Settings, Task

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from .errors import InputError, reason
-from .refiner import Refiner
+from .refinement.refiner import Refiner
 from .server import create_app
 from .server_errors import BAD_REQUEST, ProblemError, response
 from .server_guard import LOOPBACK

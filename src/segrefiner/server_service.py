@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .imaging.codecs.decoder_process import Decoder
-from .refiner import Refiner
+from .refinement.refiner import Refiner
 from .server_answers import chosen_type
 from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy
 from .server_limits import Limits

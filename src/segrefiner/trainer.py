@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .batches import ran_out_of_memory
 from .data import Batch
 from .errors import TrainingError
 from .feed import Feed, generator_of
@@ -30,6 +29,7 @@ from .model.unet import DenoisingUNet, normalize
 from .processes import ALONE, Processes
 from .recipe_values import differences
 from .recipes import Portion, Recipe
+from .refinement.batching import ran_out_of_memory
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

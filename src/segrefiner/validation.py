@@ -14,9 +14,8 @@ from .errors import InputError
 from .metrics import iou, mba
 from .model.diffusion import NUM_TIMESTEPS
 from .model.unet import DenoisingUNet
-from .pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
-from .published import PATCH
-from .refiner import Refiner
+from .refinement.pipelines import PATCH, Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
+from .refinement.refiner import Refiner
 from .sources import Sample, Source, evenly
 
 HARM = 0.5

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .imaging.distances import largest_distance
-from .imaging.ops import bands, contour, places
-from .model.diffusion import confidence
-from .settle import Held, predicted_gain
+from ..imaging.distances import largest_distance
+from ..imaging.ops import bands, contour, places
+from ..model.diffusion import confidence
+from .acceptance import Held, predicted_gain
 
 
 @dataclass(frozen=True)

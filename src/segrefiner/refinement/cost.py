@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .imaging.boxes import Box
-from .imaging.ops import contour
-from .views import DEFAULT, find_objects, needs_tiles, object_area, object_view, scale_seen, surroundings, tile_scales
+from ..imaging.boxes import Box
+from ..imaging.ops import contour
+from .config import DEFAULT
+from .views import find_objects, needs_tiles, object_area, object_view, scale_seen, surroundings, tile_scales
 
 _TILE = (DEFAULT.tile / DEFAULT.patch) ** 2
 _PER_MEGAPIXEL = 2.0

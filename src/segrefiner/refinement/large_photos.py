@@ -18,17 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..imaging.boxes import Box
+from ..imaging.codecs.option_checks import check_options
+from ..imaging.reading import check_fits, check_same_size, warn_of
+from ..imaging.vips import MaskFile, Picture, check_target
+from ..model.diffusion import OnProgress, silent
 from .canvas import Window
-from .changes import Report
-from .errors import InputError
-from .imaging.boxes import Box
-from .imaging.codecs.option_checks import check_options
-from .imaging.reading import check_fits, check_same_size, warn_of
-from .imaging.vips import MaskFile, Picture, check_target
-from .model.diffusion import OnProgress, silent
-from .pipeline import Job, Part
+from .config import DEFAULT
 from .pipelines import default_pipeline
-from .views import DEFAULT, gather_parts, object_area, part_gap
+from .report import Report
+from .tasks import Job, Part
+from .views import gather_parts, object_area, part_gap
 
 if TYPE_CHECKING:
     from .refiner import Refiner

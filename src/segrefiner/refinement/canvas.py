@@ -8,21 +8,12 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from .imaging.boxes import Box
-from .imaging.ops import bands, contour, crop_resized, places, resize
-from .model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from .model.unet import IMAGE_MEAN
-from .views import (
-    PipelineConfig,
-    Sampler,
-    View,
-    contour_tiles,
-    needs_tiles,
-    object_area,
-    object_view,
-    scale_seen,
-    surroundings,
-)
+from ..imaging.boxes import Box
+from ..imaging.ops import bands, contour, crop_resized, places, resize
+from ..model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
+from ..model.unet import IMAGE_MEAN
+from .config import PipelineConfig, Sampler
+from .views import View, contour_tiles, needs_tiles, object_area, object_view, scale_seen, surroundings
 
 _PIXELS_AT_ONCE = 1 << 17
 

@@ -3,24 +3,21 @@
 Frames are a folder of pictures or a video file, masks a folder of masks or a video file of grey ones.
 """
 
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, OutputError, reason
-from .imaging.clips import still
-from .imaging.codecs.option_checks import real_number
-from .imaging.files import write_png
-from .imaging.reading import ImageSource, Photo, check_fits, check_same_size, read_mask, read_photo, warn_of
-from .metrics import binary_mask
+from ..errors import OutputError, reason
+from ..imaging.clips import still
+from ..imaging.codecs.option_checks import real_number
+from ..imaging.files import write_png
+from ..imaging.reading import ImageSource, Photo, check_fits, read_mask, read_photo, warn_of
 
 if TYPE_CHECKING:
     from .refiner import Refiner, Result
@@ -106,51 +103,3 @@ def write_masks(results: Iterable[tuple[str, "Result"]], folder: str | os.PathLi
         write_png(path, result.probability if soft else result.mask)
         count += 1
     return count
-
-
-def flicker(masks: Iterable[NDArray[np.bool_]], frames: Iterable[NDArray[np.uint8]]) -> float:
-    """How much masks change where the photo does not: by how many pixels their contours jump from frame to frame.
-
-    With the masks `M_t`, their contours `C_t` (pixels of the mask beside one that is not in it) and the pixels `S_t`
-    that are `still` between the frames t-1 and t:
-
-        sum over t of |{p in S_t: M_t(p) ≠ M_t-1(p)}|  /  sum over t of (|C_t ∩ S_t| + |C_t-1 ∩ S_t|) / 2
-
-    A contour that goes back and forth by d pixels all along has a flicker of about d. The field has no one measure: the
-    temporal stability of DAVIS (Perazzi et al., CVPR 2016) matches contours of consecutive frames by shape and counts
-    motion and occlusion, too; the agreement with masks that optical flow has warped depends on a flow network and its
-    errors. Where nothing moves, neither is needed, and every change is an error.
-
-    Args:
-        masks: `(H, W)` bool each.
-        frames: Their photos, `(H, W, 3)` uint8.
-
-    Returns:
-        0 for masks that stay as they are where the photo does; infinity for changes without any contour there.
-
-    Raises:
-        InputError: There are more of one than of the other, or their sizes differ.
-    """
-    changed, length = 0, 0.0
-    before: tuple[NDArray[np.bool_], NDArray[np.uint8]] | None = None
-    for index, (mask, picture) in enumerate(zip_longest(masks, frames)):
-        if mask is None or picture is None:
-            raise InputError(f"flicker: the {'masks' if mask is None else 'frames'} end before number {index}")
-        mask = binary_mask(mask, f"mask {index}")
-        check_same_size(picture, mask, image_source=f"frame {index}", mask_source=f"mask {index}")
-        if before is not None:
-            check_same_size(before[1], mask, image_source=f"frame {index - 1}", mask_source=f"mask {index}")
-            same = still(before[1], picture)
-            changed += int(np.count_nonzero(same & (mask != before[0])))
-            length += sum(int(np.count_nonzero(same & _inner_contour(one))) for one in (before[0], mask)) / 2
-        before = mask, picture
-    if not length:
-        return math.inf if changed else 0.0
-    return changed / length
-
-
-def _inner_contour(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask beside one that is not, above, below, left or right."""
-    padded = np.pad(mask, 1, mode="edge")
-    whole = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~whole

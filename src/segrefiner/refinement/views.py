@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -13,71 +12,13 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .imaging.boxes import Box, mask_box, merge_overlapping, square_around
-from .imaging.ops import bands, box_max
-from .settle import CautionConfig
+from ..imaging.boxes import Box, mask_box, merge_overlapping, square_around
+from ..imaging.ops import bands, box_max
+from .config import PipelineConfig
 
 _CELLS = 7
 """Cells along the side of what a tile shows well; finer ones let tiles be placed better and take longer to place."""
 
-
-class Sampler(Enum):
-    """Where the random numbers of each step come from; with one step there are none."""
-
-    MONOTONE = "monotone"
-    ANCESTRAL = "ancestral"
-
-
-@dataclass(frozen=True)
-class PipelineConfig:
-    """Choices of the default pipeline.
-
-    Attributes:
-        patch: Side of the view of a whole object that the network sees, in pixels.
-        tile: Side of a tile that it sees, `patch` at most. Small ones follow a contour with fewer pixels.
-        sampler: How pixels are moved from coarse to fine.
-        context: Side of an object's view, in longest sides of the object's box.
-        min_side: Smallest side of an object's view in photo pixels, so that specks keep some surroundings.
-        gap: Parts of a mask nearer than this, as a share of the mask's extent, are one object.
-        overlap: Least overlap of neighbouring tiles in tile pixels.
-        finest: Photo pixels per tile pixel of the last tiles, 1 or less.
-        enlarged_side: Objects whose box with context is longer, in photo pixels, get no tiles of the enlarged photo.
-        finer: Tiles are skipped unless they are this many times finer than the object's view.
-        finer_shrunk: The same for tiles of the photo shrunk, which finer ones follow.
-        tile_steps: Diffusion steps of the tiles, where the run has not fewer: their mask is already a good one.
-        undecided: Tiles at one photo pixel per tile pixel and finer are skipped where the mean lack of confidence
-            around every contour pixel is at most this: a contour that is sharp there already.
-        converged: An object view takes no further step once no more than this share of its pixels still
-            moves; on a GPU, where looking would cost more, all steps are taken.
-        edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
-        edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
-        caution: What a change needs to be kept; `None` keeps every change, so that the result is what the network says.
-    """
-
-    patch: int = 256
-    tile: int = 128
-    sampler: Sampler = Sampler.MONOTONE
-    context: float = 1.5
-    min_side: int = 48
-    gap: float = 0.05
-    overlap: int = 24
-    finest: float = 0.5
-    enlarged_side: int = 768
-    finer: float = 1.15
-    finer_shrunk: float = 1.5
-    undecided: float = 0.25
-    tile_steps: int = 1
-    converged: float = 0.01
-    edge_radius: int = 2
-    edge_smoothness: float = 1e-4
-    caution: CautionConfig | None = field(default_factory=CautionConfig)
-
-    def __post_init__(self) -> None:
-        if self.tile > self.patch:
-            raise ValueError(f"tile is {self.tile}: expected {self.patch}, the patch, at most")
-
-
-DEFAULT = PipelineConfig()
 
 FREE = PipelineConfig(caution=None, edge_radius=0)
 """The network and its diffusion alone, blended to full size: no change is taken back, no contour drawn to edges."""

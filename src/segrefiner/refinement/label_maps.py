@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .changes import Report
-from .errors import InputError, MaskError, reason
-from .imaging.codecs.arrays import as_numpy
-from .imaging.codecs.option_checks import shown, whole_number
-from .imaging.label_files import read_labels
-from .imaging.reading import ImageSource, Photo, check_fits, check_same_size, read_photo, warn_of
+from ..errors import InputError, MaskError, reason
+from ..imaging.codecs.arrays import as_numpy
+from ..imaging.codecs.option_checks import shown, whole_number
+from ..imaging.label_files import read_labels
+from ..imaging.reading import ImageSource, Photo, check_fits, check_same_size, read_photo, warn_of
 from .refiner import Refiner
+from .report import Report
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
 

@@ -14,16 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import Batches, batch_size
-from .calls import next_group, nothing_to_do, same_photo, triples, whole_boxes
-from .changes import Report, describe
-from .errors import InputError
-from .forked import check_own, revive
-from .imaging.boxes import Box
-from .imaging.codecs.option_checks import check_options, shown, whole_number
-from .imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
-from .model import weights
-from .model.backends import (
+from ..errors import InputError
+from ..imaging.boxes import Box
+from ..imaging.codecs.option_checks import check_options, shown, whole_number
+from ..imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
+from ..model import weights
+from ..model.backends import (
     Backend,
     TorchBackend,
     choose_backend,
@@ -32,14 +28,17 @@ from .model.backends import (
     is_precise,
     open_exported,
 )
-from .model.diffusion import NUM_TIMESTEPS, OnProgress, silent
-from .model.onnx_export import onnx_metadata
-from .model.publishing import MESSAGE, Original, place_in, push, save_network
-from .model.unet import DenoisingUNet
-from .pipeline import Job, Refined
+from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
+from ..model.onnx_export import onnx_metadata
+from ..model.publishing import MESSAGE, Original, place_in, push, save_network
+from ..model.unet import DenoisingUNet
+from .acceptance import restrain
+from .batching import Batches, batch_size
+from .config import DEFAULT
+from .forking import check_own, revive
 from .pipelines import Pipeline, default_pipeline
-from .settle import restrain
-from .views import DEFAULT
+from .report import Report, describe
+from .tasks import Job, Refined, next_group, nothing_to_do, same_photo, triples, whole_boxes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 
 import torch
 
-from .errors import InputError
+from ..errors import InputError
 
 _ADVICE = 'start processes with multiprocessing.get_context("spawn"), or load a refiner in each of them'
 

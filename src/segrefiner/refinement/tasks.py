@@ -1,20 +1,87 @@
-"""What a refiner's calls ask for, checked, and their masks in groups of a size that memory holds."""
+"""The masks that a pipeline refines, what it gives back, and calls checked and cut into groups."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from torch import Tensor
 
-from .errors import InputError
-from .imaging.boxes import Box, whole_box
-from .imaging.codecs.option_checks import listed_boxes, shown
-from .imaging.reading import ImageSource, MaskSource, Photo
-from .pipeline import Job
+from ..errors import InputError
+from ..imaging.boxes import Box, mask_box, whole_box
+from ..imaging.codecs.option_checks import listed_boxes, shown
+from ..imaging.reading import ImageSource, MaskSource, Photo
+from .acceptance import Held
+from .canvas import Window
+from .config import PipelineConfig
+from .views import find_objects
 
 _GROUP = 64
 _GROUP_PIXELS = 64_000_000
 """Masks that are refined together, at most, and pixels of them."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a photo that is too large to be held: the pixels around one object.
+
+    Attributes:
+        window: Where they lie; they hold the object's `views.object_area` at least.
+        objects: Boxes of the photo's objects in reading order, at least of those whose areas overlap that one.
+        chosen: Which of them is refined.
+    """
+
+    window: Window
+    objects: tuple[Box, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A coarse mask to refine.
+
+    Attributes:
+        image: `(3, H, W)` uint8, RGB.
+        mask: `(H, W)` bool, the coarse mask, on the same device.
+        seed: Of the thresholds that decide when a pixel moves to fine.
+        box: Where the object lies, in photo pixels; then all of the mask is one object, seen as far as this box at
+            least. By default parts of the mask that are far apart are objects of their own.
+        notes: What was guessed in reading it, for its report.
+        part: Set where image and mask are a part of a photo, of which one object is refined as if all were there.
+    """
+
+    image: Tensor
+    mask: Tensor
+    seed: int = 0
+    box: Box | None = None
+    part: Part | None = None
+    notes: tuple[str, ...] = ()
+
+    def objects(self, config: PipelineConfig) -> list[Box]:
+        """Boxes of the mask's objects."""
+        if self.part:
+            return list(self.part.objects)
+        whole = mask_box(self.mask) if self.box else None
+        return [whole.union(self.box)] if whole and self.box else find_objects(self.mask, config)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What became of a job.
+
+    Attributes:
+        probability: `(H, W)` float32, of the refined mask.
+        held: What was taken back of each object.
+        evaluations: Views of it that the network saw, counted once per step.
+        area: Outside of it, coarse mask and probability are zero; `None` where that is not known.
+        own: `(H, W)` bool, the pixels that the job is about; `None` for all. Others are as in the coarse mask.
+    """
+
+    probability: Tensor
+    held: tuple[Held, ...]
+    evaluations: int
+    area: Box | None = None
+    own: Tensor | None = None
 
 
 def whole_boxes(boxes: Any, count: int, size: tuple[int, ...]) -> list[Box | None]:

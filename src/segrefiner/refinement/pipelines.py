@@ -1,21 +1,26 @@
-"""The two published pipelines, faithful to the published code's figures and to its faults.
+"""The ways through a photo that a `Refiner` can take: ours, and the two published ones.
 
-They are for the published checkpoints and for comparison; `pipeline.refine_mask` is what users should run.
-Both take any size of network; patches are 256x256 pixels.
+The two published pipelines, faithful to the published code's figures and to its faults.
+
+They are for the published checkpoints and for comparison; `coarse_to_fine.refine_mask` is what users should run. Both
+take any size of network; patches are 256x256 pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from .batches import Batches
-from .imaging.boxes import mask_box, non_maximum_suppression
-from .model.diffusion import Network, OnProgress, Progress, ancestral, sample, silent
-from .model.unet import normalize
+from ..errors import InputError
+from ..imaging.boxes import mask_box, non_maximum_suppression
+from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, ancestral, sample, silent
+from ..model.unet import normalize
+from .batching import Batches
+from .coarse_to_fine import refine_masks
+from .tasks import Job, Refined
 
-PATCH = 256
 _GLOBAL_TIMESTEPS = (5, 4, 3, 2, 1)
 _ALL_TIMESTEPS = (5, 4, 3, 2, 1, 0)
 _UNCERTAIN = 0.9
@@ -24,8 +29,53 @@ _INSTANCE_PAD = 20
 _INSTANCE_MIN_AREA = 512
 
 
-def _resize(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    return F.interpolate(picture, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+class Pipeline(Protocol):
+    """A way through the photo: which views the network sees, at which scale, in which order."""
+
+    def __call__(
+        self, network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
+    ) -> Iterator[Refined]:
+        """Gives what becomes of each job, in order."""
+        ...
+
+
+default_pipeline: Pipeline = refine_masks
+"""Each object as a whole, then tiles along its contour, with the monotone sampler."""
+
+
+def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
+    """A published pipeline, for photos of at least so many pixels on each side; it holds nothing back."""
+
+    def pipeline(
+        network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
+    ) -> Iterator[Refined]:
+        for job in jobs:
+            _check_published(steps, job.image, smallest)
+            stages: dict[str, int] = {}
+
+            def follow(progress: Progress, stages: dict[str, int] = stages) -> None:
+                stages[progress.stage] = progress.done
+                on_progress(progress)
+
+            generator = Generator().manual_seed(job.seed)
+            mask = run(network, job.image, job.mask, generator, batches=batches, on_progress=follow)
+            yield Refined(mask.float(), (), sum(stages.values()))
+
+    return pipeline
+
+
+def _check_published(steps: int, image: Tensor, smallest: int) -> None:
+    if steps != NUM_TIMESTEPS:
+        raise InputError(f"steps is {steps}: the published pipelines have {NUM_TIMESTEPS} fixed steps; leave it out")
+    height, width = image.shape[-2:]
+    if min(height, width) < smallest:
+        raise InputError(
+            f"the photo is {width}x{height}: the published semantic pipeline needs {smallest} pixels "
+            "on each side; use the default pipeline"
+        )
+
+
+PATCH = 256
 
 
 def semantic(
@@ -80,21 +130,6 @@ def semantic(
     return torch.where(count > 0, total / count.clamp(min=1) >= 0.5, current[0] >= 0.5)[0]
 
 
-def _uncertain_boxes(fine_prob: Tensor, height: int, width: int) -> list[tuple[int, int]]:
-    """Corners (x, y) of the native patches around pixels that the global pass left uncertain."""
-    uncertain = (fine_prob < _UNCERTAIN * fine_prob.max()).nonzero()
-    if not len(uncertain):
-        return []
-    scores = 1 - fine_prob[uncertain[:, 0], uncertain[:, 1]]
-    scale = torch.tensor([height / PATCH, width / PATCH], dtype=torch.float32, device=fine_prob.device)
-    centre = (uncertain * scale).int()
-    limit = torch.tensor([height - PATCH, width - PATCH], device=fine_prob.device)
-    corner = torch.minimum((centre - PATCH // 2).clamp(min=0), limit).flip(1)
-    boxes = torch.cat([corner, corner + PATCH], dim=1).float()
-    kept = non_maximum_suppression(boxes, scores, _NMS_IOU)
-    return [(int(x), int(y)) for x, y in corner[kept].tolist()]
-
-
 def instance(
     network: Network,
     image: Tensor,
@@ -126,3 +161,29 @@ def instance(
     refined = torch.zeros_like(mask)
     box.paste(probability[0] >= 0.5, refined[None])
     return refined
+
+
+semantic_pipeline = _published(semantic, PATCH)
+"""The published pipeline for high-resolution masks, with its fixed timesteps and its ancestral sampler."""
+
+instance_pipeline = _published(instance, 1)
+"""The published pipeline for one instance, with its fixed timesteps and its ancestral sampler."""
+
+
+def _resize(picture: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    return F.interpolate(picture, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def _uncertain_boxes(fine_prob: Tensor, height: int, width: int) -> list[tuple[int, int]]:
+    """Corners (x, y) of the native patches around pixels that the global pass left uncertain."""
+    uncertain = (fine_prob < _UNCERTAIN * fine_prob.max()).nonzero()
+    if not len(uncertain):
+        return []
+    scores = 1 - fine_prob[uncertain[:, 0], uncertain[:, 1]]
+    scale = torch.tensor([height / PATCH, width / PATCH], dtype=torch.float32, device=fine_prob.device)
+    centre = (uncertain * scale).int()
+    limit = torch.tensor([height - PATCH, width - PATCH], device=fine_prob.device)
+    corner = torch.minimum((centre - PATCH // 2).clamp(min=0), limit).flip(1)
+    boxes = torch.cat([corner, corner + PATCH], dim=1).float()
+    kept = non_maximum_suppression(boxes, scores, _NMS_IOU)
+    return [(int(x), int(y)) for x, y in corner[kept].tolist()]

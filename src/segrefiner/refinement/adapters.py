@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import InputError, MaskError
-from .imaging.boxes import mask_box
-from .imaging.codecs.arrays import as_numpy
-from .imaging.ops import resize
-from .imaging.reading import ImageSource, MaskSource
+from ..errors import InputError, MaskError
+from ..imaging.boxes import mask_box
+from ..imaging.codecs.arrays import as_numpy
+from ..imaging.ops import resize
+from ..imaging.reading import ImageSource, MaskSource
 from .refiner import Refiner, Result
 
 Outputs = TypeVar("Outputs")
