@@ -18,12 +18,12 @@ import torch
 from tables import aligned
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import find_photos
 from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou, mba
 from segrefiner.model.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.model.onnx_export import export_onnx
 from segrefiner.model.weights import load, resolve
-from segrefiner.sources import find_photos
 
 
 class Recorder:

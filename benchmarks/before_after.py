@@ -18,9 +18,9 @@ from PIL import Image
 from tables import HARMED
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import find_photos
 from segrefiner.imaging.reading import read_mask
 from segrefiner.metrics import iou, mba
-from segrefiner.sources import find_photos
 
 
 @click.command()

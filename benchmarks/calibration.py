@@ -24,11 +24,11 @@ from rich.progress import track
 from tables import HARMED
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import find_photos
 from segrefiner.imaging.distances import contour_distance
 from segrefiner.metrics import iou
 from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.config import CautionConfig, PipelineConfig
-from segrefiner.sources import find_photos
 
 UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
 NEAR = 10

@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from coarse_kinds import REAL, STRONG, Mask, Photo, make
 
-from segrefiner.align import Offset, aligned_by_name, measure_offsets
+from segrefiner.data.alignment import Offset, aligned_by_name, measure_offsets
+from segrefiner.data.layouts import PhotoFiles, open_folder
+from segrefiner.data.sources import Sample, evenly
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.metrics import iou
-from segrefiner.sources import PhotoFiles, Sample, evenly, open_folder
 
 NONE: Mapping[str, Offset] = {}
 

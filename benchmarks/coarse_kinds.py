@@ -1,7 +1,7 @@
 """Coarse masks of the kinds that people have, made from the truth.
 
-Kept apart from the coarse masks of training (`segrefiner.coarse`) on purpose: nothing here was tuned to what the model
-learnt on. Every mask depends on the photo's name, its kind and one seed alone, never on what was made before.
+Kept apart from the coarse masks of training (`segrefiner.data.coarse.masks`) on purpose: nothing here was tuned to what
+the model learnt on. Every mask depends on the photo's name, its kind and one seed alone, never on what was made before.
 
 Severities are in shares of the object's `scale`, so that a small and a large object are spoilt alike.
 """

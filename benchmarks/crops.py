@@ -14,9 +14,9 @@ import click
 import torch
 from torch import Tensor
 
-from segrefiner.coarse import CoarseConfig
-from segrefiner.coarse_polygons import polygon_coarse
-from segrefiner.data import Batch, PackedPhotos, ViewConfig
+from segrefiner.data.coarse.masks import CoarseConfig
+from segrefiner.data.coarse.polygons import polygon_coarse
+from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig
 from segrefiner.model.diffusion import Network, monotone, pixel_thresholds, sample, spaced_timesteps
 from segrefiner.model.unet import fused, normalize
 from segrefiner.model.weights import load

@@ -31,12 +31,12 @@ from rich.progress import track
 from scipy import ndimage
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import PhotoFiles, find_photos
 from segrefiner.errors import InputError
 from segrefiner.imaging.clips import still
 from segrefiner.imaging.reading import check_same_size, read_image, read_mask
 from segrefiner.metrics import binary_mask, iou
 from segrefiner.refinement.video import refine_video
-from segrefiner.sources import PhotoFiles, find_photos
 
 NOISE = 4.0
 """Standard deviation of the sensor's noise, of 0-255."""

@@ -89,9 +89,9 @@ def coco(content: bytes) -> int:
     from PIL import Image
 
     from segrefiner.coco import coco_job
+    from segrefiner.data.coco import open_coco
     from segrefiner.evaluate_coco import load_detections, load_truth
     from segrefiner.panoptic import panoptic_job
-    from segrefiner.sources_coco import open_coco
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.progress import track
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import find_photos
 from segrefiner.metrics import iou, mba
 from segrefiner.report_pictures import object_window, show_errors
-from segrefiner.sources import find_photos
 
 PANEL = 360
 CAPTION = 22

@@ -28,7 +28,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tables import COARSE, Row, comma_separated, markdown, summarize
 
 from segrefiner import Refiner, SegRefinerError
-from segrefiner.align import Offset
+from segrefiner.data.alignment import Offset
+from segrefiner.data.layouts import PhotoFiles, find_photos
 from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.model import weights
@@ -36,7 +37,6 @@ from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
 from segrefiner.refinement.views import FREE
-from segrefiner.sources import PhotoFiles, find_photos
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},

@@ -16,13 +16,13 @@ from segrefiner.imaging.files import atomic_write
 from segrefiner.model import weights
 
 _SOURCES = (
-    "align",
+    "data/alignment",
     "model/backends",
     "refinement/batching",
     "refinement/tasks",
     "refinement/canvas",
-    "composites",
-    "composites_offline",
+    "data/composites/layers",
+    "data/composites/files",
     "model/diffusion",
     "imaging/edges",
     "imaging/ops",
@@ -36,12 +36,13 @@ _SOURCES = (
     "refinement/pipelines",
     "refinement/refiner",
     "refinement/acceptance",
-    "thin_structures",
+    "data/composites/thin_structures",
     "model/unet",
     "refinement/views",
     "imaging/boxes",
     "imaging/distances",
     "refinement/config",
+    "data/packs",
 )
 _LIBRARIES = ("segrefiner", "torch", "numpy", "scipy", "opencv-python-headless", "pymatting", "pydensecrf2")
 

@@ -13,9 +13,10 @@ from cases import NONE, chosen, coarse_mask, photo_and_truth
 from soft_kinds import Mask, Photo
 from street import Labels, MapFiles
 
-from segrefiner.align import Offset
+from segrefiner.data.alignment import Offset
+from segrefiner.data.layouts import Files, PhotoFiles
+from segrefiner.data.sources import data_set_of
 from segrefiner.imaging.reading import read_mask
-from segrefiner.sources import Files, PhotoFiles, data_set_of
 
 PHOTO_KINDS = coarse_kinds.EVERY_KIND
 INSTANCE_KINDS = {

@@ -16,10 +16,10 @@ from PIL import Image
 from scipy import ndimage
 from soft_kinds import Mask, Photo, enlarged, smooth_noise
 
-from segrefiner.composites_offline import Materials, find_cutouts, make_composite, read_cutout
-from segrefiner.held_back import CUTOUTS_EVERY, held_back
-from segrefiner.sources import Source
-from segrefiner.thin_structures import KINDS as STRUCTURES
+from segrefiner.data.composites.files import Materials, find_cutouts, make_composite, read_cutout
+from segrefiner.data.composites.thin_structures import KINDS as STRUCTURES
+from segrefiner.data.holdout import CUTOUTS_EVERY, held_back
+from segrefiner.data.sources import Source
 
 KINDS = ("thin", "thin-perfect")
 

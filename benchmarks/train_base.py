@@ -12,11 +12,11 @@ from pathlib import Path
 import click
 import torch
 
-from segrefiner.data import PackedPhotos, ViewConfig
+from segrefiner.data.packed_photos import PackedPhotos, ViewConfig
+from segrefiner.data.packs import pack_folder
 from segrefiner.feed import packed_feed
 from segrefiner.model.unet import BASE
 from segrefiner.model.weights import save
-from segrefiner.packs import pack_folder
 from segrefiner.recipes import Recipe
 from segrefiner.train import Watch, train
 from segrefiner.trainer import Trainer

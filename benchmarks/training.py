@@ -18,13 +18,14 @@ import click
 import torch
 from tables import aligned
 
-from segrefiner.data import PackedPhotos
+from segrefiner.data.layouts import open_source
+from segrefiner.data.packed_photos import PackedPhotos
+from segrefiner.data.packs import pack_source
+from segrefiner.data.sources import First
 from segrefiner.feed import packed_feed, streamed_feed
 from segrefiner.model.weights import load, resolve
-from segrefiner.packs import pack_source
 from segrefiner.recipes import RECIPES, Recipe
 from segrefiner.run_files import LOG_NAME
-from segrefiner.sources import First, open_source
 from segrefiner.trainer import Trainer
 
 PHOTOS = 200

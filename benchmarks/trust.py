@@ -37,7 +37,8 @@ from torch import Tensor
 from trust_tables import class_table, comparison, main_table, set_table, step_table, summary
 
 from segrefiner import InputError, Refiner, SegRefinerError
-from segrefiner.held_back import held_back
+from segrefiner.data.holdout import held_back
+from segrefiner.data.layouts import PhotoFiles, find_photos
 from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.metrics import iou, iou_counts, mba
 from segrefiner.model import weights
@@ -46,7 +47,6 @@ from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.views import FREE
-from segrefiner.sources import PhotoFiles, find_photos
 
 DEFAULT_KINDS = (
     "real", "strong", "sam-like", "yolo-like", "polygon", "low-8", "low-16", "missing", "perfect", "thin",

@@ -8,7 +8,7 @@ from statistics import fmean
 from street import CLASSES
 from tables import COARSE, HARMED, Row, aligned
 
-from segrefiner.sources import data_set_of
+from segrefiner.data.sources import data_set_of
 
 EXACT = ("perfect", "thin-perfect", "street-exact", "instances-exact")
 """Kinds whose coarse masks are the truth."""

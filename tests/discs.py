@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from segrefiner.data.sources import Sample
 from segrefiner.errors import ImageError
-from segrefiner.sources import Sample
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.align import (
+from segrefiner.cli import main
+from segrefiner.data.alignment import (
     Aligned,
     Edges,
     Offset,
@@ -20,12 +21,11 @@ from segrefiner.align import (
     offset_of,
     snap_truth,
 )
-from segrefiner.cli import main
-from segrefiner.data import PackedPhotos
+from segrefiner.data.packed_photos import PackedPhotos
+from segrefiner.data.sources import Sample, data_set_of
 from segrefiner.imaging.distances import signed_distance
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
-from segrefiner.sources import Sample, data_set_of
 from tiny import TINY
 
 SIDE = 120

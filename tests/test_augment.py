@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from segrefiner.augment import add_thin, change_colours, coverage, degrade, paste, thin_structures
+from segrefiner.data.augment import add_thin, change_colours, coverage, degrade, paste, thin_structures
 
 QUICK = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 BATCH, SIZE = 40, 48

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from segrefiner import Refiner
+from segrefiner.data.layouts import open_folder
 from segrefiner.metrics import iou
 from segrefiner.model.unet import DenoisingUNet, normalize
 from segrefiner.model.weights import save
-from segrefiner.sources import open_folder
 from tiny import TINY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from segrefiner.coarse import (
+from segrefiner.data.coarse.masks import (
     EXACT_FACTORS,
     CoarseConfig,
     coarse_masks,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segrefiner.coarse_polygons import TOLERANCE, polygon_coarse
+from segrefiner.data.coarse.polygons import TOLERANCE, polygon_coarse
 from segrefiner.imaging.distances import signed_distance
 
 ROWS, COLUMNS = np.mgrid[:120, :140]

@@ -11,12 +11,12 @@ from scipy import ndimage
 
 import miniature
 from segrefiner.cli import main
-from segrefiner.coarse_grabcut import grabcut_coarse
-from segrefiner.coarse_offline import KINDS, coarse_sheet, make_coarse, write_coarse
-from segrefiner.coarse_published import _dilated, _structure, published_coarse
+from segrefiner.data.coarse.files import KINDS, coarse_sheet, make_coarse, write_coarse
+from segrefiner.data.coarse.grabcut import grabcut_coarse
+from segrefiner.data.coarse.published import _dilated, _structure, published_coarse
+from segrefiner.data.layouts import open_source
 from segrefiner.errors import InputError
 from segrefiner.imaging.reading import read_mask
-from segrefiner.sources import open_source
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

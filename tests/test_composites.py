@@ -10,7 +10,7 @@ from scipy import ndimage
 
 import miniature
 from segrefiner.cli import main
-from segrefiner.composites import (
+from segrefiner.data.composites.layers import (
     Layer,
     blend,
     cast_shadow,
@@ -26,9 +26,10 @@ from segrefiner.composites import (
     to_bytes,
     visible,
 )
+from segrefiner.data.composites.thin_structures import KINDS, draw_structure
+from segrefiner.data.layouts import open_source
+from segrefiner.data.sources import data_set_of
 from segrefiner.errors import InputError
-from segrefiner.sources import data_set_of, open_source
-from segrefiner.thin_structures import KINDS, draw_structure
 
 SIZE = (96, 128)
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner.crops import Crop, mirrored, object_view, patch, resized
+from segrefiner.data.published_crops import Crop, mirrored, object_view, patch, resized
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

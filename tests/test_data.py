@@ -14,19 +14,21 @@ from PIL import Image
 from safetensors.numpy import save_file
 from torch import Generator
 
-from segrefiner.coarse import CoarseConfig
-from segrefiner.data import Batch, PackedPhotos, ViewConfig, shuffled
-from segrefiner.errors import InputError
-from segrefiner.imaging.distances import (
+from segrefiner.data.coarse.masks import CoarseConfig
+from segrefiner.data.layouts import every_coarse, find_photos, open_folder
+from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.packs import (
     DISTANCE_RANGE,
     decode_distance,
     distance_reach,
     encode_distance,
-    signed_distance,
+    pack_folder,
+    pack_source,
+    read_pack,
 )
+from segrefiner.errors import InputError
+from segrefiner.imaging.distances import signed_distance
 from segrefiner.model.unet import IMAGE_MEAN
-from segrefiner.packs import pack_folder, pack_source, read_pack
-from segrefiner.sources import every_coarse, find_photos, open_folder
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 CPU = torch.device("cpu")

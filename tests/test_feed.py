@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from discs import Discs
-from segrefiner.coarse import CoarseConfig
-from segrefiner.crops import PublishedViews
-from segrefiner.data import Batch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.coarse.masks import CoarseConfig
+from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.published_crops import PublishedViews
+from segrefiner.data.sources import Sample, Source
 from segrefiner.errors import InputError, TrainingError
 from segrefiner.feed import _Order, packed_feed, streamed_feed, times_drawn
 from segrefiner.recipes import LR, Recipe
-from segrefiner.sources import Sample, Source
 from tiny import TINY
 
 CPU = torch.device("cpu")
@@ -144,7 +144,7 @@ def discs_pack(tmp_path_factory: pytest.TempPathFactory) -> PackedPhotos:
     """The discs in memory."""
     from PIL import Image
 
-    from segrefiner.packs import pack_folder
+    from segrefiner.data.packs import pack_folder
 
     folder: Path = tmp_path_factory.mktemp("discs")
     for part in ("images", "masks"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segrefiner.held_back import held_back, is_held_back
+from segrefiner.data.holdout import held_back, is_held_back
 
 
 @pytest.mark.parametrize(("count", "every", "expected"), [(85, 40, [39, 79]), (39, 40, []), (20, 10, [9, 19])])

@@ -17,14 +17,14 @@ SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
 INTERNAL = {
     "evaluate_tables",
-    "sources_coco",
+    "data/coco",
     "imaging/json_files",
     "batch_ray",
+    "rendering/markdown",
     "trainer",
     "imaging/codecs/decoder_process",
     "client",
     "manifest",
-    "rendering/markdown",
 }
 
 

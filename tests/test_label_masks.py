@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from segrefiner.cli import main
-from segrefiner.label_masks import LEAST_SHARE, choose_masks
-from segrefiner.sources import data_set_of, open_source
+from segrefiner.data.label_masks import LEAST_SHARE, choose_masks
+from segrefiner.data.layouts import open_source
+from segrefiner.data.sources import data_set_of
 
 VOID = 9
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner.crops import PublishedViews
-from segrefiner.data import ViewConfig
+from segrefiner.data.packed_photos import ViewConfig
+from segrefiner.data.published_crops import PublishedViews
 from segrefiner.errors import InputError
 from segrefiner.model.unet import BASE, COMPACT
 from segrefiner.recipe_values import differences, with_values

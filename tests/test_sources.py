@@ -13,10 +13,11 @@ from PIL import Image
 
 import miniature
 from segrefiner.cli import main
+from segrefiner.data.layouts import left_out, open_source
+from segrefiner.data.packs import around_object, pack_source
+from segrefiner.data.shards import INDEX_NAME, open_shards, write_shards
+from segrefiner.data.sources import Sample, concatenate
 from segrefiner.errors import InputError
-from segrefiner.packs import around_object, pack_source
-from segrefiner.shards import INDEX_NAME, open_shards, write_shards
-from segrefiner.sources import Sample, concatenate, left_out, open_source
 
 # Builder, number of its first scene, samples.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], int, int]] = {

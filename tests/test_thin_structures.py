@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from segrefiner.data.composites.thin_structures import KINDS, OVERSAMPLING, draw_structure
 from segrefiner.errors import InputError
-from segrefiner.thin_structures import KINDS, OVERSAMPLING, draw_structure
 
 # Bounds in pixels: of what lies on a structure's middle line, half is at most so thick, and nearly all of it.
 THICKNESS = {

@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Generator
 
 from discs import Discs
-from segrefiner.coarse import CoarseConfig
-from segrefiner.data import Batch, PackedPhotos, ViewConfig
+from segrefiner.data.coarse.masks import CoarseConfig
+from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig
+from segrefiner.data.packs import pack_folder
 from segrefiner.errors import OutputError, TrainingError
 from segrefiner.feed import _Order, packed_feed, streamed_feed
 from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
-from segrefiner.packs import pack_folder
 from segrefiner.recipes import LR, LinearDecay, Recipe
 from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
 from segrefiner.train import FIRST_PATIENCE, CollapseGuard, Watch, train

@@ -8,14 +8,14 @@ import torch
 
 import miniature
 from discs import Discs
-from segrefiner.data import PackedPhotos
+from segrefiner.data.layouts import open_source
+from segrefiner.data.packed_photos import PackedPhotos
+from segrefiner.data.packs import pack_source
 from segrefiner.errors import InputError
 from segrefiner.metrics import iou, mba
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.packs import pack_source
 from segrefiner.refinement.pipelines import instance_pipeline
 from segrefiner.refinement.refiner import Refiner
-from segrefiner.sources import open_source
 from segrefiner.validation import PackedSource, validate, validation_set
 from tiny import TINY
 

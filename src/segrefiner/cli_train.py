@@ -15,11 +15,11 @@ from .terminal import SEED, FiniteRange, errors_in_one_line, item_bar
 if TYPE_CHECKING:
     import torch
 
+    from .data.sources import Source
     from .feed import Feed
     from .model.unet import DenoisingUNet
     from .processes import Processes
     from .recipes import Recipe
-    from .sources import Source
     from .train import Row, Watch
     from .trainer import Trainer
 
@@ -149,9 +149,9 @@ def _feed(
     options: dict[str, Any],
 ) -> tuple["Feed", int]:
     """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
-    from .data import PackedPhotos
+    from .data.packed_photos import PackedPhotos
+    from .data.packs import is_pack
     from .feed import packed_feed, streamed_feed
-    from .packs import is_pack
 
     packed = [Path(entry) for entry in data if is_pack(Path(entry))]
     if packed and len(data) > 1:
@@ -175,8 +175,8 @@ def _feed(
 
 def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
-    from .align import Aligned, measure_offsets
-    from .packs import pack_source
+    from .data.alignment import Aligned, measure_offsets
+    from .data.packs import pack_source
     from .run_files import FAILURES_NAME
 
     pack.parent.mkdir(parents=True, exist_ok=True)
@@ -196,10 +196,10 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
     """Batches of the first photos, from a pack that is gone again: for a dry run."""
     from tempfile import TemporaryDirectory
 
-    from .data import PackedPhotos
+    from .data.packed_photos import PackedPhotos
+    from .data.packs import pack_source
+    from .data.sources import First
     from .feed import packed_feed
-    from .packs import pack_source
-    from .sources import First
 
     with TemporaryDirectory() as folder:
         pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
@@ -208,7 +208,8 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
 
 
 def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
-    from .sources import concatenate, every_coarse, open_source
+    from .data.layouts import every_coarse, open_source
+    from .data.sources import concatenate
 
     sources = [every_coarse(open_source(entry, coarse)) for entry in data]
     return concatenate(sources)
@@ -276,11 +277,11 @@ def _best_steps(recipe: "Recipe") -> int | None:
 def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["DenoisingUNet"], list[dict[str, Any]]] | None:
     if options["val"] is None:
         return None
-    from .data import PackedPhotos
+    from .data.layouts import open_source
+    from .data.packed_photos import PackedPhotos
+    from .data.packs import is_pack
     from .model.backends import choose_dtype
     from .model.diffusion import NUM_TIMESTEPS
-    from .packs import is_pack
-    from .sources import open_source
     from .validation import PackedSource, validate, validation_set
 
     if is_pack(Path(options["val"])):

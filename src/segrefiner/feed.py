@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .coarse import coarse_mask
-from .coarse_polygons import polygon_coarse
-from .coarse_published import published_coarse
-from .crops import Crop, PublishedViews, mirrored, object_view, patch, resized
-from .data import Batch, PackedPhotos, ViewConfig, shuffled
+from .data.coarse.masks import coarse_mask
+from .data.coarse.polygons import polygon_coarse
+from .data.coarse.published import published_coarse
+from .data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from .data.published_crops import Crop, PublishedViews, mirrored, object_view, patch, resized
+from .data.sources import Sample, Source, data_set_of
 from .errors import InputError, TrainingError
 from .imaging.distances import signed_distance
 from .recipes import Portion, Recipe
-from .sources import Sample, Source, data_set_of
 
 Feed: TypeAlias = Callable[[Iterable[Portion]], Iterator[Batch]]
 """Gives the batch of each portion, in order."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from .crops import PublishedViews
-from .data import ViewConfig
+from .data.packed_photos import ViewConfig
+from .data.published_crops import PublishedViews
 from .errors import InputError
 from .model.unet import BASE, COMPACT
 from .recipes import CosineDecay, LinearDecay, Recipe, StepDecay

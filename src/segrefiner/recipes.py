@@ -9,14 +9,14 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
-from .coarse import CoarseConfig
-from .crops import PublishedViews
-from .data import ViewConfig
+from .data.coarse.masks import CoarseConfig
+from .data.packed_photos import ViewConfig
+from .data.packs import PACK_SIZE
+from .data.published_crops import PublishedViews
 from .errors import InputError
 from .losses import TEXTURE_WEIGHT
 from .model.image_encoder import STAGES
 from .model.unet import BASE, COMPACT, UNetConfig
-from .packs import PACK_SIZE
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .data import Batch
+from .data.packed_photos import Batch
 from .errors import TrainingError
 from .feed import Feed, generator_of
 from .imaging.files import atomic_write

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from .ops import contour, places
 
-DISTANCE_RANGE = 64.0
-
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
 
@@ -35,23 +33,6 @@ def signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     inside = distance_transform_edt(mask) - 0.5
     outside = distance_transform_edt(~mask) - 0.5
     return np.where(mask, inside, -outside).astype(np.float32)
-
-
-def encode_distance(distance: NDArray[np.float32], reach: float = DISTANCE_RANGE) -> NDArray[np.uint8]:
-    """Signed distance → uint8, companded by a square root so that it is finest at the contour; saturates at ±reach."""
-    companded = np.sign(distance) * np.sqrt(np.minimum(np.abs(distance), reach) / reach)
-    return np.clip(np.round(128 + 127 * companded), 1, 255).astype(np.uint8)
-
-
-def decode_distance(encoded: Tensor, reach: float = DISTANCE_RANGE) -> Tensor:
-    """The inverse of `encode_distance` for a float tensor of any shape."""
-    companded = (encoded - 128) / 127
-    return reach * companded * companded.abs()
-
-
-def distance_reach(size: int) -> float:
-    """Where the distances of photos of this long side saturate, in pixels."""
-    return max(DISTANCE_RANGE, size / 6)
 
 
 def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:

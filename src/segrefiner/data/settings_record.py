@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, OutputError
-from .imaging.files import atomic_write
-from .imaging.json_files import json_text
+from ..errors import InputError, OutputError
+from ..imaging.files import atomic_write
+from ..imaging.json_files import json_text
 
 
 def begin_folder(folder: Path, record: str, settings: dict[str, Any], what: str, parts: Sequence[str] = ()) -> None:

@@ -37,9 +37,9 @@ class CoarseConfig:
             the right parts of a mask alone.
         max_shift: Largest contour noise as a fraction of the object's extent (square root of its area).
         min_iou: Masks worse than this are replaced by a milder version of themselves.
-        published: Share of crops whose masks are made by `coarse_published` instead, as the paper's are; that works
+        published: Share of crops whose masks are made by `published` instead, as the paper's are; that works
             on the CPU, one mask after another.
-        polygons: Share of crops, exact ones excepted, whose masks are made by `coarse_polygons`; on the CPU, too.
+        polygons: Share of crops, exact ones excepted, whose masks are made by `polygons`; on the CPU, too.
         real_as_is: Share of real coarse masks that nothing else is done to.
         grid: Share, real ones excepted, that is a soft mask on a coarse grid, enlarged and cut at one half, as
             promptable and real-time networks give them.

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator, Tensor
 
+from ..model.unet import IMAGE_MEAN
 from .augment import add_thin, change_colours, degrade, paste
-from .coarse import CoarseConfig, coarse_masks
-from .imaging.distances import decode_distance, distance_reach
-from .model.unet import IMAGE_MEAN
-from .packs import Pack, read_pack
+from .coarse.masks import CoarseConfig, coarse_masks
+from .packs import Pack, decode_distance, distance_reach, read_pack
 
 LEVELS = 3
 

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .errors import InputError
+from ...errors import InputError
 
 Coverage = NDArray[np.float32]
 Points = NDArray[np.float64]

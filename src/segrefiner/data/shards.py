@@ -17,11 +17,11 @@ from typing import Any
 
 from PIL import Image
 
-from .errors import InputError, MissingExtraError, OutputError, reason
-from .imaging.files import atomic_write
-from .imaging.json_files import json_text
-from .imaging.reading import read_image, read_mask
-from .model.downloads import cache_folder
+from ..errors import InputError, MissingExtraError, OutputError, reason
+from ..imaging.files import atomic_write
+from ..imaging.json_files import json_text
+from ..imaging.reading import read_image, read_mask
+from ..model.downloads import cache_folder
 from .sources import Sample, Source, checked, located
 
 INDEX_NAME = "shards.json"

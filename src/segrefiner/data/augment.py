@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from .coarse import chance, smooth_noise, uniform
+from .coarse.masks import chance, smooth_noise, uniform
 
 
 def change_colours(image: Tensor, generator: Generator, strength: float) -> Tensor:

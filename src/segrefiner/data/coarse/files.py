@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Generator
 
-from .coarse import CoarseConfig, coarse_mask, low_resolution
-from .coarse_grabcut import grabcut_coarse
-from .coarse_published import published_coarse
-from .errors import InputError
-from .imaging.distances import signed_distance
-from .imaging.files import write_png
-from .settings_record import begin_folder
-from .sources import Sample, Source, evenly
-from .worker_pool import in_processes
+from ...errors import InputError
+from ...imaging.distances import signed_distance
+from ...imaging.files import write_png
+from ..settings_record import begin_folder
+from ..sources import Sample, Source, evenly
+from ..worker_pool import in_processes
+from .grabcut import grabcut_coarse
+from .masks import CoarseConfig, coarse_mask, low_resolution
+from .published import published_coarse
 
 Mask = NDArray[np.bool_]
 
@@ -149,7 +149,7 @@ def coarse_sheet(source: Source, folder: Path) -> NDArray[np.uint8]:
 
 
 def _cell(sample: Sample, folder: Path) -> Image.Image:
-    from .imaging.reading import read_mask
+    from ...imaging.reading import read_mask
 
     path = folder / f"{sample.name}.png"
     coarse = read_mask(path) if path.is_file() else sample.mask

@@ -1,4 +1,4 @@
-"""Training photos as one small file of encoded pictures, which `data.PackedPhotos` keeps in memory."""
+"""Training photos as one small file of encoded pictures, which `packed_photos.PackedPhotos` keeps in memory."""
 
 import io
 import json
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import Tensor
 
-from .errors import InputError
-from .imaging.distances import distance_reach, encode_distance, signed_distance
-from .imaging.files import atomic_write
-from .imaging.json_files import json_text
-from .sources import Sample, Source, open_folder
+from ..errors import InputError
+from ..imaging.distances import signed_distance
+from ..imaging.files import atomic_write
+from ..imaging.json_files import json_text
+from .layouts import open_folder
+from .sources import Sample, Source
 
 PACK_FORMAT = "segrefiner-pack-2"
 _FORMATS = ("segrefiner-pack-1", PACK_FORMAT)
@@ -33,6 +35,8 @@ CONTEXT = 2.0
 """How many times as high and wide as an object is what is packed of its photo, where that shows more."""
 
 _PHOTO_QUALITY = 80
+
+DISTANCE_RANGE = 64.0
 
 
 def _encoded(picture: Image.Image, **options: object) -> NDArray[np.uint8]:
@@ -212,3 +216,20 @@ def is_pack(path: Path) -> bool:
             return (pack.metadata() or {}).get("format") in _FORMATS
     except (OSError, SafetensorError):
         return False
+
+
+def encode_distance(distance: NDArray[np.float32], reach: float = DISTANCE_RANGE) -> NDArray[np.uint8]:
+    """Signed distance → uint8, companded by a square root so that it is finest at the contour; saturates at ±reach."""
+    companded = np.sign(distance) * np.sqrt(np.minimum(np.abs(distance), reach) / reach)
+    return np.clip(np.round(128 + 127 * companded), 1, 255).astype(np.uint8)
+
+
+def decode_distance(encoded: Tensor, reach: float = DISTANCE_RANGE) -> Tensor:
+    """The inverse of `encode_distance` for a float tensor of any shape."""
+    companded = (encoded - 128) / 127
+    return reach * companded * companded.abs()
+
+
+def distance_reach(size: int) -> float:
+    """Where the distances of photos of this long side saturate, in pixels."""
+    return max(DISTANCE_RANGE, size / 6)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import image_key
-from .errors import ImageError, InputError, MaskError
-from .imaging.coco_masks import decode_segmentation
-from .imaging.codecs.option_checks import shown
-from .imaging.json_files import read_json
-from .imaging.listing import Names
-from .imaging.reading import check_fits, read_photo, warn_of
-from .ledger import Entry
+from ..coco import image_key
+from ..errors import ImageError, InputError, MaskError
+from ..imaging.coco_masks import decode_segmentation
+from ..imaging.codecs.option_checks import shown
+from ..imaging.json_files import read_json
+from ..imaging.listing import Names
+from ..imaging.reading import check_fits, read_photo, warn_of
+from ..ledger import Entry
 from .sources import Sample, checked
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .errors import needed
+from ...errors import needed
 
 LONGEST = 320
 """Masks are made at this long side, as the tools themselves work on shrunk photos, and enlarged."""

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from .composites import (
+from ...errors import ImageError, InputError
+from ...imaging.codecs.pictures import Given, decode, describe
+from ...imaging.files import atomic_write, write_png
+from ...imaging.listing import SUFFIXES
+from ...imaging.reading import MAX_PIXELS
+from ..settings_record import begin_folder
+from ..sources import Source
+from ..worker_pool import in_processes
+from .layers import (
     Colours,
     Layer,
     blend,
@@ -26,15 +34,7 @@ from .composites import (
     soften,
     visible,
 )
-from .errors import ImageError, InputError
-from .imaging.codecs.pictures import Given, decode, describe
-from .imaging.files import atomic_write, write_png
-from .imaging.listing import SUFFIXES
-from .imaging.reading import MAX_PIXELS
-from .settings_record import begin_folder
-from .sources import Source
 from .thin_structures import KINDS, SMALLEST, draw_structure
-from .worker_pool import in_processes
 
 CUTOUT, THIN = "cutout", "thin"
 """How the names of composites begin."""

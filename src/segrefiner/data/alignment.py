@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 
-from .errors import InputError
-from .imaging.distances import signed_distance
-from .imaging.edges import EDGE_REACH, edge_gain, edge_strength
+from ..errors import InputError
+from ..imaging.distances import signed_distance
+from ..imaging.edges import EDGE_REACH, edge_gain, edge_strength
 from .sources import Sample, Source, Wrapped, data_set_of, evenly
 
 REACH = 2.5

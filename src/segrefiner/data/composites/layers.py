@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from .errors import InputError
+from ...errors import InputError
 
 Plane = NDArray[np.float32]
 Colours = NDArray[np.float32]

@@ -12,12 +12,12 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .errors import InputError, MaskError, SizeMismatchError
-from .imaging.files import write_png
-from .imaging.label_files import read_labels
-from .imaging.reading import check_fits, read_photo, warn_of
+from ..errors import InputError, MaskError, SizeMismatchError
+from ..imaging.files import write_png
+from ..imaging.label_files import read_labels
+from ..imaging.reading import check_fits, read_photo, warn_of
+from .layouts import PhotoFiles, find_label_maps
 from .settings_record import begin_folder
-from .sources import PhotoFiles, find_label_maps
 
 Mask = NDArray[np.bool_]
 

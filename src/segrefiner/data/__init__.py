@@ -1,0 +1,4 @@
+"""Training photos: sources, layouts, packs and crops.
+
+No network is run or trained here, and no refinement is known.
+"""
