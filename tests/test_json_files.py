@@ -17,7 +17,6 @@ SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
 INTERNAL = {
     "evaluate_tables",
-    "data/coco",
     "imaging/json_files",
     "batch_ray",
     "rendering/markdown",
@@ -25,6 +24,8 @@ INTERNAL = {
     "imaging/codecs/decoder_process",
     "client",
     "manifest",
+    "data/coco",
+    "formats/coco",
 }
 
 

@@ -71,6 +71,7 @@ TORCH_FREE = {
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
     "data.composites": ["files", "layers", "thin_structures"],
+    "formats": ["coco"],
     "imaging": [
         "clips",
         "coco_masks",

@@ -5,7 +5,6 @@ Refined masks are run-length encodings: compressed ones, but for masks that were
 which is reported mask by mask.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from .batch import Item, Job, Saved, inside
 from .errors import InputError, MaskError, SegRefinerError
 from .folders import summary_of
+from .formats.coco import file_name, image_entries, image_key
 from .imaging.coco_masks import decode_rle, draw_polygons, encode_rle, rle_runs, tight_box
 from .imaging.files import Json
 from .imaging.json_files import count_nan, read_json, read_odd, write_json
@@ -179,39 +179,6 @@ def _is_refined(refined: Any) -> bool:
         and len(box) == 4
         and all(isinstance(value, float) for value in box)
     )
-
-
-def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
-    """Entries of "images" by image id, and what is wrong with those of no use.
-
-    An id of several entries has none, unless all of them are the same.
-    """
-    entries: dict[str, Json] = {}
-    failures: dict[str, str] = {}
-    different: Counter[str] = Counter()
-    for index, entry in enumerate(listed):
-        key = image_key(entry.get("id")) if isinstance(entry, dict) else None
-        if key is not None:
-            different[key] += entries.get(key) != entry
-        if key is None or not isinstance(entry.get("file_name"), str):
-            failures[f"images {index}"] = "expected an object with id and file_name"
-        else:
-            entries[key] = entry
-    return {key: entry for key, entry in entries.items() if different[key] == 1}, failures
-
-
-def image_key(value: Any) -> str | None:
-    """An image id as text, the same for `7`, `7.0` and `"7"`, which tables turn into one another; none for others."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
-
-
-def file_name(key: str, entries: dict[str, Json]) -> str:
-    """What the photo of an image id is called. Raises `InputError` where that is not known."""
-    if key not in entries:
-        raise InputError(f'"images" has no entry of the id {key}, or several')
-    return str(entries[key]["file_name"])
 
 
 def _digits(key: str) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import Item, Job, Saved, inside, written
-from .coco import Crowds, file_name, image_entries, image_key, images_without_masks, nan_notes
+from .coco import Crowds, images_without_masks, nan_notes
 from .errors import InputError, MaskError, SegRefinerError
+from .formats.coco import file_name, image_entries, image_key
 from .imaging.coco_masks import tight_box
 from .imaging.files import Json
 from .imaging.json_files import read_odd, write_json

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coco import image_key
 from ..errors import ImageError, InputError, MaskError
+from ..formats.coco import image_key
+from ..formats.coco import photo_place as _file
 from ..imaging.coco_masks import decode_segmentation
 from ..imaging.codecs.option_checks import shown
 from ..imaging.json_files import read_json
@@ -137,22 +138,6 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         np.cumsum([len(text) for text in texts], dtype=np.int64),
         left_out=tuple(left_out),
     )
-
-
-def _file(entry: Any) -> str | None:
-    """The place of a photo below the photos' folder, as its entry gives it."""
-    if not isinstance(entry, dict):
-        return None
-    name, url = entry.get("file_name"), entry.get("coco_url")
-    if not name and isinstance(url, str):
-        name = "/".join(url.split("/")[-2:])
-    if not isinstance(name, str) or not name or "\0" in name:
-        return None
-    try:
-        os.fsencode(name)
-    except ValueError:  # JSON can spell half a character, which no file system takes.
-        return None
-    return name
 
 
 @lru_cache(maxsize=8)
