@@ -88,10 +88,9 @@ def coco(content: bytes) -> int:
     """COCO files: of jobs over instances and panoptic maps, of training, and of evaluation."""
     from PIL import Image
 
-    from segrefiner.coco import coco_job
     from segrefiner.data.coco import open_coco
     from segrefiner.evaluate_coco import load_detections, load_truth
-    from segrefiner.panoptic import panoptic_job
+    from segrefiner.jobs.coco import coco_job, panoptic_job
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,8 +113,8 @@ def coco(content: bytes) -> int:
 
 def manifest(content: bytes) -> int:
     """The books of a job."""
-    from segrefiner.batch import Item
-    from segrefiner.manifest import account_of, is_done, read_rows
+    from segrefiner.jobs.job import Item
+    from segrefiner.jobs.manifest import account_of, is_done, read_rows
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "manifest.jsonl"
@@ -246,7 +245,7 @@ def _with_foreign(value: Any) -> Any:
 
 def _loaded(job: Any) -> None:
     """What a job does before it refines."""
-    from segrefiner.batch import read_inputs
+    from segrefiner.jobs.job import read_inputs
 
     for item in list(job.items)[:4]:
         # What is not the package's own is an item's failure, too, but one whose message is a riddle.

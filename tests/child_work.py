@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from segrefiner.batch import Item, Saved, written
 from segrefiner.errors import ImageError, InputError
 from segrefiner.imaging.codecs.decoder_process import within_limits
 from segrefiner.imaging.files import atomic_write
 from segrefiner.imaging.reading import read_image
+from segrefiner.jobs.job import Item, Saved, written
 
 PIXELS = 50_000_000
 MIB = 1 << 20

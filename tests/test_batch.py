@@ -20,12 +20,13 @@ from filelock import FileLock
 from PIL import Image
 
 from segrefiner import InputError, OutputError
-from segrefiner.batch import Item, Job, Saved, inside, pending, run, written
-from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
 from segrefiner.imaging.files import atomic_write
+from segrefiner.jobs.job import Item, Job, Saved, inside, written
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.manifest import settings_hash
+from segrefiner.jobs.run import pending, run
 from segrefiner.ledger import Summary
-from segrefiner.manifest import settings_hash
 
 TESTS = Path(__file__).parent
 

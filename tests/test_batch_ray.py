@@ -17,14 +17,15 @@ from PIL import Image
 import segrefiner
 from child_work import ReversingWork
 from segrefiner import InputError, Refiner
-from segrefiner.batch import Item, Job, run
-from segrefiner.batch_local import LocalEngine
-from segrefiner.folders import folder_job
+from segrefiner.jobs.folders import folder_job
+from segrefiner.jobs.job import Item, Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.ledger import Summary
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
-batch_ray = pytest.importorskip("segrefiner.batch_ray")
+batch_ray = pytest.importorskip("segrefiner.jobs.cluster")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SOURCE = Path(segrefiner.__file__).parent.parent
@@ -165,7 +166,7 @@ def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
 def test_who_asks_for_termination_is_heard_by_the_job() -> None:
     code = """
 import os, signal, sys
-from segrefiner.batch_ray import RayEngine
+from segrefiner.jobs.cluster import RayEngine
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 RayEngine({}, address=sys.argv[1])._start()
 os.kill(os.getpid(), signal.SIGTERM)

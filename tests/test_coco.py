@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, run
-from segrefiner.batch_local import LocalEngine
-from segrefiner.coco import coco_job
 from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import decode_segmentation, encode_rle, tight_box
 from segrefiner.imaging.json_files import without_nan
+from segrefiner.jobs.coco import coco_job
+from segrefiner.jobs.job import Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.ledger import Summary
 from segrefiner.model.unet import DenoisingUNet
 from test_folders import restless

@@ -16,13 +16,13 @@ from PIL import Image, ImageOps
 
 from child_work import MIB, PIXELS, SpinningWork, fail, fill, mixed, photo, spin
 from hostile import EXIF, HOSTILE, bmp_rows, exif_of_tags, gif_comment, jpeg_segments, png, webp_with
-from segrefiner.batch import Item
-from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import ImageError, InputError
 from segrefiner.imaging.codecs import decoder_process, pictures
 from segrefiner.imaging.codecs.decoder_process import Decoder, KilledError, guard_this_process, within_limits
 from segrefiner.imaging.codecs.exif import exif_of, orientation_in
 from segrefiner.imaging.reading import exif_turned, read_image
+from segrefiner.jobs.job import Item
+from segrefiner.jobs.local import LocalEngine
 from serving import PHOTO, encoded
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits of processes")

@@ -12,14 +12,15 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, run
-from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
-from segrefiner.folders import Write, folder_job, pair, semantic_job
 from segrefiner.imaging import listing
 from segrefiner.imaging.files import pictures_below
 from segrefiner.imaging.label_files import LabelMap, write_labels
 from segrefiner.imaging.listing import list_pictures
+from segrefiner.jobs.folders import Write, folder_job, pair, semantic_job
+from segrefiner.jobs.job import Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.ledger import Summary
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement import tasks

@@ -17,15 +17,16 @@ SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
 INTERNAL = {
     "evaluate_tables",
+    "jobs/manifest",
+    "formats/coco",
     "imaging/json_files",
-    "batch_ray",
     "rendering/markdown",
     "trainer",
     "imaging/codecs/decoder_process",
     "client",
-    "manifest",
+    "jobs/cluster",
     "data/coco",
-    "formats/coco",
+    "jobs/job",
 }
 
 

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, run
-from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
-from segrefiner.coco import coco_job
 from segrefiner.errors import InputError
-from segrefiner.folders import folder_job, semantic_job
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.files import pictures_below
 from segrefiner.imaging.listing import CYCLE, HIDDEN, NO_FILE, NO_PICTURE, NOWHERE, Names, list_pictures
+from segrefiner.jobs.coco import coco_job
+from segrefiner.jobs.folders import folder_job, semantic_job
+from segrefiner.jobs.job import Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.ledger import Ledger
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save

@@ -13,19 +13,19 @@ from click.testing import CliRunner
 from PIL import Image
 
 from segrefiner import InputWarning, Refiner
-from segrefiner.batch import Job, run
-from segrefiner.batch_local import LocalEngine
 from segrefiner.cli import main
 from segrefiner.client import Client
-from segrefiner.coco import coco_job
-from segrefiner.folders import folder_job, semantic_job
 from segrefiner.imaging.clips import clip, read_clip
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.label_files import write_ids
 from segrefiner.imaging.reading import read_photo
+from segrefiner.jobs.coco import coco_job, panoptic_job
+from segrefiner.jobs.folders import folder_job, semantic_job
+from segrefiner.jobs.job import Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
-from segrefiner.panoptic import panoptic_job
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.large_photos import refine_large
 from segrefiner.refinement.video import refine_video

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from segrefiner import InputError, Refiner
 from segrefiner.cli import main
 from segrefiner.client import Client
-from segrefiner.folders import folder_job
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
     MAX_SEED,
@@ -26,6 +25,7 @@ from segrefiner.imaging.codecs.option_checks import (
     whole_number,
 )
 from segrefiner.imaging.reading import read_mask
+from segrefiner.jobs.folders import folder_job
 from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels

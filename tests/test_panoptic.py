@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.batch import Job, run
-from segrefiner.batch_local import LocalEngine
 from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import tight_box
 from segrefiner.imaging.label_files import read_ids, write_ids
+from segrefiner.jobs.coco import VOID, panoptic_job
+from segrefiner.jobs.job import Job
+from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.run import run
 from segrefiner.ledger import Summary
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.panoptic import VOID, panoptic_job
 from segrefiner.refinement.label_maps import refine_labels
 from test_folders import restless
 from tiny import TINY

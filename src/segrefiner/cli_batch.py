@@ -14,7 +14,7 @@ from .errors import printable
 from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
 
 if TYPE_CHECKING:
-    from .batch import Job
+    from .jobs.job import Job
     from .ledger import Summary
     from .refinement.options import Options
 
@@ -76,8 +76,8 @@ def folder(
     images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
 ) -> None:
     """Refine the masks in the folder MASKS of the photos in the folder IMAGES."""
-    from .batch import STATE_NAME
-    from .folders import folder_job
+    from .jobs.folders import folder_job
+    from .jobs.run import STATE_NAME
 
     job = folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
@@ -96,8 +96,8 @@ def semantic(
     images: Path, labels: Path, output: Path, pattern: str | None, ignore: tuple[str, ...], **given: Any
 ) -> None:
     """Refine the label maps in the folder LABELS of the photos in the folder IMAGES."""
-    from .batch import STATE_NAME
-    from .folders import semantic_job
+    from .jobs.folders import semantic_job
+    from .jobs.run import STATE_NAME
 
     if not all(value.isdecimal() or value == "none" for value in ignore):
         raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
@@ -116,8 +116,8 @@ def semantic(
 @errors_in_one_line
 def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
-    from .batch import STATE_NAME
-    from .coco import coco_job
+    from .jobs.coco import coco_job
+    from .jobs.run import STATE_NAME
 
     job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=_options(given))
     _run(job, output, output.with_name(output.name + STATE_NAME), given)
@@ -133,16 +133,16 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, cro
 @errors_in_one_line
 def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
-    from .batch import STATE_NAME
-    from .panoptic import panoptic_job
+    from .jobs.coco import panoptic_job
+    from .jobs.run import STATE_NAME
 
     job = panoptic_job(source, maps, images, output, crowds=crowds, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
 
 
 def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
-    from .batch import pending, run
-    from .manifest import settings_hash
+    from .jobs.manifest import settings_hash
+    from .jobs.run import pending, run
 
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
     opened = _open(settings)
@@ -179,7 +179,7 @@ def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
 
 def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if given["engine"] == "ray":
-        from .batch_ray import RayEngine
+        from .jobs.cluster import RayEngine
 
         return RayEngine(
             settings,
@@ -188,7 +188,7 @@ def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) 
             gpus=given["gpus_per_actor"],
             cpus=given["cpus_per_actor"],
         )
-    from .batch_local import LocalEngine
+    from .jobs.local import LocalEngine
 
     return LocalEngine(opened.refiner, given["workers"])
 

@@ -5,30 +5,22 @@ import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError, OutputError, reason
-from .imaging.json_files import json_text
-from .imaging.listing import ensure_regular
-from .ledger import Account
+from ..errors import InputError, OutputError, reason
+from ..imaging.json_files import json_text
+from ..imaging.listing import ensure_regular
+from ..ledger import Account
+from .job import InputState
 
 if TYPE_CHECKING:
-    from .batch import Item, Outcome
+    from .job import Item, Outcome
 
 _TEXTS = {"key", "config", "payload"}
 _FIELDS = _TEXTS | {"inputs", "outputs", "result", "failures", "notes"}
 """Of a row of the manifest; those that were written before there was `left_out` have none."""
-
-
-@dataclass(frozen=True)
-class InputState:
-    """A file as it was when it was read."""
-
-    size: int
-    modified_ns: int
-    sha256: str
 
 
 class Manifest:

@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 
-from .batch import Item, Outcome, Saved, Work, load, refine, save
-from .batch_local import Workers
-from .errors import InputError, needed, reason
-from .manifest import InputState
-from .openmp import WAIT_POLICY, wait_policy
-from .refinement.refiner import Refiner
+from ..errors import InputError, needed, reason
+from ..openmp import WAIT_POLICY, wait_policy
+from ..refinement.refiner import Refiner
+from .job import InputState, Item, Outcome, Saved, Work, load, refine, save
+from .local import Workers
 
 _BLOCKS = 1000
 """Parts in which items are handed out: what is done again when an actor dies is one of them."""
@@ -62,7 +61,7 @@ class RayEngine:
         self.cpus = cpus or max(1, torch.get_num_threads() // actors)
 
     def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
-        """See `batch.Engine`. Raises `InputError` where there is no such cluster, or it cannot do the job."""
+        """See `run.Engine`. Raises `InputError` where there is no such cluster, or it cannot do the job."""
         if not items:
             return
         started = not self._ray.is_initialized()

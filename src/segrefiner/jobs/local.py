@@ -12,13 +12,13 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from .batch import Item, Outcome, Work, load, refine, save
-from .imaging.codecs.decoder_process import guard_this_process
-from .imaging.reading import MAX_PIXELS
-from .openmp import sleep_while_waiting
+from ..imaging.codecs.decoder_process import guard_this_process
+from ..imaging.reading import MAX_PIXELS
+from ..openmp import sleep_while_waiting
+from .job import Item, Outcome, Work, load, refine, save
 
 if TYPE_CHECKING:
-    from .refinement.refiner import Refiner
+    from ..refinement.refiner import Refiner
 
 
 _DIED = (
@@ -39,7 +39,7 @@ class LocalEngine:
         self.refiner, self.workers = refiner, workers
 
     def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
-        """See `batch.Engine`."""
+        """See `run.Engine`."""
         if not items:
             return
         with closing(Workers(self.workers)) as workers:

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import Item, Job, Saved, written
-from .errors import InputError
-from .imaging.codecs.option_checks import finite_number
-from .imaging.files import pictures_below, write_png
-from .imaging.label_files import LabelMap, read_labels, write_labels
-from .imaging.listing import SPELLINGS, composed, folded, same_names
-from .imaging.reading import check_fits, check_same_size, read_mask, read_photo
-from .refinement.options import PLAIN, Options
+from ..errors import InputError
+from ..imaging.codecs.option_checks import finite_number
+from ..imaging.files import pictures_below, write_png
+from ..imaging.label_files import LabelMap, read_labels, write_labels
+from ..imaging.listing import SPELLINGS, composed, folded, same_names
+from ..imaging.reading import check_fits, check_same_size, read_mask, read_photo
+from ..refinement.options import PLAIN, Options
+from .job import Item, Job, Saved, written
 
 if TYPE_CHECKING:
-    from .refinement.label_maps import RefinedLabels
-    from .refinement.refiner import Refiner, Result
-    from .refinement.report import Report
+    from ..refinement.label_maps import RefinedLabels
+    from ..refinement.refiner import Refiner, Result
+    from ..refinement.report import Report
 
 Write = Literal["mask", "soft", "soft16", "cutout"]
 
@@ -279,7 +279,7 @@ class MaskWork:
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if self.write == "cutout":
-                from .rendering.cutout import cutout
+                from ..rendering.cutout import cutout
 
                 picture = cutout(photo.pixels, picture / np.float32(255))
             write_png(target, picture)
@@ -351,7 +351,7 @@ class LabelWork:
         return photo, label_map
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        from .refinement.label_maps import refine_labels
+        from ..refinement.label_maps import refine_labels
 
         photo, label_map = loaded
         refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))

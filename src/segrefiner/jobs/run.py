@@ -1,0 +1,179 @@
+"""Many photos: a job that may be stopped at any moment and run again, and that no bad file can stop.
+
+A job is a list of items (photos with their masks) and a `Work`, which says how one item is loaded, refined and saved.
+An engine runs the work: `segrefiner.jobs.local` on this machine, `segrefiner.jobs.cluster` on a cluster. `run` keeps
+the books in a state folder:
+
+- `manifest.jsonl`: one line for each item that is done: hashes of its inputs and of the settings, sizes of its
+  outputs, and results that belong in a file shared by all items. A rerun skips exactly what stands there and is
+  still true.
+- `failures.jsonl`: one line for each item, or part of an item, that failed in the last run, with the reason;
+  `left_out.jsonl` likewise for what there was nothing to do with, such as masks without a photo or empty ones; and
+  `notes.jsonl` for what else is worth knowing.
+- `lock`: held while a job runs, and released by the system however it ends.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import OutputError, reason
+from ..ledger import Ledger, LedgerWriter, Summary
+from .job import Engine, Item, Job, Outcome, Work
+from .manifest import Manifest, account_of, is_done, read_rows, row_of
+
+STATE_NAME = ".segrefiner"
+
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(state / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(f"{state} is in use by another run: wait for its end, or choose another output") from None
+    except OSError as error:
+        raise OutputError(f"{state} cannot be used ({reason(error)}): choose another output") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def pending(job: Job, state: Path, config: str) -> tuple[list[Item], Ledger]:
+    """The items that a run would do now and the ledger before it, without doing anything. Raises `OutputError`."""
+    rows, _, damaged = read_rows(state / "manifest.jsonl")
+    todo = _todo(job, rows, config)
+    with LedgerWriter(len(job.items)) as ledger:
+        ledger.begin(job.account(damaged))
+        _skip(job, todo, rows, ledger)
+    return todo, ledger.ledger(item.key for item in job.items)
+
+
+def run(
+    job: Job,
+    engine: Engine,
+    state: Path,
+    *,
+    config: str,
+    max_failures: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Summary], None] = lambda summary: None,
+) -> Ledger:
+    """Runs a job as far as it is not done.
+
+    Args:
+        job: What to do.
+        engine: What does it.
+        state: Folder for manifest, ledger and lock.
+        config: Name of all settings, from `settings_hash`: items that were done with others are done again.
+        max_failures: Stop when more items have failed.
+        should_stop: Asked after each item; items that are begun are finished.
+        progress: Called with the summary so far, at the start and after each item.
+
+    Returns:
+        How it went, with what became of every input.
+
+    Raises:
+        OutputError: Another run holds the lock, or nothing can be written any more; what is done stays done.
+    """
+    with _locked(state):
+        running = state / "running"
+        if running.exists():
+            _remove_leftovers(job.work.root, state)
+        running.touch()
+        manifest = Manifest(state / "manifest.jsonl")
+        try:
+            with LedgerWriter(len(job.items), state) as ledger:
+                ledger.begin(job.account(manifest.damaged))
+
+                def stop() -> bool:
+                    why = "stopped" if should_stop() else ""
+                    if max_failures is not None and ledger.summary.failed > max_failures:
+                        why = why or f"more than {max_failures} failed"
+                    if why and not ledger.summary.stopped:
+                        ledger.stop(why)
+                    return bool(ledger.summary.stopped)
+
+                current = _run(job, engine, manifest, ledger, config, stop, progress)
+        finally:
+            manifest.close()
+        if not ledger.summary.stopped:
+            job.finish({item.key: manifest.rows[item.key]["result"] for item in job.items if item.key in current})
+            # Not before: engines may end their processes, which then leave files, when a run is stopped.
+            running.unlink(missing_ok=True)
+    return ledger.ledger(item.key for item in job.items)
+
+
+def _run(
+    job: Job,
+    engine: Engine,
+    manifest: Manifest,
+    ledger: LedgerWriter,
+    config: str,
+    stop: Callable[[], bool],
+    progress: Callable[[Summary], None],
+) -> set[str]:
+    """The keys of the items that are done."""
+    known = dict(manifest.rows)
+    todo = _todo(job, known, config)
+    items = {item.key: item for item in todo}
+    current = {item.key for item in job.items} - items.keys()
+    _skip(job, todo, known, ledger)
+    progress(ledger.summary)
+    for outcome in _outcomes(engine, job.work, todo, stop):
+        if outcome.saved is not None:
+            manifest.add(row_of(items[outcome.key], outcome, config))
+            current.add(outcome.key)
+            ledger.done(outcome.key, outcome.saved.account, again=outcome.key in known)
+        elif outcome.fatal:
+            raise OutputError(f"{outcome.error}; what is done stays done: run the same command to go on")
+        else:
+            ledger.fail(outcome.key, outcome.error)
+        progress(ledger.summary)
+        stop()
+    return current
+
+
+def _outcomes(engine: Engine, work: Work, todo: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+    """One outcome of each item: an engine that gives none for one, although nobody said stop, has failed at it."""
+    left = {item.key for item in todo}
+    for outcome in engine(work, todo, stop):
+        # A cluster may do an item again when one of its machines has died.
+        if outcome.key in left:
+            left.remove(outcome.key)
+            yield outcome
+    if left and not stop():
+        for item in todo:
+            if item.key in left:
+                yield Outcome(item.key, error="the engine said nothing of it: run the same command again")
+
+
+def _todo(job: Job, rows: dict[str, dict[str, Any]], config: str) -> list[Item]:
+    """The items that are not done."""
+    return [
+        item
+        for item in job.items
+        if (row := rows.get(item.key)) is None
+        or not is_done(item, row, config, job.work.root)
+        or not job.accepts(item, row["result"])
+    ]
+
+
+def _skip(job: Job, todo: Sequence[Item], rows: dict[str, dict[str, Any]], ledger: LedgerWriter) -> None:
+    """Enters the other items: what failed or was left out in them is still what the user must know of."""
+    keys = {item.key for item in todo}
+    for item in job.items:
+        if item.key not in keys:
+            ledger.skip(item.key, account_of(rows[item.key]))
+
+
+def _remove_leftovers(root: Path, state: Path) -> None:
+    """Deletes the temporary files of a run that was killed while it wrote."""
+    for folder in (root, state):
+        for path in folder.rglob(".segrefiner-*.tmp"):
+            path.unlink(missing_ok=True)
