@@ -19,8 +19,8 @@ from tables import aligned
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.imaging.reading import read_mask
-from segrefiner.metrics import iou, mba
 from segrefiner.model.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.model.onnx_export import export_onnx
 from segrefiner.model.weights import load, resolve

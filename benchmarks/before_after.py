@@ -19,8 +19,8 @@ from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.imaging.reading import read_mask
-from segrefiner.metrics import iou, mba
 
 
 @click.command()

@@ -25,8 +25,8 @@ from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
+from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.distances import contour_distance
-from segrefiner.metrics import iou
 from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.config import CautionConfig, PipelineConfig
 

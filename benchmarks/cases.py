@@ -10,8 +10,8 @@ from coarse_kinds import REAL, STRONG, Mask, Photo, make
 from segrefiner.data.alignment import Offset, aligned_by_name, measure_offsets
 from segrefiner.data.layouts import PhotoFiles, open_folder
 from segrefiner.data.sources import Sample, evenly
+from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.reading import read_image, read_mask
-from segrefiner.metrics import iou
 
 NONE: Mapping[str, Offset] = {}
 

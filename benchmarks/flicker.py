@@ -33,9 +33,9 @@ from scipy import ndimage
 from segrefiner import Refiner
 from segrefiner.data.layouts import PhotoFiles, find_photos
 from segrefiner.errors import InputError
+from segrefiner.evaluation.metrics import binary_mask, iou
 from segrefiner.imaging.clips import still
 from segrefiner.imaging.reading import check_same_size, read_image, read_mask
-from segrefiner.metrics import binary_mask, iou
 from segrefiner.refinement.video import refine_video
 
 NOISE = 4.0

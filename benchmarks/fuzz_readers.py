@@ -89,7 +89,7 @@ def coco(content: bytes) -> int:
     from PIL import Image
 
     from segrefiner.data.coco import open_coco
-    from segrefiner.evaluate_coco import load_detections, load_truth
+    from segrefiner.evaluation.coco import load_detections, load_truth
     from segrefiner.jobs.coco import coco_job, panoptic_job
 
     with tempfile.TemporaryDirectory() as name:

@@ -21,8 +21,8 @@ from rich.progress import track
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
-from segrefiner.metrics import iou, mba
-from segrefiner.report_pictures import object_window, show_errors
+from segrefiner.evaluation.metrics import iou, mba
+from segrefiner.evaluation.report import object_window, show_errors
 
 PANEL = 360
 CAPTION = 22

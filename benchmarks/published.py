@@ -19,8 +19,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from segrefiner import Refiner
+from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.reading import read_mask
-from segrefiner.metrics import iou
 from segrefiner.model.backends import TorchBackend, choose_dtype
 from segrefiner.model.layers import Upsample
 from segrefiner.model.unet import BASE, DenoisingUNet

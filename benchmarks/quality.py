@@ -30,8 +30,8 @@ from tables import COARSE, Row, comma_separated, markdown, summarize
 from segrefiner import Refiner, SegRefinerError
 from segrefiner.data.alignment import Offset
 from segrefiner.data.layouts import PhotoFiles, find_photos
+from segrefiner.evaluation.metrics import boundary_iou, iou, mba
 from segrefiner.imaging.files import atomic_write, check_output
-from segrefiner.metrics import boundary_iou, iou, mba
 from segrefiner.model import weights
 from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.refinement.coarse_to_fine import refine_masks

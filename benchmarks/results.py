@@ -29,7 +29,7 @@ _SOURCES = (
     "model/image_encoder",
     "imaging/reading",
     "refinement/label_maps",
-    "metrics",
+    "evaluation/metrics",
     "model/layers",
     "imaging/codecs/pictures",
     "refinement/coarse_to_fine",

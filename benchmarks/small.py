@@ -17,8 +17,8 @@ from PIL import Image
 from tables import HARMED, aligned
 
 from segrefiner import Refiner
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.imaging.reading import read_image, read_mask
-from segrefiner.metrics import iou, mba
 
 KINDS = ("real", "polygon", "eroded", "dilated", "shifted", "missing", "perfect")
 _SURROUNDINGS = 64

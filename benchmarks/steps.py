@@ -23,7 +23,7 @@ from tables import HARMED
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
-from segrefiner.metrics import iou, mba
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.diffusion import NUM_TIMESTEPS
 from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.config import PipelineConfig, Sampler

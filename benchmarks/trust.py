@@ -39,8 +39,8 @@ from trust_tables import class_table, comparison, main_table, set_table, step_ta
 from segrefiner import InputError, Refiner, SegRefinerError
 from segrefiner.data.holdout import held_back
 from segrefiner.data.layouts import PhotoFiles, find_photos
+from segrefiner.evaluation.metrics import iou, iou_counts, mba
 from segrefiner.imaging.files import atomic_write, check_output
-from segrefiner.metrics import iou, iou_counts, mba
 from segrefiner.model import weights
 from segrefiner.model.backends import Backend
 from segrefiner.model.diffusion import NUM_TIMESTEPS

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from segrefiner.errors import SegRefinerError
-from segrefiner.metrics import iou
+from segrefiner.evaluation.metrics import iou
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 from tiny import TINY

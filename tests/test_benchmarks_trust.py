@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segrefiner import Refiner
 from segrefiner.data.layouts import open_folder
-from segrefiner.metrics import iou
+from segrefiner.evaluation.metrics import iou
 from segrefiner.model.unet import DenoisingUNet, normalize
 from segrefiner.model.weights import save
 from tiny import TINY

@@ -19,7 +19,9 @@ from scipy import ndimage
 
 from segrefiner.cli import main
 from segrefiner.errors import InputError, SegRefinerError
-from segrefiner.evaluate import (
+from segrefiner.evaluation.davis import read_labels
+from segrefiner.evaluation.layouts import DIS_SETS, big_cases, dis_cases, folder_cases
+from segrefiner.evaluation.protocol import (
     FIGURES,
     MASK_FIGURES,
     SOFT_FIGURES,
@@ -30,9 +32,7 @@ from segrefiner.evaluate import (
     score_mask,
     score_soft,
 )
-from segrefiner.evaluate_davis import read_labels
-from segrefiner.evaluate_layouts import DIS_SETS, big_cases, dis_cases, folder_cases
-from segrefiner.evaluate_results import HARMED, Results
+from segrefiner.evaluation.results import HARMED, Results
 from segrefiner.imaging.reading import read_mask
 
 SIZE = (64, 90)

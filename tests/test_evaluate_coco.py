@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
 from segrefiner.cli import main
-from segrefiner.coco_categories import COCO_CATEGORIES
 from segrefiner.errors import InputError, MaskError
-from segrefiner.evaluate_coco import load_detections, load_truth, measure_detections
+from segrefiner.evaluation.coco import load_detections, load_truth, measure_detections
+from segrefiner.evaluation.coco_categories import COCO_CATEGORIES
 from segrefiner.imaging.coco_masks import check_polygons, rle_runs
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -461,7 +461,7 @@ def test_a_missing_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("segrefiner.evaluate_coco.import_module", refuse)
+    monkeypatch.setattr("segrefiner.evaluation.coco.import_module", refuse)
     result = run(coco_file(tmp_path / "truth.json"), write_detections(tmp_path / "found.json"))
     assert result.exit_code == 1 and 'pip install "segrefiner[eval]"' in result.stderr
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from segrefiner import CheckpointError, InputError, MissingExtraError, OutputError, Refiner
 from segrefiner.cli import main
+from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.reading import read_mask
-from segrefiner.metrics import iou
 from segrefiner.model.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from segrefiner.model.onnx_export import export_onnx, onnx_metadata
 from segrefiner.model.unet import DenoisingUNet

@@ -16,9 +16,10 @@ from segrefiner.imaging.json_files import count_nan, json_text, read_json, write
 SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
 INTERNAL = {
-    "evaluate_tables",
+    "evaluation/results",
     "jobs/manifest",
     "formats/coco",
+    "jobs/job",
     "imaging/json_files",
     "rendering/markdown",
     "trainer",
@@ -26,7 +27,6 @@ INTERNAL = {
     "client",
     "jobs/cluster",
     "data/coco",
-    "jobs/job",
 }
 
 

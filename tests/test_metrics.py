@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from segrefiner import metrics, metrics_dis
 from segrefiner.errors import InputError, MaskError, SizeMismatchError
+from segrefiner.evaluation import dis_metrics, metrics
 from segrefiner.imaging import contours
 
 Mask = npt.NDArray[np.bool_]
@@ -159,22 +159,22 @@ REFERENCES: dict[str, tuple[bool, Score, Score]] = {
     "boundary_iou": (False, metrics.boundary_iou, coco_boundary_iou),
     "boundary_f": (False, metrics.boundary_f, opencv_boundary_f),
     "hausdorff95": (False, metrics.hausdorff95, medpy("hd95")),
-    "max_f": (True, metrics_dis.max_f, sod("Fmeasure", lambda r: r["fm"]["curve"].max())),
+    "max_f": (True, dis_metrics.max_f, sod("Fmeasure", lambda r: r["fm"]["curve"].max())),
     "mean_f": (
         True,
-        lambda p, t: float(metrics_dis.f_curve(p, t).mean()),
+        lambda p, t: float(dis_metrics.f_curve(p, t).mean()),
         sod("Fmeasure", lambda r: r["fm"]["curve"].mean()),
     ),
-    "weighted_f": (True, metrics_dis.weighted_f, sod("WeightedFmeasure", lambda r: r["wfm"])),
-    "mae": (True, metrics_dis.mae, sod("MAE", lambda r: r["mae"])),
-    "s_measure": (True, metrics_dis.s_measure, sod("Smeasure", lambda r: r["sm"])),
-    "e_measure": (True, metrics_dis.e_measure, sod("Emeasure", lambda r: r["em"]["curve"].mean())),
+    "weighted_f": (True, dis_metrics.weighted_f, sod("WeightedFmeasure", lambda r: r["wfm"])),
+    "mae": (True, dis_metrics.mae, sod("MAE", lambda r: r["mae"])),
+    "s_measure": (True, dis_metrics.s_measure, sod("Smeasure", lambda r: r["sm"])),
+    "e_measure": (True, dis_metrics.e_measure, sod("Emeasure", lambda r: r["em"]["curve"].mean())),
     "max_e": (
         True,
-        lambda p, t: float(metrics_dis.e_curve(p, t).max()),
+        lambda p, t: float(dis_metrics.e_curve(p, t).max()),
         sod("Emeasure", lambda r: r["em"]["curve"].max()),
     ),
-    "hce": (True, metrics_dis.hce, sod_hce),
+    "hce": (True, dis_metrics.hce, sod_hce),
     "skeleton": (False, lambda _, t: checksum(contours.skeleton(t)), skimage_skeleton),
 }
 
@@ -368,8 +368,8 @@ def test_hausdorff_by_distances(pair: tuple[Mask, Mask]) -> None:
 def test_curves_by_thresholding(pair: tuple[Mask, Mask], seed: int) -> None:
     truth = pair[1]
     levels = np.random.default_rng(seed).integers(0, 256, truth.shape)
-    precision, recall = metrics_dis.precision_recall(levels / 255, truth)
-    aligned = metrics_dis.e_curve((levels / 255).astype(np.float32), truth)
+    precision, recall = dis_metrics.precision_recall(levels / 255, truth)
+    aligned = dis_metrics.e_curve((levels / 255).astype(np.float32), truth)
     for threshold in (0, 1, 77, 128, 254, 255):
         found = levels >= threshold
         hits = (found & truth).sum()
@@ -394,13 +394,13 @@ BINARY: list[Score] = [
     metrics.hausdorff95,
 ]
 SOFT: list[Score] = [
-    metrics_dis.max_f,
-    metrics_dis.weighted_f,
-    metrics_dis.mae,
-    metrics_dis.s_measure,
-    metrics_dis.e_measure,
+    dis_metrics.max_f,
+    dis_metrics.weighted_f,
+    dis_metrics.mae,
+    dis_metrics.s_measure,
+    dis_metrics.e_measure,
 ]
-BEST = {metrics.hausdorff95: 0.0, metrics_dis.mae: 0.0, metrics_dis.hce: 0}
+BEST = {metrics.hausdorff95: 0.0, dis_metrics.mae: 0.0, dis_metrics.hce: 0}
 
 
 def same(value: float, other: float) -> bool:
@@ -423,7 +423,7 @@ def test_flips_and_transposes(pair: tuple[Mask, Mask]) -> None:
         "flip": [mask[::-1] for mask in pair],
         "mirror": [mask[:, ::-1] for mask in pair],
     }
-    for score in (metrics.iou, metrics.dice, metrics.boundary_iou, metrics.hausdorff95, metrics_dis.mae):
+    for score in (metrics.iou, metrics.dice, metrics.boundary_iou, metrics.hausdorff95, dis_metrics.mae):
         assert all(same(score(*pair), score(*other)) for other in turned.values())
     # OpenCV's ellipse is mirrored in both axes but not in the diagonal, except for the cross.
     for radius in (1, 2, 3):
@@ -431,7 +431,7 @@ def test_flips_and_transposes(pair: tuple[Mask, Mask]) -> None:
         for turn in ("flip", "mirror") if radius > 1 else turned:
             assert same(metrics.boundary_accuracy(*turned[turn], radius), expected)
     # DAVIS's contours lie half a pixel towards the origin: the diagonal alone leaves them in place.
-    for score in (metrics.boundary_f, metrics_dis.max_f, metrics_dis.e_measure, metrics_dis.s_measure):
+    for score in (metrics.boundary_f, dis_metrics.max_f, dis_metrics.e_measure, dis_metrics.s_measure):
         assert same(score(*pair), score(*turned["transpose"]))
 
 
@@ -439,7 +439,7 @@ def test_flips_and_transposes(pair: tuple[Mask, Mask]) -> None:
 @given(PAIRS)
 def test_complement(pair: tuple[Mask, Mask]) -> None:
     pred, truth = pair
-    for score in (metrics.mba, metrics.boundary_f, metrics_dis.mae):
+    for score in (metrics.mba, metrics.boundary_f, dis_metrics.mae):
         assert same(score(pred, truth), score(~pred, ~truth))
     assert metrics.iou_counts(~pred, ~truth)[0] == truth.size - metrics.iou_counts(pred, truth)[1]
     both = metrics.mba(pred, truth) + metrics.mba(~pred, truth)
@@ -449,10 +449,10 @@ def test_complement(pair: tuple[Mask, Mask]) -> None:
 @QUICK
 @given(MASKS)
 def test_identity_is_best(mask: Mask) -> None:
-    for score in [*BINARY, metrics_dis.hce, *SOFT[:-2]]:
+    for score in [*BINARY, dis_metrics.hce, *SOFT[:-2]]:
         assert same(score(mask, mask), BEST.get(score, 1.0))
-    assert metrics_dis.e_curve(mask, mask)[1:] == pytest.approx(mask.size / max(1, mask.size - 1))
-    assert metrics_dis.s_measure(mask, mask) == pytest.approx(1)
+    assert dis_metrics.e_curve(mask, mask)[1:] == pytest.approx(mask.size / max(1, mask.size - 1))
+    assert dis_metrics.s_measure(mask, mask) == pytest.approx(1)
     assert math.isnan(metrics.mba(mask, mask)) == (mask.all() or not mask.any())
     assert mask.all() or not mask.any() or metrics.mba(mask, mask) == 1
 
@@ -463,7 +463,7 @@ def test_ranges(pair: tuple[Mask, Mask]) -> None:
     for score in [*BINARY[:-1], *SOFT[:-1]]:
         assert 0 <= score(*pair) <= 1 + 1e-12
     assert metrics.hausdorff95(*pair) >= 0
-    assert metrics_dis.hce(*pair) >= 0
+    assert dis_metrics.hce(*pair) >= 0
 
 
 @QUICK
@@ -474,7 +474,7 @@ def test_one_more_right_pixel_is_better(pair: tuple[Mask, Mask]) -> None:
         mended = pred.copy()
         mended[tuple(wrong)] ^= True
         assert metrics.iou(mended, truth) >= metrics.iou(pred, truth)
-        assert metrics_dis.mae(mended, truth) < metrics_dis.mae(pred, truth)
+        assert dis_metrics.mae(mended, truth) < dis_metrics.mae(pred, truth)
         assert not metrics.mba(mended, truth) < metrics.mba(pred, truth)
 
 
@@ -482,7 +482,7 @@ def test_drifting_away_is_worse() -> None:
     truth = disk(120, 200, 60, 60, 40)
     for score in (metrics.iou, metrics.mba, metrics.boundary_iou, metrics.boundary_f, *SOFT):
         scores = [score(disk(120, 200, 60, 60 + shift, 40), truth) for shift in (0, 4, 8, 16, 32)]
-        sign = 1 if score is metrics_dis.mae else -1
+        sign = 1 if score is dis_metrics.mae else -1
         assert scores == sorted(scores, key=lambda value: sign * value), score
 
 
@@ -510,7 +510,7 @@ def test_empty_masks() -> None:
         assert math.isnan(metrics.mba(some, truth))
         assert math.isnan(metrics.mba(truth, truth))
     assert [score(some, none) for score in SOFT[:2]] == [0, 0]
-    assert metrics_dis.s_measure(some, none) == pytest.approx(1 - some.mean())
+    assert dis_metrics.s_measure(some, none) == pytest.approx(1 - some.mean())
 
 
 def test_clicks() -> None:
@@ -521,15 +521,15 @@ def test_clicks() -> None:
     hole[80:110, 70:100] = False
     thick[38:162, 38:142] = True
     square[40:160, 140:180] = True
-    assert metrics_dis.hce(free, truth) == 1  # a lone blob: one click
-    assert metrics_dis.hce(hole, truth) == 1  # a lone hole: one click
-    assert metrics_dis.hce(thick, truth) == 0  # forgiven
-    assert metrics_dis.hce(thick, truth, gamma=0) > 0
-    assert metrics_dis.hce(square, truth) == 2  # both ends of the straight border with the object
+    assert dis_metrics.hce(free, truth) == 1  # a lone blob: one click
+    assert dis_metrics.hce(hole, truth) == 1  # a lone hole: one click
+    assert dis_metrics.hce(thick, truth) == 0  # forgiven
+    assert dis_metrics.hce(thick, truth, gamma=0) > 0
+    assert dis_metrics.hce(square, truth) == 2  # both ends of the straight border with the object
     line = truth.copy()
     line[100, 140:290] = True
-    assert metrics_dis.hce(truth, line) > 0  # a lost thin part is not forgiven: the skeleton keeps it
-    assert metrics_dis.hce(soften(free), truth) == 1
+    assert dis_metrics.hce(truth, line) > 0  # a lost thin part is not forgiven: the skeleton keeps it
+    assert dis_metrics.hce(soften(free), truth) == 1
 
 
 @QUICK
@@ -568,14 +568,14 @@ def test_corners() -> None:
 
 def test_kinds_of_masks() -> None:
     pred, truth = disk(30, 40, 15, 15, 9), disk(30, 40, 15, 18, 9)
-    for score in [*BINARY, metrics.mba, *SOFT, metrics_dis.hce]:
+    for score in [*BINARY, metrics.mba, *SOFT, dis_metrics.hce]:
         expected = score(pred, truth)
         assert score(pred.astype(np.uint8), truth.astype(np.int64)) == expected
         assert score(pred.astype(np.uint8) * 255, truth.astype(np.uint8) * 255) == expected
         assert score(pred.astype(np.float64), truth.astype(np.float32)) == expected
 
 
-@pytest.mark.parametrize("score", [*BINARY, metrics.mba, *SOFT, metrics_dis.hce])
+@pytest.mark.parametrize("score", [*BINARY, metrics.mba, *SOFT, dis_metrics.hce])
 def test_refusals(score: Score) -> None:
     mask = disk(30, 40, 15, 15, 9)
     with pytest.raises(SizeMismatchError, match=r"40x29 .* 40x30"):
@@ -587,7 +587,7 @@ def test_refusals(score: Score) -> None:
             score(mask, broken)
     with pytest.raises(MaskError, match="truth"):
         score(mask, mask * 0.5)
-    advice = "divide grey levels by 255" if score in [*SOFT, metrics_dis.hce] else "threshold it first"
+    advice = "divide grey levels by 255" if score in [*SOFT, dis_metrics.hce] else "threshold it first"
     with pytest.raises(MaskError, match=advice):
         score(mask * np.uint8(200), mask)
 
@@ -603,7 +603,7 @@ def test_refused_settings() -> None:
             metrics.boundary_f(mask, mask, value)
     for settings_ in ({"gamma": -1}, {"epsilon": -0.1}, {"epsilon": math.nan}):
         with pytest.raises(InputError, match=r"gamma|epsilon"):
-            metrics_dis.hce(mask, mask, **settings_)
+            dis_metrics.hce(mask, mask, **settings_)
 
 
 def record() -> None:

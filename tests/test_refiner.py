@@ -13,8 +13,8 @@ from PIL import Image
 
 import segrefiner
 from segrefiner import CheckpointError, InputError, Refiner, SizeMismatchError
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.imaging.reading import Photo, read_mask, read_photo
-from segrefiner.metrics import iou, mba
 from segrefiner.model.backends import choose_device, choose_dtype
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, resolve, save

@@ -17,11 +17,18 @@ from PIL import Image
 
 from pages import Page
 from segrefiner.cli import main
-from segrefiner.evaluate_tables import shown
+from segrefiner.evaluation.report import (
+    case_pictures,
+    chosen_cases,
+    headline,
+    html_report,
+    load_results,
+    markdown_report,
+    quality_table,
+)
+from segrefiner.evaluation.results import shown
 from segrefiner.rendering.markdown import as_markdown
 from segrefiner.rendering.svg import bin_names, histogram, histogram_bins, nice_step, scatter
-from segrefiner.report import chosen_cases, headline, html_report, load_results, markdown_report, quality_table
-from segrefiner.report_pictures import case_pictures
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)

@@ -12,7 +12,7 @@ from segrefiner.data.layouts import open_source
 from segrefiner.data.packed_photos import PackedPhotos
 from segrefiner.data.packs import pack_source
 from segrefiner.errors import InputError
-from segrefiner.metrics import iou, mba
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.pipelines import instance_pipeline
 from segrefiner.refinement.refiner import Refiner

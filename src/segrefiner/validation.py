@@ -12,7 +12,7 @@ from .data.coarse.files import make_coarse
 from .data.packed_photos import PackedPhotos
 from .data.sources import Sample, Source, evenly
 from .errors import InputError
-from .metrics import iou, mba
+from .evaluation.metrics import iou, mba
 from .model.diffusion import NUM_TIMESTEPS
 from .model.unet import DenoisingUNet
 from .refinement.pipelines import PATCH, Pipeline, default_pipeline, instance_pipeline, semantic_pipeline

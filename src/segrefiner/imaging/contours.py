@@ -1,6 +1,6 @@
 """Lines drawn from a binary mask: its skeleton, its borders, and the corners of a border.
 
-They count the clicks of human correction effort, `segrefiner.metrics_dis.hce`, and give pixel by pixel what
+They count the clicks of human correction effort, `segrefiner.evaluation.dis_metrics.hce`, and give pixel by pixel what
 OpenCV's `findContours` and `approxPolyDP` and scikit-image's `skeletonize` give, without needing either.
 """
 

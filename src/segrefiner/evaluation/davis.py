@@ -13,10 +13,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError, MaskError, reason
-from .evaluate import Failure, Row, Scores, check_size
-from .imaging import label_files
+from ..errors import InputError, MaskError, reason
+from ..imaging import label_files
 from .metrics import boundary_f, iou
+from .protocol import Failure, Row, Scores, check_size
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 

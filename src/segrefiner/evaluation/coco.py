@@ -3,8 +3,8 @@
 With COCO's annotations the rules are COCO's: every category is annotated in every image, the best 100 detections
 of each category and image count. With LVIS v1 annotations they are LVIS's (Gupta et al., CVPR 2019): an image
 knows of some categories only, the best 300 detections of an image count; detections have COCO's category ids and
-`segrefiner.coco_categories` says which LVIS category is which. Boundary AP (Cheng et al., CVPR 2021) replaces the
-IoU by the smaller of mask IoU and boundary IoU.
+`segrefiner.evaluation.coco_categories` says which LVIS category is which. Boundary AP (Cheng et al., CVPR 2021)
+replaces the IoU by the smaller of mask IoU and boundary IoU.
 
 Small, medium and large are mask areas below 32², from there to 96², and above; a detection's area is that of its
 mask, whatever box stands beside it.
@@ -22,12 +22,12 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from ..errors import InputError, MaskError, MissingExtraError
+from ..imaging.coco_masks import check_polygons, rle_runs
+from ..imaging.json_files import read_json
+from ..imaging.reading import MAX_PIXELS
 from .coco_categories import COCO_CATEGORIES
-from .errors import InputError, MaskError, MissingExtraError
-from .evaluate import Failure, Row, Scores
-from .imaging.coco_masks import check_polygons, rle_runs
-from .imaging.json_files import read_json
-from .imaging.reading import MAX_PIXELS
+from .protocol import Failure, Row, Scores
 
 Json: TypeAlias = dict[str, Any]
 Progress: TypeAlias = Callable[[Iterable[Json]], Iterable[Json]]

@@ -1,22 +1,39 @@
 """The page that shows what an evaluation found: tables, plots, and the worst, median and best cases as pictures."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, SegRefinerError
-from .evaluate_results import FORMAT, HARMED, VERSION
-from .evaluate_tables import cases_table, column_name, legend, rank, ranked, row_gain, shown, summary_table
-from .imaging.json_files import read_json
-from .rendering.html import data_uri, html_page, html_table
-from .rendering.markdown import Json, Table, as_markdown, inert
-from .rendering.svg import bin_names, histogram, histogram_bins, scatter
-from .report_pictures import case_pictures
+from ..errors import InputError, SegRefinerError
+from ..imaging.json_files import read_json
+from ..imaging.reading import check_same_size, read_image, read_mask
+from ..rendering.html import data_uri, html_page, html_table
+from ..rendering.markdown import Json, Table, as_markdown, inert
+from ..rendering.overlay import overlay
+from ..rendering.svg import bin_names, histogram, histogram_bins, scatter
+from .davis import read_labels
+from .protocol import Array, Mask, check_size, read_truth
+from .results import (
+    FORMAT,
+    HARMED,
+    VERSION,
+    cases_table,
+    column_name,
+    legend,
+    rank,
+    ranked,
+    row_gain,
+    shown,
+    summary_table,
+)
 
 _MOST_POINTS = 3000
 _MOST_LINES = 100
+
+_FALSE_COLOUR, _MISSED_COLOUR = (240, 80, 60), (60, 130, 250)
 
 
 def load_results(path: Path) -> Json:
@@ -26,7 +43,7 @@ def load_results(path: Path) -> Json:
         path: What `segrefiner evaluate … --json` wrote.
 
     Returns:
-        Its content; `segrefiner.evaluate_results` describes it.
+        Its content; `segrefiner.evaluation.results` describes it.
 
     Raises:
         InputError: It cannot be read, is something else, or of a newer version.
@@ -269,3 +286,84 @@ def _plural(word: str, count: int) -> str:
     if count == 1:
         return word
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something to look at: `(H, W, 3)` uint8, and what it is."""
+
+    pixels: Array
+    caption: str
+
+
+def case_pictures(data: Json, row: Json) -> list[Picture]:
+    """Before and after, and where each mask is wrong.
+
+    Args:
+        data: An evaluation.
+        row: One of its rows, with paths.
+
+    Returns:
+        The refinement's overlay if there is a coarse mask, and the errors of every mask.
+
+    Raises:
+        InputError: A mask cannot be read any more, or has another size.
+    """
+    paths, label = row["paths"], row.get("label")
+    truth = _mask(Path(paths["truth"]), data["threshold"], label, is_truth=True)
+    masks = {}
+    for role in ("coarse", "predicted"):
+        if paths.get(role):
+            masks[role] = _mask(Path(paths[role]), data["threshold"], label)
+            check_size(masks[role], truth, Path(paths[role]))
+    photo, note = _photo(paths.get("image"), truth)
+    pictures = []
+    if "coarse" in masks:
+        pictures.append(Picture(overlay(photo, masks["coarse"], masks["predicted"]), f"Before and after{note}"))
+    window = object_window(np.logical_or.reduce([truth, *masks.values()]))
+    errors = [show_errors(photo[window], mask[window], truth[window]) for mask in masks.values()]
+    gap = np.full((errors[0].shape[0], max(1, errors[0].shape[1] // 80), 3), 255, np.uint8)
+    joined = errors[0] if len(errors) == 1 else np.concatenate([errors[0], gap, errors[1]], axis=1)
+    named = " and ".join(masks)
+    pictures.append(Picture(joined, f"Errors of the {named} mask: missed in blue, false in red{note}"))
+    return pictures
+
+
+def _mask(path: Path, threshold: float | None, label: int | None, *, is_truth: bool = False) -> Mask:
+    if label is not None:
+        found: Mask = read_labels(path) == label
+        return found
+    return read_truth(path, threshold) if is_truth else read_mask(path, threshold=threshold)
+
+
+def _photo(path: str | None, truth: Mask) -> tuple[Array, str]:
+    """The photo, or the truth in greys if there is none, and what to add to the caption."""
+    try:
+        if path:
+            photo = read_image(path)
+            check_same_size(photo, truth, image_source=path)
+            return photo, ""
+        problem = "no photo was given"
+    except InputError:
+        problem = "the photo could not be read"
+    greys = np.where(truth, np.uint8(205), np.uint8(120))
+    return np.repeat(greys[..., None], 3, axis=2), f" ({problem}; light is the truth)"
+
+
+def object_window(mask: Mask) -> tuple[slice, slice]:
+    """Rows and columns of the mask, with a margin; all of them for an empty mask."""
+    if not mask.any():
+        return slice(None), slice(None)
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    margin = max(8, max(int(np.ptp(span)) for span in spans) // 10)
+    rows, columns = (slice(max(0, int(span[0]) - margin), int(span[-1]) + 1 + margin) for span in spans)
+    return rows, columns
+
+
+def show_errors(photo: Array, mask: Mask, truth: Mask) -> Array:
+    """The photo in greys `(H, W, 3)` uint8, what the mask has too much in red and what it misses in blue."""
+    grey = photo.mean(axis=2, keepdims=True).astype(np.float32)
+    canvas = np.repeat(grey * 0.6 + 40, 3, axis=2)
+    for wrong, colour in ((mask & ~truth, _FALSE_COLOUR), (truth & ~mask, _MISSED_COLOUR)):
+        canvas[wrong] = 0.25 * canvas[wrong] + 0.75 * np.array(colour, np.float32)
+    return canvas.astype(np.uint8)

@@ -7,10 +7,10 @@ everything that is missing is listed.
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .errors import InputError
-from .evaluate import Case, Failure
-from .imaging.listing import HIDDEN, NO_PICTURE, list_pictures, same_names
-from .ledger import Entry
+from ..errors import InputError
+from ..imaging.listing import HIDDEN, NO_PICTURE, list_pictures, same_names
+from ..ledger import Entry
+from .protocol import Case, Failure
 
 DIS_SETS = ("DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 

@@ -2,7 +2,7 @@
 
 `max_f`, `weighted_f`, `mae`, `s_measure` and `e_measure` judge a soft prediction, float `(H, W)` from 0 to 1,
 or a binary mask; `hce` counts the clicks that would repair a mask. The truth is binary, as in
-`segrefiner.metrics`. Predictions are taken as they are: stretching each to the full range 0 to 1 first, as
+`segrefiner.evaluation.metrics`. Predictions are taken as they are: stretching each to the full range 0 to 1 first, as
 some evaluation scripts do, is the caller's choice.
 
 Where the truth is empty, `max_f` and `weighted_f` are 1 for a prediction that is 0 everywhere, else 0; the
@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segrefiner.errors import MaskError
-from segrefiner.metrics import Mask, MaskLike, binary_mask, check_plane, check_same_size
-
-from .imaging.codecs.arrays import as_numpy
-from .imaging.codecs.option_checks import real_number, whole_number
-from .imaging.contours import borders, corners, skeleton
+from ..errors import MaskError
+from ..imaging.codecs.arrays import as_numpy
+from ..imaging.codecs.option_checks import real_number, whole_number
+from ..imaging.contours import borders, corners, skeleton
+from .metrics import Mask, MaskLike, binary_mask, check_plane, check_same_size
 
 Curve: TypeAlias = npt.NDArray[np.float64]
 Soft: TypeAlias = npt.NDArray[np.floating]

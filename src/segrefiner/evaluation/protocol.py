@@ -1,9 +1,9 @@
 """Measuring masks against the truth: cases in, rows and figures of the whole set out.
 
-A protocol is a list of cases (`segrefiner.evaluate_layouts` finds them in the layouts in which data sets are
+A protocol is a list of cases (`segrefiner.evaluation.layouts` finds them in the layouts in which data sets are
 published), a function that reads a mask and one that scores it. `measure` walks through the cases and yields one row
-or one failure for each; `segrefiner.evaluate_results.Results` takes them in. Protocols whose items are no pictures of
-their own, `segrefiner.evaluate_coco` and `segrefiner.evaluate_davis`, yield the same rows.
+or one failure for each; `segrefiner.evaluation.results.Results` takes them in. Protocols whose items are no pictures of
+their own, `segrefiner.evaluation.coco` and `segrefiner.evaluation.davis`, yield the same rows.
 """
 
 import math
@@ -20,10 +20,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from . import metrics, metrics_dis
-from .errors import InputError, MaskError, SegRefinerError, SizeMismatchError
-from .imaging.reading import read_image, read_mask, read_mask_values
-from .openmp import sleep_while_waiting
+from ..errors import InputError, MaskError, SegRefinerError, SizeMismatchError
+from ..imaging.reading import read_image, read_mask, read_mask_values
+from ..openmp import sleep_while_waiting
+from . import dis_metrics, metrics
 
 Array: TypeAlias = npt.NDArray[Any]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -183,9 +183,9 @@ def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_FIGURES)
     figures, pools = dict(values.values), dict(values.pools)
     for key in keys:
         if key not in figures:
-            figures[key] = float(getattr(metrics_dis, key)(soft if key == "hce" else stretched, truth))
+            figures[key] = float(getattr(dis_metrics, key)(soft if key == "hce" else stretched, truth))
     if "max_f" in keys:
-        pools["set_max_f"] = np.stack(metrics_dis.precision_recall(stretched, truth))
+        pools["set_max_f"] = np.stack(dis_metrics.precision_recall(stretched, truth))
     return Scores({key: figures[key] for key in keys}, pools)
 
 

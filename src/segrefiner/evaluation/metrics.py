@@ -2,7 +2,7 @@
 
 Every function takes two masks of the same size, `(H, W)`, each a bool array or a numeric array that holds
 nothing but 0 and 1, or nothing but 0 and 255. Soft predictions have their own measures in
-`segrefiner.metrics_dis`.
+`segrefiner.evaluation.dis_metrics`.
 
 What an empty mask means, everywhere in this module: two masks that agree are perfect, also when both are
 empty (`iou`, `dice`, `boundary_iou`, `boundary_f` are 1, `hausdorff95` is 0); if one of the two is empty, or
@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segrefiner.errors import InputError, MaskError, SizeMismatchError
-
-from .imaging.codecs.arrays import as_numpy
-from .imaging.codecs.option_checks import finite_number, whole_number
+from ..errors import InputError, MaskError, SizeMismatchError
+from ..imaging.codecs.arrays import as_numpy
+from ..imaging.codecs.option_checks import finite_number, whole_number
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 MaskLike: TypeAlias = npt.NDArray[Any]
