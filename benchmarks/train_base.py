@@ -14,12 +14,12 @@ import torch
 
 from segrefiner.data.packed_photos import PackedPhotos, ViewConfig
 from segrefiner.data.packs import pack_folder
-from segrefiner.feed import packed_feed
 from segrefiner.model.unet import BASE
 from segrefiner.model.weights import save
-from segrefiner.recipes import Recipe
-from segrefiner.train import Watch, train
-from segrefiner.trainer import Trainer
+from segrefiner.training.batches import packed_feed
+from segrefiner.training.loop import Watch, train
+from segrefiner.training.recipes import Recipe
+from segrefiner.training.trainer import Trainer
 
 RECIPE = Recipe(
     model=BASE,

@@ -22,11 +22,11 @@ from segrefiner.data.layouts import open_source
 from segrefiner.data.packed_photos import PackedPhotos
 from segrefiner.data.packs import pack_source
 from segrefiner.data.sources import First
-from segrefiner.feed import packed_feed, streamed_feed
 from segrefiner.model.weights import load, resolve
-from segrefiner.recipes import RECIPES, Recipe
-from segrefiner.run_files import LOG_NAME
-from segrefiner.trainer import Trainer
+from segrefiner.training.batches import packed_feed, streamed_feed
+from segrefiner.training.recipes import RECIPES, Recipe
+from segrefiner.training.run_folder import LOG_NAME
+from segrefiner.training.trainer import Trainer
 
 PHOTOS = 200
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segrefiner.board import Board
 from segrefiner.errors import MissingExtraError
+from segrefiner.training.tensorboard import Board
 
 pytest.importorskip("tensorboard")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from segrefiner.cli import main
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
 from segrefiner.model.weights import checksum, load, metadata, save
-from segrefiner.recipes import RECIPES
+from segrefiner.training.recipes import RECIPES
 from tiny import TINY
 
 

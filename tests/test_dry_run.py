@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from discs import Discs
-from segrefiner.dry_run import Measured, measure, summary
-from segrefiner.feed import streamed_feed
-from segrefiner.recipes import LR
-from segrefiner.trainer import Trainer
+from segrefiner.training.batches import streamed_feed
+from segrefiner.training.estimate import Measured, measure, summary
+from segrefiner.training.recipes import LR
+from segrefiner.training.trainer import Trainer
 from tiny import TINY
 
 RECIPE = replace(

@@ -14,8 +14,8 @@ from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig, shuff
 from segrefiner.data.published_crops import PublishedViews
 from segrefiner.data.sources import Sample, Source
 from segrefiner.errors import InputError, TrainingError
-from segrefiner.feed import _Order, packed_feed, streamed_feed, times_drawn
-from segrefiner.recipes import LR, Recipe
+from segrefiner.training.batches import _Order, packed_feed, streamed_feed, times_drawn
+from segrefiner.training.recipes import LR, Recipe
 from tiny import TINY
 
 CPU = torch.device("cpu")

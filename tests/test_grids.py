@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segrefiner.grids import Picture, example_grid
+from segrefiner.training.monitoring import Picture, example_grid
 
 BAND, GAP = 22, 6
 

@@ -16,17 +16,18 @@ from segrefiner.imaging.json_files import count_nan, json_text, read_json, write
 SOURCE = Path(segrefiner.__file__).parent
 # Hashes, cells of tables, what is read back within the program, and what the server checks itself.
 INTERNAL = {
-    "evaluation/results",
     "jobs/manifest",
+    "evaluation/results",
     "formats/coco",
     "jobs/job",
     "imaging/json_files",
+    "training/trainer",
     "rendering/markdown",
-    "trainer",
     "imaging/codecs/decoder_process",
     "client",
     "jobs/cluster",
     "data/coco",
+    "training/batches",
 }
 
 

@@ -32,7 +32,6 @@ TORCH_FREE = {
         "app_files",
         "app_inputs",
         "app_reading",
-        "board",
         "cli_batch",
         "cli_data",
         "cli_evaluate",
@@ -44,12 +43,10 @@ TORCH_FREE = {
         "errors",
         "ledger",
         "openmp",
-        "run_files",
         "server_metrics",
         "server_pictures",
         "server_signals",
         "terminal",
-        "training_report",
     ],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
@@ -93,6 +90,7 @@ TORCH_FREE = {
     "model": ["downloads", "hub"],
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],
+    "training": ["report", "run_folder", "tensorboard"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""
 

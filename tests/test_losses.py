@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from segrefiner.losses import TEXTURE_WEIGHT, cross_entropy, sobel, texture_loss
-from segrefiner.recipes import Recipe
-from segrefiner.trainer import contour_weight
+from segrefiner.training.losses import TEXTURE_WEIGHT, cross_entropy, sobel, texture_loss
+from segrefiner.training.recipes import Recipe
+from segrefiner.training.trainer import contour_weight
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 EXPECTED = Path(__file__).parent / "data" / "parity" / "expected.json"

@@ -13,16 +13,8 @@ from segrefiner.data.packed_photos import ViewConfig
 from segrefiner.data.published_crops import PublishedViews
 from segrefiner.errors import InputError
 from segrefiner.model.unet import BASE, COMPACT
-from segrefiner.recipe_values import differences, with_values
-from segrefiner.recipes import (
-    HR,
-    LR,
-    RECIPES,
-    CosineDecay,
-    LinearDecay,
-    Recipe,
-    StepDecay,
-)
+from segrefiner.training.overrides import differences, with_values
+from segrefiner.training.recipes import HR, LR, RECIPES, CosineDecay, LinearDecay, Recipe, StepDecay
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

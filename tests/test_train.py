@@ -20,13 +20,13 @@ from segrefiner.data.coarse.masks import CoarseConfig
 from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig
 from segrefiner.data.packs import pack_folder
 from segrefiner.errors import OutputError, TrainingError
-from segrefiner.feed import _Order, packed_feed, streamed_feed
 from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
-from segrefiner.recipes import LR, LinearDecay, Recipe
-from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
-from segrefiner.train import FIRST_PATIENCE, CollapseGuard, Watch, train
-from segrefiner.trainer import SCHEDULES, Example, Trainer, draw_timesteps, trust_timesteps
+from segrefiner.training.batches import Example, _Order, packed_feed, streamed_feed
+from segrefiner.training.loop import FIRST_PATIENCE, CollapseGuard, Watch, train
+from segrefiner.training.recipes import LR, LinearDecay, Recipe
+from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
+from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, trust_timesteps
 from tiny import TINY_WITH_ATTENTION as TINY
 
 CPU = torch.device("cpu")
@@ -399,7 +399,7 @@ def test_what_is_on_disk_after_that_is_still_good(photos: PackedPhotos, tmp_path
 def test_a_network_that_answers_nothing_stops_the_run_and_spares_the_checkpoint(
     photos: PackedPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segrefiner.train.PATIENCE", 4)
+    monkeypatch.setattr("segrefiner.training.loop.PATIENCE", 4)
     run = trainer(photos, replace(RECIPE, samples=480, lr=5e-3, large_share=0.0))
     assert not train(run, tmp_path, log_every=2, max_minutes=0)
     good = (tmp_path / CHECKPOINT_NAME).read_bytes()
@@ -524,7 +524,7 @@ def test_validations_come_at_the_start_as_asked_for_and_at_the_end(photos: Packe
 def test_too_many_unreadable_photos_stop_the_run_and_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segrefiner.train.FEWEST_FAILURES", 5)
+    monkeypatch.setattr("segrefiner.training.loop.FEWEST_FAILURES", 5)
     recipe = replace(LR, model=TINY, large_size=16, large_batch=4, samples=200)
     source = Discs(5, broken=frozenset({2}))
     few = Trainer(streamed_feed(source, replace(recipe, samples=20), CPU, workers=0), replace(recipe, samples=20), CPU)

@@ -17,7 +17,7 @@ import miniature
 from segrefiner.cli import main
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, metadata, save
-from segrefiner.run_files import CHECKPOINT_NAME, LOG_NAME
+from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
 from tiny import TINY
 
 STEPS = 20
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 
 def killed(command: list[str], output: Path) -> int:
     """Starts a run, kills it at its first checkpoint that is not the last, and gives that checkpoint's step."""
-    code = "import sys, time, segrefiner.trainer as t; s = t.Trainer.train_step\n"
+    code = "import sys, time, segrefiner.training.trainer as t; s = t.Trainer.train_step\n"
     code += "def slow(self):\n    s(self); time.sleep(0.15)\nt.Trainer.train_step = slow\n"
     code += "from segrefiner.cli import main; main(sys.argv[1:])"
     process = subprocess.Popen(

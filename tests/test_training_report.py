@@ -18,7 +18,8 @@ from pages import Page
 from segrefiner.cli_training import training_report
 from segrefiner.errors import InputError, OutputError
 from segrefiner.rendering.svg import Curve, curves
-from segrefiner.training_report import headline, read_run, smoothed, thinned, training_page, write_training_report
+from segrefiner.training.report import headline, smoothed, thinned, training_page, write_training_report
+from segrefiner.training.run_folder import read_run
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 EVIL = '"><script>alert(1)</script>'

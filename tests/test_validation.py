@@ -16,7 +16,7 @@ from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.pipelines import instance_pipeline
 from segrefiner.refinement.refiner import Refiner
-from segrefiner.validation import PackedSource, validate, validation_set
+from segrefiner.training.validation import PackedSource, validate, validation_set
 from tiny import TINY
 
 

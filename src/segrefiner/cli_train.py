@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import torch
 
     from .data.sources import Source
-    from .feed import Feed
     from .model.unet import DenoisingUNet
-    from .processes import Processes
-    from .recipes import Recipe
-    from .train import Row, Watch
-    from .trainer import Trainer
+    from .training.batches import Feed
+    from .training.distributed import Processes
+    from .training.loop import Row, Watch
+    from .training.recipes import Recipe
+    from .training.trainer import Trainer
 
 _NAMES = (
     "compact",
@@ -93,9 +93,9 @@ def train(
     from .model.backends import choose_device
     from .model.conversion import image_encoder_weights, with_detail, with_image_encoder
     from .model.weights import load, resolve
-    from .processes import launched
-    from .recipe_values import with_values
-    from .recipes import RECIPES
+    from .training.distributed import launched
+    from .training.overrides import with_values
+    from .training.recipes import RECIPES
 
     name = name or ("finetune" if before else "compact")
     if before is None and name in _STARTS:
@@ -120,7 +120,7 @@ def train(
         start = with_detail(start, recipe.model.detail_channels)
     with launched(choose_device(device)) as (processes, target):
         feed, photos = _feed(data, recipe, output, target, processes, options)
-        from .trainer import Trainer
+        from .training.trainer import Trainer
 
         trainer = Trainer(feed, recipe, target, processes=processes, micro_batch=options["micro_batch"])
         if start is not None:
@@ -151,7 +151,7 @@ def _feed(
     """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
     from .data.packed_photos import PackedPhotos
     from .data.packs import is_pack
-    from .feed import packed_feed, streamed_feed
+    from .training.batches import packed_feed, streamed_feed
 
     packed = [Path(entry) for entry in data if is_pack(Path(entry))]
     if packed and len(data) > 1:
@@ -177,7 +177,7 @@ def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
     from .data.alignment import Aligned, measure_offsets
     from .data.packs import pack_source
-    from .run_files import FAILURES_NAME
+    from .training.run_folder import FAILURES_NAME
 
     pack.parent.mkdir(parents=True, exist_ok=True)
     if recipe.align:
@@ -199,7 +199,7 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
     from .data.packed_photos import PackedPhotos
     from .data.packs import pack_source
     from .data.sources import First
-    from .feed import packed_feed
+    from .training.batches import packed_feed
 
     with TemporaryDirectory() as folder:
         pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
@@ -216,7 +216,7 @@ def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
 
 
 def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
-    from .dry_run import measure, summary
+    from .training.estimate import measure, summary
 
     parameters = sum(p.numel() for p in trainer.net.parameters())
     _say_recipe(trainer.recipe)
@@ -226,11 +226,11 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
-    from . import train as training
     from .imaging.json_files import json_text
     from .model.weights import STEPS_KEY, checksum, save
-    from .run_files import CHECKPOINT_NAME
-    from .training_report import write_training_report
+    from .training import loop as training
+    from .training.report import write_training_report
+    from .training.run_folder import CHECKPOINT_NAME
 
     recipe, first = trainer.recipe, trainer.processes.rank == 0
     notes = {"recipe": json_text({"name": name, **recipe.to_dict()})}
@@ -282,7 +282,7 @@ def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["Denoisi
     from .data.packs import is_pack
     from .model.backends import choose_dtype
     from .model.diffusion import NUM_TIMESTEPS
-    from .validation import PackedSource, validate, validation_set
+    from .training.validation import PackedSource, validate, validation_set
 
     if is_pack(Path(options["val"])):
         import torch
@@ -325,8 +325,8 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
         TimeRemainingColumn,
     )
 
-    from .board import Board
-    from .train import Watch
+    from .training.loop import Watch
+    from .training.tensorboard import Board
 
     recipe = trainer.recipe
     _say_recipe(recipe)

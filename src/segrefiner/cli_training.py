@@ -13,7 +13,7 @@ from .terminal import errors_in_one_line, say
 @errors_in_one_line
 def training_report(run: Path, output: Path | None) -> None:
     """Turn the folder RUN of a training run, finished or not, into one page that opens offline."""
-    from .training_report import write_training_report
+    from .training.report import write_training_report
 
     target = run / "report.html" if output is None else output
     write_training_report(run, target)
@@ -37,7 +37,7 @@ def push(
     """
     from .model import publishing
     from .model.weights import metadata, resolve
-    from .training_report import validation_until
+    from .training.run_folder import validation_until
 
     path = resolve(source)
     card = source / "README.md"

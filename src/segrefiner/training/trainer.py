@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .data.packed_photos import Batch
-from .errors import TrainingError
-from .feed import Feed, generator_of
-from .imaging.files import atomic_write
+from ..data.packed_photos import Batch
+from ..errors import TrainingError
+from ..imaging.files import atomic_write
+from ..model.diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
+from ..model.unet import DenoisingUNet, normalize
+from ..refinement.batching import ran_out_of_memory
+from .batches import Example, Feed, generator_of
+from .distributed import ALONE, Processes
 from .losses import cross_entropy, texture_loss
-from .model.diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
-from .model.unet import DenoisingUNet, normalize
-from .processes import ALONE, Processes
-from .recipe_values import differences
+from .overrides import differences
 from .recipes import Portion, Recipe
-from .refinement.batching import ran_out_of_memory
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -67,33 +67,6 @@ def trust_timesteps(coarse: Tensor, fine: Tensor) -> Tensor:
     either = torch.maximum(coarse, fine).sum(dim=(1, 2, 3)).clamp(min=1)
     bounds = torch.tensor(TRUST_IOU, device=fine.device)
     return (both / either < bounds[:, None]).sum(dim=0)
-
-
-@dataclass(frozen=True)
-class Example:
-    """What the network is shown in a step, and asked for.
-
-    Attributes:
-        batch: The crops.
-        timesteps: `(B,)` int64.
-        mixed: `(B, 1, S, S)` float in {0, 1}.
-    """
-
-    batch: Batch
-    timesteps: Tensor
-    mixed: Tensor
-
-    def __len__(self) -> int:
-        return len(self.timesteps)
-
-    def part(self, rows: slice) -> "Example":
-        """Some of the samples."""
-        b = self.batch
-        return Example(
-            Batch(b.image[rows], b.fine[rows], b.coarse[rows], b.distance[rows]),
-            self.timesteps[rows],
-            self.mixed[rows],
-        )
 
 
 class Trainer:

@@ -4,24 +4,21 @@ It reads a run's folder as it is, at any moment of the run: whatever is not ther
 stopped run left incomplete are counted and skipped.
 """
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from ._version import __version__
-from .errors import InputError, SegRefinerError
-from .imaging.files import atomic_write, check_output
-from .imaging.reading import read_image
-from .rendering.html import data_uri, html_page, html_table
-from .rendering.markdown import NOTHING, Json, Table, flattened
-from .rendering.svg import CURVE_COLOURS, Curve, curves
-from .run_files import FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
+from .._version import __version__
+from ..errors import SegRefinerError
+from ..imaging.files import atomic_write, check_output
+from ..imaging.reading import read_image
+from ..rendering.html import data_uri, html_page, html_table
+from ..rendering.markdown import NOTHING, Json, Table, flattened
+from ..rendering.svg import CURVE_COLOURS, Curve, curves
+from .run_folder import Run, _number, _pipeline, read_run
 
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)
@@ -31,31 +28,6 @@ _MOST_LINES = 100
 _MOST_ROWS = 12
 _TIMESTEPS = len(CURVE_COLOURS)
 _FIGURES = {"iou": "IoU", "mba": "mBA"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run's folder holds.
-
-    Attributes:
-        name: Of the folder.
-        recipe: In full; empty where there is none.
-        log: Rows of the log, in order of their steps.
-        validation: Rows of the validation, likewise.
-        failures: Photos that could not be read, with the reason.
-        grids: Paths of the pictures, in order of their steps.
-        files: Name, bytes and time of the last change of each file.
-        unreadable: Sentences about what is there and cannot be read.
-    """
-
-    name: str
-    recipe: Json
-    log: list[Json]
-    validation: list[Json]
-    failures: list[Json]
-    grids: list[Path]
-    files: list[tuple[str, int, float]]
-    unreadable: list[str]
 
 
 def write_training_report(run: Path, target: Path) -> None:
@@ -73,39 +45,6 @@ def write_training_report(run: Path, target: Path) -> None:
     page = training_page(read_run(run))
     # File names may hold bytes that are no Unicode.
     atomic_write(target, lambda stream: stream.write(page.encode("utf-8", "backslashreplace")))
-
-
-def read_run(folder: Path) -> Run:
-    """Reads a run's folder.
-
-    Raises:
-        InputError: There is no such folder, or neither recipe nor log in it.
-    """
-    if not any((folder / name).is_file() for name in (RECIPE_NAME, LOG_NAME)):
-        what = f"has neither {RECIPE_NAME} nor {LOG_NAME}" if folder.is_dir() else "is no folder"
-        raise InputError(f"{str(folder)!r} {what}; give the folder that `segrefiner train … -o FOLDER` wrote")
-    unreadable: list[str] = []
-    log, validation, failures = (
-        _rows(folder / name, unreadable) for name in (LOG_NAME, VALIDATION_NAME, FAILURES_NAME)
-    )
-    grids = [path for path in (folder / PICTURES_NAME).glob("*.png") if path.stem.isdecimal()]
-    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    return Run(
-        name=folder.resolve().name,
-        recipe=_recipe(folder / RECIPE_NAME, unreadable),
-        log=_in_order(log),
-        validation=_in_order(validation),
-        failures=failures,
-        grids=sorted(grids, key=lambda path: int(path.stem)),
-        files=[(name, facts.st_size, facts.st_mtime) for name, facts in files],
-        unreadable=unreadable,
-    )
-
-
-def validation_until(folder: Path, step: int) -> list[Json]:
-    """The last row of each pipeline's validation up to a step, from a run's folder; none where there is none."""
-    rows = _in_order(_rows(folder / VALIDATION_NAME, []))
-    return list({_pipeline(row): row for row in rows if row["step"] <= step}.values())
 
 
 def training_page(run: Run) -> str:
@@ -305,62 +244,9 @@ def _recipe_part(run: Run) -> list[str]:
     return ["<h2>Recipe</h2>", f"<dl>{lines}</dl>"]
 
 
-def _rows(path: Path, unreadable: list[str]) -> list[Json]:
-    """The objects in a file of JSON lines; what is none is told."""
-    if not path.is_file():
-        return []
-    found, broken = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            found.append(row)
-        else:
-            broken += bool(line.strip())
-    if broken:
-        unreadable.append(
-            f"{path.name}: {broken} {'lines are' if broken > 1 else 'line is'} not readable and left out."
-        )
-    return found
-
-
-def _recipe(path: Path, unreadable: list[str]) -> Json:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        unreadable.append(f"{path.name} is not readable and left out.")
-        return {}
-    return content
-
-
-def _in_order(rows: list[Json]) -> list[Json]:
-    """Rows by step, the last one of each step and pipeline: a run that was killed has taken some steps twice."""
-    latest = {(step, _pipeline(row)): row for row in rows if (step := _number(row, "step")) is not None and step >= 0}
-    return [latest[key] for key in sorted(latest)]
-
-
-def _pipeline(row: Json) -> str:
-    return str(row.get("pipeline", ""))
-
-
 def _by_pipeline(run: Run) -> dict[str, list[Json]]:
     names = sorted({_pipeline(row) for row in run.validation})
     return {name: [row for row in run.validation if _pipeline(row) == name] for name in names}
-
-
-def _number(row: Json, name: str) -> float | None:
-    """A finite number of a row, or None."""
-    value: Any = row.get(name)
-    # A long integer has no float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        return None
-    return float(value)
 
 
 def _points(rows: Sequence[Json], name: str) -> list[tuple[float, float]]:

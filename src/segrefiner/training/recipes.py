@@ -2,21 +2,21 @@
 
 `lr` and `hr` are the paper's (arXiv 2312.12425, section 4.1, and the published configuration files), `compact` and its
 five continuations made the bundled model, and `finetune` starts from trained weights. Any value of any recipe can be
-replaced, by `dataclasses.replace` or by name with `recipe_values.with_values`.
+replaced, by `dataclasses.replace` or by name with `overrides.with_values`.
 """
 
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
-from .data.coarse.masks import CoarseConfig
-from .data.packed_photos import ViewConfig
-from .data.packs import PACK_SIZE
-from .data.published_crops import PublishedViews
-from .errors import InputError
+from ..data.coarse.masks import CoarseConfig
+from ..data.packed_photos import ViewConfig
+from ..data.packs import PACK_SIZE
+from ..data.published_crops import PublishedViews
+from ..errors import InputError
+from ..model.image_encoder import STAGES
+from ..model.unet import BASE, COMPACT, UNetConfig
 from .losses import TEXTURE_WEIGHT
-from .model.image_encoder import STAGES
-from .model.unet import BASE, COMPACT, UNetConfig
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 

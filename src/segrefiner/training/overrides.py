@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from .data.packed_photos import ViewConfig
-from .data.published_crops import PublishedViews
-from .errors import InputError
-from .model.unet import BASE, COMPACT
+from ..data.packed_photos import ViewConfig
+from ..data.published_crops import PublishedViews
+from ..errors import InputError
+from ..model.unet import BASE, COMPACT
 from .recipes import CosineDecay, LinearDecay, Recipe, StepDecay
 
 _NAMED: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .feed import Feed
+from .batches import Feed
 from .recipes import Recipe
 from .trainer import Trainer
 

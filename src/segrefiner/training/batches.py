@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .data.coarse.masks import coarse_mask
-from .data.coarse.polygons import polygon_coarse
-from .data.coarse.published import published_coarse
-from .data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
-from .data.published_crops import Crop, PublishedViews, mirrored, object_view, patch, resized
-from .data.sources import Sample, Source, data_set_of
-from .errors import InputError, TrainingError
-from .imaging.distances import signed_distance
+from ..data.coarse.masks import coarse_mask
+from ..data.coarse.polygons import polygon_coarse
+from ..data.coarse.published import published_coarse
+from ..data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from ..data.published_crops import Crop, PublishedViews, mirrored, object_view, patch, resized
+from ..data.sources import Sample, Source, data_set_of
+from ..errors import InputError, TrainingError
+from ..imaging.distances import signed_distance
 from .recipes import Portion, Recipe
 
 Feed: TypeAlias = Callable[[Iterable[Portion]], Iterator[Batch]]
@@ -264,3 +264,30 @@ def _collated(crops: list[_Arrays]) -> tuple[Tensor, Tensor, Tensor, Tensor, tup
 
     failures = tuple(failure for crop in crops for failure in crop.failures)
     return stack("image"), stack("fine"), stack("coarse"), stack("distance"), failures
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the network is shown in a step, and asked for.
+
+    Attributes:
+        batch: The crops.
+        timesteps: `(B,)` int64.
+        mixed: `(B, 1, S, S)` float in {0, 1}.
+    """
+
+    batch: Batch
+    timesteps: Tensor
+    mixed: Tensor
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def part(self, rows: slice) -> "Example":
+        """Some of the samples."""
+        b = self.batch
+        return Example(
+            Batch(b.image[rows], b.fine[rows], b.coarse[rows], b.distance[rows]),
+            self.timesteps[rows],
+            self.mixed[rows],
+        )

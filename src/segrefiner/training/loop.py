@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import TrainingError
-from .grids import example_grid
-from .imaging.files import atomic_write, write_png
-from .imaging.json_files import json_text
-from .model.unet import DenoisingUNet
-from .run_files import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
+from ..errors import TrainingError
+from ..imaging.files import atomic_write, write_png
+from ..imaging.json_files import json_text
+from ..model.unet import DenoisingUNet
+from .monitoring import example_grid
+from .run_folder import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
 
 DEGENERATE = 0.95

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .errors import TrainingError
+from ..errors import TrainingError
 
 
 @dataclass(frozen=True)
