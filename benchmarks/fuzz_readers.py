@@ -65,7 +65,7 @@ def panoptic(content: bytes) -> int:
 def rle(content: bytes) -> int:
     """Run-length encodings, as lists and as text; both as a file and as a field of a form have them."""
     from segrefiner.imaging.coco_masks import decode_rle
-    from segrefiner.server_pictures import encoded_masks
+    from segrefiner.serving.decoding import encoded_masks
 
     document = json.loads(content)
     size = tuple(document["size"])
@@ -173,8 +173,8 @@ def command(content: bytes) -> int:
 
 def form(content: bytes) -> int:
     """Fields of the server's forms, and bodies of the page's events."""
-    from segrefiner.app_values import parse_body
-    from segrefiner.server_requests import LabelFields, MaskFields, _boxes
+    from segrefiner.serving.forms import LabelFields, MaskFields, _boxes
+    from segrefiner.serving.page.values import parse_body
 
     fields = json.loads(content)
     whole = fields.pop("body").encode("utf-8", "surrogatepass")
@@ -192,7 +192,7 @@ def event(content: bytes) -> int:
     """Values that a browser sends for the components of the page."""
     import gradio as gr
 
-    from segrefiner.app_values import read_index, reader_of
+    from segrefiner.serving.page.values import read_index, reader_of
 
     files, value = _page_files(), json.loads(content)
     blocks = (gr.Image(), gr.File(), gr.ImageEditor(), gr.Radio(["a"]), gr.Dropdown([]), gr.Checkbox(), gr.Slider(1, 6),
@@ -206,7 +206,7 @@ def _problem(error: Exception) -> str:
     """What a client is told."""
     from pydantic import ValidationError
 
-    from segrefiner.server_errors import ProblemError, as_problem
+    from segrefiner.serving.problems import ProblemError, as_problem
 
     if not isinstance(error, ValidationError | ProblemError | SegRefinerError):
         raise error
@@ -230,7 +230,7 @@ def _refiner() -> Any:
 
 @cache
 def _page_files() -> Any:
-    from segrefiner.app_files import PageFiles
+    from segrefiner.serving.page.files import PageFiles
 
     return PageFiles()
 

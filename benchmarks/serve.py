@@ -18,9 +18,9 @@ from scenes import scene
 from tables import aligned
 
 from segrefiner import Refiner, SegRefinerError
-from segrefiner.client import Client
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.files import png_bytes
+from segrefiner.serving.client import Client
 
 
 class Load:

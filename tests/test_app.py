@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrefiner.app_pictures import (
+from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
+from segrefiner.imaging.coco_masks import decode_rle
+from segrefiner.model.diffusion import silent
+from segrefiner.serving.page.pictures import (
     LOOKS,
     PARTS,
     SIDE,
@@ -18,14 +21,11 @@ from segrefiner.app_pictures import (
     slider_pair,
     way_frames,
 )
-from segrefiner.app_work import Meter, Options, refine_watched
-from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
-from segrefiner.imaging.coco_masks import decode_rle
-from segrefiner.model.diffusion import silent
+from segrefiner.serving.page.watching import Meter, Options, refine_watched
 from serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 
-inputs = pytest.importorskip("segrefiner.app_inputs")
-reading = pytest.importorskip("segrefiner.app_reading")
+inputs = pytest.importorskip("segrefiner.serving.page.inputs")
+reading = pytest.importorskip("segrefiner.serving.page.reading")
 
 PIXELS = 1_000_000
 PROBABILITY = np.where(OTHER, np.float32(0.9), np.float32(0.1))

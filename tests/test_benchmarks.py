@@ -323,7 +323,7 @@ def test_the_published_way_is_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", fuzz_readers.READERS)
 def test_a_reader_gives_a_value_or_refuses(name: str) -> None:
     if name in ("form", "event"):
-        pytest.importorskip("segrefiner.app_values")
+        pytest.importorskip("segrefiner.serving.page.values")
     reader = fuzz_readers.READERS[name]
     for seed in range(12):
         content = reader.make(random.Random(f"{name} {seed}"))

@@ -11,9 +11,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from segrefiner.cli import main
-from segrefiner.client import Client
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
+from segrefiner.serving.client import Client
 from serving import MASK, PHOTO
 from tiny import TINY
 

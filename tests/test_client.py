@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segrefiner.client import Client
 from segrefiner.errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError
 from segrefiner.refinement.refiner import Refiner
+from segrefiner.serving.client import Client
 from serving import MASK, OTHER, PHOTO, encoded, refiner
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(package)
-server_run = pytest.importorskip("segrefiner.server_run")
+server_run = pytest.importorskip("segrefiner.serving.run")
 
 KEY = "0123456789abcdef"
 

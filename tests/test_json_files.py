@@ -24,10 +24,10 @@ INTERNAL = {
     "training/trainer",
     "rendering/markdown",
     "imaging/codecs/decoder_process",
-    "client",
+    "serving/client",
+    "training/batches",
     "jobs/cluster",
     "data/coco",
-    "training/batches",
 }
 
 

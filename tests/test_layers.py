@@ -29,9 +29,6 @@ LOOSE = True
 TORCH_FREE = {
     "": [
         "_version",
-        "app_files",
-        "app_inputs",
-        "app_reading",
         "cli_batch",
         "cli_data",
         "cli_evaluate",
@@ -39,13 +36,9 @@ TORCH_FREE = {
         "cli_serve",
         "cli_train",
         "cli_training",
-        "client",
         "errors",
         "ledger",
         "openmp",
-        "server_metrics",
-        "server_pictures",
-        "server_signals",
         "terminal",
     ],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
@@ -90,6 +83,8 @@ TORCH_FREE = {
     "model": ["downloads", "hub"],
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],
+    "serving": ["client", "decoding", "metrics", "signals"],
+    "serving.page": ["files", "inputs", "reading"],
     "training": ["report", "run_folder", "tensorboard"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""

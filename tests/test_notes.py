@@ -14,7 +14,6 @@ from PIL import Image
 
 from segrefiner import InputWarning, Refiner
 from segrefiner.cli import main
-from segrefiner.client import Client
 from segrefiner.imaging.clips import clip, read_clip
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.label_files import write_ids
@@ -29,6 +28,7 @@ from segrefiner.model.weights import save
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.large_photos import refine_large
 from segrefiner.refinement.video import refine_video
+from segrefiner.serving.client import Client
 from serving import encoded
 from serving import refiner as tiny_refiner
 from storage import RGB, png
@@ -182,11 +182,11 @@ def test_commands_say_it(place: Path, told: str) -> None:
 
 
 def test_the_server_says_it(told: str) -> None:
-    for package in ("segrefiner.server", "httpx2", "prometheus_client"):
+    for package in ("segrefiner.serving.api", "httpx2", "prometheus_client"):
         pytest.importorskip(package)
     from fastapi.testclient import TestClient
 
-    from segrefiner.server import create_app
+    from segrefiner.serving.api import create_app
 
     (content,) = (content for content, said in PHOTOS.values() if said == told)
     mask, labels = encoded(MASK), encoded(MASK.astype(np.uint8))

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from segrefiner import InputError, Refiner
 from segrefiner.cli import main
-from segrefiner.client import Client
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
     MAX_SEED,
@@ -33,6 +32,7 @@ from segrefiner.refinement.large_photos import refine_large
 from segrefiner.refinement.options import Options
 from segrefiner.refinement.tasks import whole_boxes
 from segrefiner.refinement.video import refine_video
+from segrefiner.serving.client import Client
 from tiny import TINY
 
 HUGE = 10**400

@@ -19,11 +19,11 @@ from PIL import Image
 import segrefiner
 from segrefiner.imaging.coco_masks import decode_rle
 
-for package in ("segrefiner.app", "segrefiner.server", "pymatting"):
+for package in ("segrefiner.serving.page.page", "segrefiner.serving.api", "pymatting"):
     pytest.importorskip(package)
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = Path("/usr/bin/chromium-headless-shell")
-SAMPLES = Path(segrefiner.__file__).parent / "samples"
+SAMPLES = Path(segrefiner.__file__).parent / "serving" / "page" / "samples"
 PATIENCE = 20_000
 
 pytestmark = [

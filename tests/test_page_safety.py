@@ -18,22 +18,22 @@ import pytest
 from serving import MASK, PHOTO, encoded, refiner
 from storage import RGB, png
 
-for package in ("segrefiner.app", "segrefiner.server", "httpx2", "pymatting"):
+for package in ("segrefiner.serving.page.page", "segrefiner.serving.api", "httpx2", "pymatting"):
     pytest.importorskip(package)
 
 import gradio
 from fastapi.testclient import TestClient
 from starlette.routing import Mount
 
-from segrefiner.app import mount
-from segrefiner.app_api import PageApi
-from segrefiner.app_files import PageFiles, remove_stale_folders
-from segrefiner.app_sessions import Tabs
-from segrefiner.app_values import parse_body, reader_of
 from segrefiner.errors import InputError
-from segrefiner.server import create_app
-from segrefiner.server_errors import ProblemError
-from segrefiner.server_limits import Limits
+from segrefiner.serving.api import create_app
+from segrefiner.serving.limits import Limits
+from segrefiner.serving.page.files import PageFiles, remove_stale_folders
+from segrefiner.serving.page.page import mount
+from segrefiner.serving.page.routes import PageApi
+from segrefiner.serving.page.sessions import Tabs
+from segrefiner.serving.page.values import parse_body, reader_of
+from segrefiner.serving.problems import ProblemError
 
 JOIN, UPLOAD, FILE = "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file="
 META = {"_type": "gradio.FileData"}

@@ -15,16 +15,16 @@ import pytest
 from PIL import Image
 
 from hostile import HOSTILE
-from segrefiner import server_queue
 from segrefiner.imaging.coco_masks import decode_rle, encode_rle
 from segrefiner.imaging.codecs.decoder_process import KilledError
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.refiner import Refiner
+from segrefiner.serving import worker
 from serving import HEIGHT, MASK, OTHER, PHOTO, WIDTH, Stub, decoded, encoded, form, header_only, refiner
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2"):
     pytest.importorskip(package)
-server = pytest.importorskip("segrefiner.server")
+server = pytest.importorskip("segrefiner.serving.api")
 testclient, parser = map(pytest.importorskip, ("fastapi.testclient", "prometheus_client.parser"))
 responses = pytest.importorskip("starlette.responses")
 create_app, Limits = server.create_app, server.Limits
@@ -538,7 +538,7 @@ def test_waiting_and_computing_have_an_end() -> None:
 
 
 def test_a_worker_that_gives_no_sign_makes_the_server_unready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_queue, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_LAST_SECONDS", 0.1)
     gate = threading.Event()
 
     class Stuck(Stub):

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segrefiner.client import Client
 from segrefiner.errors import ServerError
+from segrefiner.serving.client import Client
 from serving import MASK, PHOTO, encoded, header_only
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
@@ -29,8 +29,8 @@ KEY = "0123456789abcdef"
 PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from segrefiner import server_run
-from segrefiner.server_limits import Limits
+from segrefiner.serving import run as server_run
+from segrefiner.serving.limits import Limits
 from serving import refiner
 server_run._HEADER_SECONDS = server_run._WRITE_SECONDS = 1.0
 limits = Limits(upload_bytes=1_000_000, pixels=1_000_000, masks=4, queue=8, idle_seconds=0.7, upload_seconds=2.0)
@@ -209,7 +209,7 @@ def test_connections_do_not_wait_for_the_clients_word() -> None:
     import uvicorn
     from uvicorn.server import ServerState
 
-    from segrefiner.server_run import _Connection
+    from segrefiner.serving.run import _Connection
 
     config = uvicorn.Config(lambda scope: None)
     config.load()
@@ -411,7 +411,7 @@ STUCK = PROGRAM.replace(
     "show =",
     """
 import time
-from segrefiner.server_service import Service
+from segrefiner.serving.service import Service
 server_run._LAST_SECONDS = 0.5
 Service.check_ready = lambda self: {stuck}
 show =""",

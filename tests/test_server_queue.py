@@ -11,7 +11,7 @@ import pytest
 
 from segrefiner.imaging.reading import Photo
 from segrefiner.refinement.refiner import Refiner
-from segrefiner.server_queue import QueueFullError, Settings, StoppedError, Task, Worker
+from segrefiner.serving.worker import QueueFullError, Settings, StoppedError, Task, Worker
 from serving import MASK, OTHER, PHOTO, Stub
 
 SETTINGS = Settings("stub")

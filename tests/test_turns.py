@@ -12,7 +12,7 @@ from segrefiner.errors import MaskError, SizeMismatchError
 from segrefiner.imaging.codecs.rasters import turned
 from segrefiner.imaging.reading import Photo, check_fits, read_mask, read_photo
 
-SAMPLES = Path(segrefiner.__file__).parent / "samples"
+SAMPLES = Path(segrefiner.__file__).parent / "serving" / "page" / "samples"
 NAMES = ("car", "man", "woman")
 BACK = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 """The orientation that undoes each."""

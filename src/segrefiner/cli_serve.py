@@ -55,8 +55,8 @@ def serve(
         needed(package, "the server", extra="serve")
 
     from .refinement.refiner import Refiner
-    from .server_limits import Limits
-    from .server_run import serve as run
+    from .serving.limits import Limits
+    from .serving.run import serve as run
 
     refiners = {}
     for name, source in sources.items():
@@ -82,7 +82,7 @@ def _page() -> tuple[Callable[..., object] | None, str]:
     from .errors import MissingExtraError
 
     try:
-        from .app import mount
+        from .serving.page.page import mount
     except MissingExtraError as error:
         return None, str(error)
     return mount, ""

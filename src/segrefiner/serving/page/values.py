@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
-from .app_files import PageFiles
-from .server_errors import BAD_REQUEST, ProblemError
+from ..problems import BAD_REQUEST, ProblemError
+from .files import PageFiles
 
 Reader: TypeAlias = Callable[[Any], Any]
 

@@ -1,5 +1,6 @@
 """What every request passes before anything reads it: request id, host, origin, key, size and time."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -8,14 +9,20 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .server_errors import (
+from .limits import Arriving, Limits
+from .metrics import Metrics
+from .problems import (
+    BAD_REQUEST,
     FAILED,
     FOREIGN_ORIGIN,
+    TOO_LARGE,
+    TOO_SLOW,
     UNAUTHORIZED,
     WRONG_HOST,
     GoneError,
@@ -24,8 +31,6 @@ from .server_errors import (
     fault,
     response,
 )
-from .server_limits import Arriving, Body, Limits
-from .server_metrics import Metrics
 
 OPEN = ("/healthz", "/readyz")
 """What is answered without a key: whether the server lives, and nothing else."""
@@ -40,6 +45,9 @@ _PORT = re.compile(r":\d*$")
 _ADDED = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 _log = logging.getLogger(__name__)
+
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 64_000_000
+"""How long, and for how much, the rest of a refused body is waited for; nothing of it is kept."""
 
 
 class Guard:
@@ -157,3 +165,88 @@ def _route(scope: Scope) -> str:
     """The route's template: paths that clients make up must not become names of figures."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) and path else "other"
+
+
+class Body:
+    """A request's body as it arrives, cut off where it is too large or too slow.
+
+    Args:
+        receive: Where messages come from.
+        headers: Of the request, names in lower case.
+        limits: What is put up with.
+        arriving: Where what arrives is counted.
+        client: Who sends.
+
+    Attributes:
+        complete: Whether nothing more will come.
+    """
+
+    def __init__(
+        self, receive: Receive, headers: Mapping[str, str], limits: Limits, arriving: Arriving, client: str
+    ) -> None:
+        self._receive, self._limits, self._arriving, self._client = receive, limits, arriving, client
+        self._counted = 0
+        self._left = limits.upload_bytes
+        self._until = time.monotonic() + limits.upload_seconds
+        self._announced = headers.get("content-length", "0")
+        self.complete = self._announced == "0" and "transfer-encoding" not in headers
+
+    def check_length(self) -> None:
+        """Raises `ProblemError` if the announced length is no number, or too large."""
+        announced = self._announced
+        if not (announced.isascii() and announced.isdecimal()):
+            raise ProblemError(BAD_REQUEST, "Content-Length is no number: correct it")
+        # The comparison of lengths first: Python refuses to read numbers of thousands of digits.
+        if len(announced) > 18 or int(announced) > self._left:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            ProblemError: The body is larger than the limit, or the client too slow.
+        """
+        if self.complete:
+            return await self._receive()
+        seconds = min(self._limits.idle_seconds, self._until - time.monotonic())
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            raise ProblemError(
+                TOO_SLOW,
+                f"the body did not arrive within {self._limits.upload_seconds:g} s, or nothing of it for "
+                f"{self._limits.idle_seconds:g} s: send it faster, or less",
+            ) from None
+        count = len(message.get("body", b""))
+        self._left -= count
+        if self._left < 0:
+            raise self._too_large()
+        self._counted += count
+        self._arriving.add(self._client, count)
+        self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+        if self.complete:
+            self.forget()
+        return message
+
+    def forget(self) -> None:
+        """Says that nothing of it arrives any more; whoever holds it has other bounds."""
+        self._arriving.remove(self._client, self._counted)
+        self._counted = 0
+
+    async def drain(self) -> None:
+        """Waits a moment for the rest, and forgets it: who is cut off while sending does not get to read the answer."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._rest(), _LINGER_SECONDS)
+
+    async def _rest(self) -> None:
+        left = max(_LINGER_BYTES, 4 * self._limits.upload_bytes)
+        while not self.complete and left > 0:
+            message = await self._receive()
+            left -= len(message.get("body", b""))
+            self.complete = message["type"] != "http.request" or not message.get("more_body", False)
+
+    def _too_large(self) -> ProblemError:
+        limit = self._limits.upload_bytes / 1e6
+        return ProblemError(
+            TOO_LARGE, f"the body is larger than this server's limit of {limit:g} MB: send smaller files"
+        )

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .imaging.reading import Photo
-from .model.diffusion import Progress
-from .refinement.refiner import Refiner, Result
-from .server_errors import fault
+from ..imaging.reading import Photo
+from ..model.diffusion import Progress
+from ..refinement.refiner import Refiner, Result
+from .problems import fault
 
 _BATCH_MASKS = 16
 _BATCH_PIXELS = 64_000_000

@@ -15,11 +15,11 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
-from .imaging.coco_masks import decode_rle, encode_rle
-from .imaging.codecs.option_checks import check_options, listed_boxes
-from .imaging.files import png_bytes
-from .imaging.reading import ImageSource, MaskSource, read_image, read_mask, warn_of
+from ..errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
+from ..imaging.coco_masks import decode_rle, encode_rle
+from ..imaging.codecs.option_checks import check_options, listed_boxes
+from ..imaging.files import png_bytes
+from ..imaging.reading import ImageSource, MaskSource, read_image, read_mask, warn_of
 
 T = TypeVar("T")
 

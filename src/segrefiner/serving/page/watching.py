@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .imaging.reading import Photo
-from .model.diffusion import OnProgress, Progress, State
-from .refinement.config import DEFAULT
-from .refinement.refiner import Refiner, Result
-from .refinement.views import find_objects, object_view
-from .rendering.overlay import Window
+from ...imaging.reading import Photo
+from ...model.diffusion import OnProgress, Progress, State
+from ...refinement.config import DEFAULT
+from ...refinement.refiner import Refiner, Result
+from ...refinement.views import find_objects, object_view
+from ...rendering.overlay import Window
 
 Mask = NDArray[np.bool_]
 

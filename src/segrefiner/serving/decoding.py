@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MaskError
-from .imaging.coco_masks import decode_rle
-from .imaging.codecs.decoder_process import within_limits
-from .imaging.codecs.pictures import Encoded
-from .imaging.label_files import read_labels
-from .imaging.reading import read_mask, read_photo
+from ..errors import MaskError
+from ..imaging.coco_masks import decode_rle
+from ..imaging.codecs.decoder_process import within_limits
+from ..imaging.codecs.pictures import Encoded
+from ..imaging.label_files import read_labels
+from ..imaging.reading import read_mask, read_photo
 
 
 def photo(source: Encoded, max_pixels: int) -> tuple[Any, ...]:

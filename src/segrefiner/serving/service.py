@@ -11,14 +11,14 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .imaging.codecs.decoder_process import Decoder
-from .refinement.refiner import Refiner
-from .server_answers import chosen_type
-from .server_errors import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy
-from .server_limits import Limits
-from .server_metrics import Metrics
-from .server_queue import QueueFullError, StoppedError, Task, Worker
-from .server_requests import Decode, check_cost, declared_pixels, read_form
+from ..imaging.codecs.decoder_process import Decoder
+from ..refinement.refiner import Refiner
+from .forms import Decode, check_cost, declared_pixels, read_form
+from .limits import Limits
+from .metrics import Metrics
+from .problems import BUSY, OUT_OF_TIME, STOPPING, GoneError, ProblemError, busy
+from .responses import chosen_type
+from .worker import QueueFullError, StoppedError, Task, Worker
 
 T = TypeVar("T")
 Asked = TypeVar("Asked")

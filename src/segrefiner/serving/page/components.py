@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
-from .app_files import PageFile, PageFiles
-from .app_pictures import LOOKS, PARTS
-from .model.diffusion import NUM_TIMESTEPS
+from ...model.diffusion import NUM_TIMESTEPS
+from .files import PageFile, PageFiles
+from .pictures import LOOKS, PARTS
 
 FROM_FILE, PAINTED, FROM_BOX = "A file", "I paint it", "A box"
 WAYS = (FROM_FILE, PAINTED, FROM_BOX)
@@ -118,7 +118,7 @@ class Outputs:
 
 def sample_files(files: PageFiles) -> list[tuple[PageFile, PageFile]]:
     """The samples as files of the page, which stay: each photo and its rough mask."""
-    source = resources.files("segrefiner") / "samples"
+    source = resources.files("segrefiner") / "serving" / "page" / "samples"
 
     def added(name: str) -> PageFile:
         return files.add(None, name, (source / name).read_bytes())

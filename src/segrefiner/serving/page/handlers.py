@@ -12,32 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .app_api import Visit, update
-from .app_files import PageFile
-from .app_inputs import Mask, Photo, box_around, mask_in_box, painted_mask, typed_box
-from .app_layout import FROM_BOX, FROM_FILE, WAYS, number_table
-from .app_pictures import (
-    animation,
-    coco_document,
-    confidence_picture,
-    numbers,
-    shown_photo,
-    slider_pair,
-    way_frames,
-)
-from .app_reading import declared_pixels, read_layers, read_objects, read_photo
-from .app_sessions import Tabs
-from .app_work import Meter, Options, Watched, Work, refine_watched
-from .errors import ImageError, InputError, MaskError
-from .imaging.codecs.decoder_process import KilledError
-from .imaging.codecs.option_checks import check_options
-from .imaging.files import png_bytes
-from .imaging.json_files import json_text
-from .imaging.reading import Photo as ReadPhoto
-from .imaging.reading import check_fits
-from .rendering.cutout import cutout
-from .rendering.overlay import overlay
-from .server_service import Service
+from ...errors import ImageError, InputError, MaskError
+from ...imaging.codecs.decoder_process import KilledError
+from ...imaging.codecs.option_checks import check_options
+from ...imaging.files import png_bytes
+from ...imaging.json_files import json_text
+from ...imaging.reading import Photo as ReadPhoto
+from ...imaging.reading import check_fits
+from ...rendering.cutout import cutout
+from ...rendering.overlay import overlay
+from ..service import Service
+from .components import FROM_BOX, FROM_FILE, WAYS, number_table
+from .files import PageFile
+from .inputs import Mask, Photo, box_around, mask_in_box, painted_mask, typed_box
+from .pictures import animation, coco_document, confidence_picture, numbers, shown_photo, slider_pair, way_frames
+from .reading import declared_pixels, read_layers, read_objects, read_photo
+from .routes import Visit, update
+from .sessions import Tabs
+from .watching import Meter, Options, Watched, Work, refine_watched
 
 _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1

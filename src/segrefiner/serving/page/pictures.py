@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .imaging.boxes import Box
-from .imaging.coco_masks import encode_rle, tight_box
-from .refinement.report import Report
-from .rendering.overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
+from ...imaging.boxes import Box
+from ...imaging.coco_masks import encode_rle, tight_box
+from ...refinement.report import Report
+from ...rendering.overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol
 
-from .errors import InputError
-from .server_errors import BUSY, NOT_FOUND, ProblemError, busy
+from ...errors import InputError
+from ..problems import BUSY, NOT_FOUND, ProblemError, busy
 
 Message = dict[str, Any]
 

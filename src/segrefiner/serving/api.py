@@ -1,8 +1,8 @@
 """The HTTP API: masks and label maps of clients refined by one thread, those of several requests at once.
 
-`create_app` makes the FastAPI application. What a request passes stands in modules of their own: `server_guard` (host,
-origin, key, size and time), `server_service` (from place to answer), `server_requests` (forms to tasks), `server_queue`
-(the thread that computes) and `server_answers` (results to PNG and JSON). `server_run` runs it all with uvicorn.
+`create_app` makes the FastAPI application. What a request passes stands in modules of their own: `middleware` (host,
+origin, key, size and time), `service` (from place to answer), `forms` (forms to tasks), `worker`
+(the thread that computes) and `responses` (results to PNG and JSON). `server_run` runs it all with uvicorn.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-from .errors import MissingExtraError
+from ..errors import MissingExtraError
 
 try:
     import prometheus_client as _prometheus_client  # noqa: F401
@@ -22,16 +22,16 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError.needed_by("the server", package=error.name or "fastapi", extra="serve") from error
 
-from ._version import __version__
-from .refinement.refiner import Refiner
-from .server_answers import JSON, PNG, ModelEntry, ModelsAnswer, labels_answer, masks_answer
-from .server_errors import as_problem
-from .server_guard import LOOPBACK, Guard
-from .server_limits import Limits
-from .server_metrics import MEDIA_TYPE
-from .server_openapi import DESCRIPTION, HEALTH, LABELS, MASKS, METRICS, MODELS, READY, document
-from .server_requests import label_task, mask_task
-from .server_service import Service
+from .._version import __version__
+from ..refinement.refiner import Refiner
+from .forms import label_task, mask_task
+from .limits import Limits
+from .metrics import MEDIA_TYPE
+from .middleware import LOOPBACK, Guard
+from .openapi import DESCRIPTION, HEALTH, LABELS, MASKS, METRICS, MODELS, READY, document
+from .problems import as_problem
+from .responses import JSON, PNG, ModelEntry, ModelsAnswer, labels_answer, masks_answer
+from .service import Service
 
 _NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

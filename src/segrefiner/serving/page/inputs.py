@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import InputError, MaskError, reason
-from .imaging.codecs.option_checks import finite_number
+from ...errors import InputError, MaskError, reason
+from ...imaging.codecs.option_checks import finite_number
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -13,14 +13,14 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from .errors import InputError, reason
-from .refinement.refiner import Refiner
-from .server import create_app
-from .server_errors import BAD_REQUEST, ProblemError, response
-from .server_guard import LOOPBACK
-from .server_limits import Limits
-from .server_service import Service
-from .server_signals import killed_after_second_signal
+from ..errors import InputError, reason
+from ..refinement.refiner import Refiner
+from .api import create_app
+from .limits import Limits
+from .middleware import LOOPBACK
+from .problems import BAD_REQUEST, ProblemError, response
+from .service import Service
+from .signals import killed_after_second_signal
 
 _HEADER_SECONDS = 10.0
 """Until a connection has sent a request's header, from its beginning or the last answer on."""

@@ -22,13 +22,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .app_files import PageFiles
-from .app_sessions import Tab, Tabs
-from .app_values import FILES, Reader, parse_body, reader_of, refused
-from .errors import InputError, SegRefinerError
-from .imaging.json_files import json_text
-from .server_errors import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError, fault
-from .server_guard import client_of
+from ...errors import InputError, SegRefinerError
+from ...imaging.json_files import json_text
+from ..middleware import client_of
+from ..problems import BAD_REQUEST, NOT_FOUND, TOO_LARGE, WRONG_METHOD, GoneError, ProblemError, fault
+from .files import PageFiles
+from .sessions import Tab, Tabs
+from .values import FILES, Reader, parse_body, reader_of, refused
 
 _API = "/gradio_api/"
 _FILE = _API + "file="

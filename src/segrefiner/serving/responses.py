@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from .imaging.coco_masks import encode_rle
-from .imaging.files import png_bytes
-from .imaging.json_files import json_text
-from .imaging.label_files import LabelMap, labels_png
-from .refinement.label_maps import RefinedLabels
-from .refinement.report import Report
-from .server_errors import NOT_ACCEPTABLE, ProblemError
-from .server_requests import Kept
+from ..imaging.coco_masks import encode_rle
+from ..imaging.files import png_bytes
+from ..imaging.json_files import json_text
+from ..imaging.label_files import LabelMap, labels_png
+from ..refinement.label_maps import RefinedLabels
+from ..refinement.report import Report
+from .forms import Kept
+from .problems import NOT_ACCEPTABLE, ProblemError
 
 PNG, JSON = "image/png", "application/json"
 REPORT_HEADER = "X-Segrefiner-Report"

@@ -7,10 +7,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from . import server_errors as errors
-from .server_answers import JSON, PNG, LabelsAnswer, MasksAnswer
-from .server_errors import MEDIA_TYPE, Kind, ProblemDocument
-from .server_requests import LabelFields, MaskFields
+from . import problems as errors
+from .forms import LabelFields, MaskFields
+from .problems import MEDIA_TYPE, Kind, ProblemDocument
+from .responses import JSON, PNG, LabelsAnswer, MasksAnswer
 
 DESCRIPTION = """Refines coarse segmentation masks of photos.
 

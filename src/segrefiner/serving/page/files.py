@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from .errors import InputError
+from ...errors import InputError
 
 _PREFIX = "segrefiner-page-"
 _LOCK = "lock"

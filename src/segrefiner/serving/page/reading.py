@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, MaskError
-from .imaging import reading
-from .imaging.codecs.file_checks import check_file
-from .imaging.codecs.pictures import Given, decode, describe
-from .imaging.label_files import LabelMap, background_label, read_labels
-from .imaging.reading import read_mask, read_mask_values
+from ...errors import InputError, MaskError
+from ...imaging import reading
+from ...imaging.codecs.file_checks import check_file
+from ...imaging.codecs.pictures import Given, decode, describe
+from ...imaging.label_files import LabelMap, background_label, read_labels
+from ...imaging.reading import read_mask, read_mask_values
 
 Mask = NDArray[np.bool_]
 

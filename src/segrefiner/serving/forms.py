@@ -14,21 +14,21 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from . import server_pictures as pictures
-from .errors import ImageError, InputError, MaskError
-from .imaging.codecs.decoder_process import KilledError
-from .imaging.codecs.file_checks import Size, check_file
-from .imaging.codecs.pictures import Given
-from .imaging.label_files import LabelMap
-from .imaging.reading import Photo, check_fits, check_same_size
-from .model.diffusion import NUM_TIMESTEPS
-from .refinement.cost import estimated_cost
-from .refinement.label_maps import RefinedLabels, refine_labels
-from .refinement.refiner import Result
-from .refinement.report import Report
-from .server_errors import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
-from .server_limits import Limits
-from .server_queue import Settings, Task
+from ..errors import ImageError, InputError, MaskError
+from ..imaging.codecs.decoder_process import KilledError
+from ..imaging.codecs.file_checks import Size, check_file
+from ..imaging.codecs.pictures import Given
+from ..imaging.label_files import LabelMap
+from ..imaging.reading import Photo, check_fits, check_same_size
+from ..model.diffusion import NUM_TIMESTEPS
+from ..refinement.cost import estimated_cost
+from ..refinement.label_maps import RefinedLabels, refine_labels
+from ..refinement.refiner import Result
+from ..refinement.report import Report
+from . import decoding as pictures
+from .limits import Limits
+from .problems import BAD_REQUEST, PARAMETER, TOO_LARGE, UNSUPPORTED_TYPE, GoneError, ProblemError
+from .worker import Settings, Task
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of JPEG, PNG, BMP and TIFF. WebP has its length before its name."""

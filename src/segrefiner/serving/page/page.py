@@ -1,8 +1,8 @@
 """The web page: a photo and a rough mask in, the difference to look at out.
 
-`mount` puts the page at `/` of the server. Gradio draws it, from the components in `app_layout`; what its scripts ask
-for is answered by `app_api`, through `app_values`, which checks every value, and `app_events`, which says what
-happens. `app_inputs` makes arrays of what is given, `app_work` refines them, and `app_pictures` draws them.
+`mount` puts the page at `/` of the server. Gradio draws it, from the components in `components`; what its scripts ask
+for is answered by `routes`, through `values`, which checks every value, and `handlers`, which says what
+happens. `inputs` makes arrays of what is given, `watching` refines them, and `pictures` draws them.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import MissingExtraError
+from ...errors import MissingExtraError
 
 try:
     import cv2 as _cv2  # noqa: F401
@@ -22,33 +22,24 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError.needed_by("the web page", package=error.name or "gradio", extra="app") from error
 
-from .app_api import Actions, PageApi
-from .app_events import Events
-from .app_files import PageFile, PageFiles
-from .app_layout import (
-    CSS,
-    SCROLL,
-    Inputs,
-    inputs,
-    lead,
-    outputs,
-    sample_files,
-    theme,
-)
-from .app_sessions import Tabs
-from .app_values import read_index
-from .app_work import Watched, Work
-from .refinement.cost import estimated_cost
-from .refinement.refiner import Refiner
-from .server_queue import Settings, Task
-from .server_service import Service
+from ...refinement.cost import estimated_cost
+from ...refinement.refiner import Refiner
+from ..service import Service
+from ..worker import Settings, Task
+from .components import CSS, SCROLL, Inputs, inputs, lead, outputs, sample_files, theme
+from .files import PageFile, PageFiles
+from .handlers import Events
+from .routes import Actions, PageApi
+from .sessions import Tabs
+from .values import read_index
+from .watching import Watched, Work
 
 _KEPT_SECONDS = 1800.0
 """For which a visitor's pictures stay after they were last used, in memory and as files."""
 
 
 def mount(app: FastAPI) -> None:
-    """Puts the page at `/` of a server that `server.create_app` makes, whose thread and limits are the page's too."""
+    """Puts the page at `/` of a server that `api.create_app` makes, whose thread and limits are the page's too."""
     service: Service = app.state.service
     files, tabs = PageFiles(kept_seconds=_KEPT_SECONDS), Tabs(kept_seconds=_KEPT_SECONDS)
     atexit.register(files.close)

@@ -1,0 +1,4 @@
+"""The HTTP API, its client, and the page.
+
+No training and no evaluation; what is refined, `refinement` decides.
+"""

@@ -1,0 +1,4 @@
+"""The page in the browser.
+
+Nothing is refined here but through the service's worker.
+"""
