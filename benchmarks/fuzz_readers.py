@@ -158,7 +158,7 @@ def options(content: bytes) -> int:
 
 def command(content: bytes) -> int:
     """Arguments of the commands, as far as they are read before a command runs."""
-    from segrefiner.cli import main
+    from segrefiner.cli.main import main
 
     name, *arguments = json.loads(content)
     read: Any = main.commands[name]
@@ -287,7 +287,7 @@ def _check_message(message: str) -> None:
 
 def _arguments(draw: random.Random) -> bytes:
     """Arguments as a system hands them over: without zeros, and bytes that are no text as Python stands for them."""
-    from segrefiner.cli import main
+    from segrefiner.cli.main import main
 
     name = draw.choice(sorted(main.commands))
     read: Any = main.commands[name]

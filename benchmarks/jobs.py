@@ -40,7 +40,7 @@ def make(data: Path, folder: Path, count: int, side: int) -> None:
 
 
 def command(folder: Path, output: Path, *options: str) -> list[str]:
-    program = "import sys; from segrefiner.cli import main; sys.argv[0] = 'segrefiner'; main()"
+    program = "import sys; from segrefiner.cli.main import main; sys.argv[0] = 'segrefiner'; main()"
     places = [str(folder / "images"), str(folder / "masks"), "-o", str(output)]
     return [sys.executable, "-c", program, "folder", *places, *options]
 

@@ -22,7 +22,7 @@ from tables import aligned
 Image.MAX_IMAGE_PIXELS = None
 PROGRAM = """
 import sys
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 main(sys.argv[1:], standalone_mode=False)
 # Not what `resource` says, which remembers the process before it started Python.
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])

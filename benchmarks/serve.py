@@ -98,7 +98,7 @@ def main(clients: str, seconds: float, requests: int, megapixels: float) -> None
     photo, mask = png_bytes(made.image), made.coarse[0]
     refiner = Refiner.from_pretrained()
     refiner(photo, mask)
-    program = "from segrefiner.cli import main; main()"
+    program = "from segrefiner.cli.main import main; main()"
     arguments = [sys.executable, "-c", program, "serve", "--port", "0", "--no-page"]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

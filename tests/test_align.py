@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.data.alignment import (
     Aligned,
     Edges,

@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image
 
 from segrefiner import InputError, OutputError
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.imaging.files import atomic_write
 from segrefiner.jobs.job import Item, Job, Saved, inside, written
 from segrefiner.jobs.local import LocalEngine
@@ -662,7 +662,7 @@ def test_a_job_that_does_nothing_says_so(photos: Path) -> None:
 
 
 def test_the_command_ends_when_it_is_told_to_and_goes_on(photos: Path) -> None:
-    code = [sys.executable, "-c", "from segrefiner.cli import main; main()"]
+    code = [sys.executable, "-c", "from segrefiner.cli.main import main; main()"]
     process = subprocess.Popen(code + arguments(photos), stdout=subprocess.PIPE, text=True)
     manifest = photos / "out" / ".segrefiner" / "manifest.jsonl"
     until(lambda: manifest.exists() and manifest.stat().st_size > 0)

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
 from segrefiner.model.weights import checksum, load, metadata, save
 from segrefiner.training.recipes import RECIPES

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 from segrefiner.serving.client import Client
@@ -79,7 +79,7 @@ def test_it_serves_until_interrupted_and_tells_no_path(tmp_path: Path) -> None:
     arguments = ["serve", "--port", "0", "--model", str(tmp_path / "mine.safetensors"), "--model", "b=compact"]
     arguments += ["--api-key-file", str(key_file(tmp_path)), "--no-page"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from segrefiner.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from segrefiner.cli.main import main; main()", *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 import miniature
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.data.coarse.files import KINDS, coarse_sheet, make_coarse, write_coarse
 from segrefiner.data.coarse.grabcut import grabcut_coarse
 from segrefiner.data.coarse.published import _dilated, _structure, published_coarse

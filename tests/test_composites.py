@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 import miniature
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.data.composites.layers import (
     Layer,
     blend,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE, COMPOSE = ROOT / "Dockerfile", ROOT / "compose.yaml"

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from segrefiner import errors
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 
 EVERY = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from scipy import ndimage
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError, SegRefinerError
 from segrefiner.evaluation.davis import read_labels
 from segrefiner.evaluation.layouts import DIS_SETS, big_cases, dis_cases, folder_cases
@@ -239,7 +239,7 @@ def test_a_closed_pipe_costs_no_results(folders: Path, monkeypatch: pytest.Monke
     def closed(text: str) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("segrefiner.cli_evaluate.say", closed)
+    monkeypatch.setattr("segrefiner.cli.evaluate.say", closed)
     result = run("folder", folders / "truth", folders / "predicted", "--json", folders / "a.json", "--csv",
                  folders / "a.csv")  # fmt: skip
     assert result.exit_code != 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError, MaskError
 from segrefiner.evaluation.coco import load_detections, load_truth, measure_detections
 from segrefiner.evaluation.coco_categories import COCO_CATEGORIES

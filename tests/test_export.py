@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from segrefiner import CheckpointError, InputError, MissingExtraError, OutputError, Refiner
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.reading import read_mask
 from segrefiner.model.backends import OnnxBackend, OpenVinoBackend, TorchBackend

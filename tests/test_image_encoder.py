@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import miniature
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import CheckpointError, MissingExtraError
 from segrefiner.model import conversion
 from segrefiner.model.image_encoder import STAGES, ImageEncoder, folded, largest_stride

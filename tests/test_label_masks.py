@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.data.label_masks import LEAST_SHARE, choose_masks
 from segrefiner.data.layouts import open_source
 from segrefiner.data.sources import data_set_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segrefiner import InputError, MaskError, MissingExtraError, OutputError, Refiner, SizeMismatchError
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import ImageError
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import read_image, read_mask

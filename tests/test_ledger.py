@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.files import pictures_below

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from segrefiner import InputWarning, Refiner
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.imaging.clips import clip, read_clip
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.label_files import write_ids

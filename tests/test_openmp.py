@@ -22,7 +22,15 @@ WAYS = {
     "folder": ["-m", "segrefiner", "folder", "photos", "masks", "-o", "out"],
     "serve": ["-m", "segrefiner", "serve", "--port", "0", "--no-page"],
     "train": ["-m", "segrefiner", "train", "data", "-o", "run", "--device", "cpu"],
-    "the installed command": ["-c", "from segrefiner.cli import main; main()", "refine", PHOTO, MASK, "-o", "out.png"],
+    "the installed command": [
+        "-c",
+        "from segrefiner.cli.main import main; main()",
+        "refine",
+        PHOTO,
+        MASK,
+        "-o",
+        "out.png",
+    ],
     "the Python API": ["-c", "from segrefiner import Refiner"],
 }
 
@@ -79,7 +87,7 @@ def test_the_api_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
 def test_workers_inherit_it(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "import os\nfrom multiprocessing import get_context\nfrom click.testing import CliRunner\n"
-        "from segrefiner.jobs.local import _pool\nfrom segrefiner.cli import main\n\n"
+        "from segrefiner.jobs.local import _pool\nfrom segrefiner.cli.main import main\n\n"
         "if __name__ == '__main__':\n"
         "    if os.environ.get('BY_COMMAND'):\n"
         "        CliRunner().invoke(main, ['report'])\n"

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from segrefiner import InputError, Refiner
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
     MAX_SEED,

@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [
             sys.executable,
             "-c",
-            "from segrefiner.cli import main; main()",
+            "from segrefiner.cli.main import main; main()",
             "serve",
             "--port",
             "0",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pages import Page
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.evaluation.report import (
     case_pictures,
     chosen_cases,

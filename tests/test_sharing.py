@@ -20,7 +20,7 @@ from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file
 
 from segrefiner import Refiner
-from segrefiner.cli_training import push
+from segrefiner.cli.model import push
 from segrefiner.errors import CheckpointError, InputError, OutputError
 from segrefiner.model import publishing, weights
 from segrefiner.model.model_card import model_card

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import miniature
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.data.layouts import left_out, open_source
 from segrefiner.data.packs import around_object, pack_source
 from segrefiner.data.shards import INDEX_NAME, open_shards, write_shards

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 import miniature
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, metadata, save
 from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
@@ -50,7 +50,7 @@ def killed(command: list[str], output: Path) -> int:
     """Starts a run, kills it at its first checkpoint that is not the last, and gives that checkpoint's step."""
     code = "import sys, time, segrefiner.training.trainer as t; s = t.Trainer.train_step\n"
     code += "def slow(self):\n    s(self); time.sleep(0.15)\nt.Trainer.train_step = slow\n"
-    code += "from segrefiner.cli import main; main(sys.argv[1:])"
+    code += "from segrefiner.cli.main import main; main(sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command], env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

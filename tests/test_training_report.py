@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pages import Page
-from segrefiner.cli_training import training_report
+from segrefiner.cli.train import training_report
 from segrefiner.errors import InputError, OutputError
 from segrefiner.rendering.svg import Curve, curves
 from segrefiner.training.report import headline, smoothed, thinned, training_page, write_training_report

@@ -16,7 +16,7 @@ from flicker import flicker
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.cli import main
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError, MissingExtraError, OutputError
 from segrefiner.imaging.clips import clip, frames_of, masks_of, natural, still
 from segrefiner.model.unet import DenoisingUNet

@@ -1,4 +1,4 @@
-"""The command `train`."""
+"""The commands `train` and `report-training`."""
 
 import math
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import InputError, TrainingError
-from .terminal import SEED, FiniteRange, errors_in_one_line, item_bar
+from ..errors import InputError, TrainingError
+from .common import SEED, FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
     import torch
 
-    from .data.sources import Source
-    from .model.unet import DenoisingUNet
-    from .training.batches import Feed
-    from .training.distributed import Processes
-    from .training.loop import Row, Watch
-    from .training.recipes import Recipe
-    from .training.trainer import Trainer
+    from ..data.sources import Source
+    from ..model.unet import DenoisingUNet
+    from ..training.batches import Feed
+    from ..training.distributed import Processes
+    from ..training.loop import Row, Watch
+    from ..training.recipes import Recipe
+    from ..training.trainer import Trainer
 
 _NAMES = (
     "compact",
@@ -90,12 +90,12 @@ def train(
     Start it with torchrun to train on several GPUs or processes:
     torchrun --nproc-per-node 8 -m segrefiner train DATA -o RUN --recipe lr
     """
-    from .model.backends import choose_device
-    from .model.conversion import image_encoder_weights, with_detail, with_image_encoder
-    from .model.weights import load, resolve
-    from .training.distributed import launched
-    from .training.overrides import with_values
-    from .training.recipes import RECIPES
+    from ..model.backends import choose_device
+    from ..model.conversion import image_encoder_weights, with_detail, with_image_encoder
+    from ..model.weights import load, resolve
+    from ..training.distributed import launched
+    from ..training.overrides import with_values
+    from ..training.recipes import RECIPES
 
     name = name or ("finetune" if before else "compact")
     if before is None and name in _STARTS:
@@ -120,7 +120,7 @@ def train(
         start = with_detail(start, recipe.model.detail_channels)
     with launched(choose_device(device)) as (processes, target):
         feed, photos = _feed(data, recipe, output, target, processes, options)
-        from .training.trainer import Trainer
+        from ..training.trainer import Trainer
 
         trainer = Trainer(feed, recipe, target, processes=processes, micro_batch=options["micro_batch"])
         if start is not None:
@@ -149,9 +149,9 @@ def _feed(
     options: dict[str, Any],
 ) -> tuple["Feed", int]:
     """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
-    from .data.packed_photos import PackedPhotos
-    from .data.packs import is_pack
-    from .training.batches import packed_feed, streamed_feed
+    from ..data.packed_photos import PackedPhotos
+    from ..data.packs import is_pack
+    from ..training.batches import packed_feed, streamed_feed
 
     packed = [Path(entry) for entry in data if is_pack(Path(entry))]
     if packed and len(data) > 1:
@@ -175,15 +175,15 @@ def _feed(
 
 def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
     """Packs photos for a run; what cannot be read is noted in the run's list of failures."""
-    from .data.alignment import Aligned, measure_offsets
-    from .data.packs import pack_source
-    from .training.run_folder import FAILURES_NAME
+    from ..data.alignment import Aligned, measure_offsets
+    from ..data.packs import pack_source
+    from ..training.run_folder import FAILURES_NAME
 
     pack.parent.mkdir(parents=True, exist_ok=True)
     if recipe.align:
         source = Aligned(source, measure_offsets(source, progress=item_bar("looking")))
     _, failures = pack_source(source, pack, size=recipe.pack_size, progress=item_bar("packing"))
-    from .imaging.json_files import json_text
+    from ..imaging.json_files import json_text
 
     with (pack.parent / FAILURES_NAME).open("a") as file:
         for index, reason in failures:
@@ -196,10 +196,10 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
     """Batches of the first photos, from a pack that is gone again: for a dry run."""
     from tempfile import TemporaryDirectory
 
-    from .data.packed_photos import PackedPhotos
-    from .data.packs import pack_source
-    from .data.sources import First
-    from .training.batches import packed_feed
+    from ..data.packed_photos import PackedPhotos
+    from ..data.packs import pack_source
+    from ..data.sources import First
+    from ..training.batches import packed_feed
 
     with TemporaryDirectory() as folder:
         pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
@@ -208,15 +208,15 @@ def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") ->
 
 
 def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
-    from .data.layouts import every_coarse, open_source
-    from .data.sources import concatenate
+    from ..data.layouts import every_coarse, open_source
+    from ..data.sources import concatenate
 
     sources = [every_coarse(open_source(entry, coarse)) for entry in data]
     return concatenate(sources)
 
 
 def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
-    from .training.estimate import measure, summary
+    from ..training.estimate import measure, summary
 
     parameters = sum(p.numel() for p in trainer.net.parameters())
     _say_recipe(trainer.recipe)
@@ -226,11 +226,11 @@ def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
 
 
 def _run(trainer: "Trainer", output: Path, start: Path | None, name: str, options: dict[str, Any]) -> None:
-    from .imaging.json_files import json_text
-    from .model.weights import STEPS_KEY, checksum, save
-    from .training import loop as training
-    from .training.report import write_training_report
-    from .training.run_folder import CHECKPOINT_NAME
+    from ..imaging.json_files import json_text
+    from ..model.weights import STEPS_KEY, checksum, save
+    from ..training import loop as training
+    from ..training.report import write_training_report
+    from ..training.run_folder import CHECKPOINT_NAME
 
     recipe, first = trainer.recipe, trainer.processes.rank == 0
     notes = {"recipe": json_text({"name": name, **recipe.to_dict()})}
@@ -277,12 +277,12 @@ def _best_steps(recipe: "Recipe") -> int | None:
 def _validation(recipe: "Recipe", options: dict[str, Any]) -> Callable[["DenoisingUNet"], list[dict[str, Any]]] | None:
     if options["val"] is None:
         return None
-    from .data.layouts import open_source
-    from .data.packed_photos import PackedPhotos
-    from .data.packs import is_pack
-    from .model.backends import choose_dtype
-    from .model.diffusion import NUM_TIMESTEPS
-    from .training.validation import PackedSource, validate, validation_set
+    from ..data.layouts import open_source
+    from ..data.packed_photos import PackedPhotos
+    from ..data.packs import is_pack
+    from ..model.backends import choose_dtype
+    from ..model.diffusion import NUM_TIMESTEPS
+    from ..training.validation import PackedSource, validate, validation_set
 
     if is_pack(Path(options["val"])):
         import torch
@@ -325,8 +325,8 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
         TimeRemainingColumn,
     )
 
-    from .training.loop import Watch
-    from .training.tensorboard import Board
+    from ..training.loop import Watch
+    from ..training.tensorboard import Board
 
     recipe = trainer.recipe
     _say_recipe(recipe)
@@ -366,3 +366,16 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
             board.picture(step, array)
 
     return Watch(begin, log, validation, picture)
+
+
+@click.command("report-training")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page, HTML.  [default: RUN/report.html]")
+@errors_in_one_line
+def training_report(run: Path, output: Path | None) -> None:
+    """Turn the folder RUN of a training run, finished or not, into one page that opens offline."""
+    from ..training.report import write_training_report
+
+    target = run / "report.html" if output is None else output
+    write_training_report(run, target)
+    say(str(target))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
-from .errors import printable
-from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line
+from ..errors import printable
+from .common import FAILED, SEED, FiniteRange, errors_in_one_line
+from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
 
 if TYPE_CHECKING:
-    from .jobs.job import Job
-    from .ledger import Summary
-    from .refinement.options import Options
+    from ..jobs.job import Job
+    from ..ledger import Summary
+    from ..refinement.options import Options
 
 _folder = click.Path(path_type=Path)
 
@@ -56,7 +56,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options(given: dict[str, Any]) -> "Options":
-    from .refinement.options import Options
+    from ..refinement.options import Options
 
     return Options(given["seed"], given["steps"], given["max_shift"], given["strength"])
 
@@ -76,8 +76,8 @@ def folder(
     images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
 ) -> None:
     """Refine the masks in the folder MASKS of the photos in the folder IMAGES."""
-    from .jobs.folders import folder_job
-    from .jobs.run import STATE_NAME
+    from ..jobs.folders import folder_job
+    from ..jobs.run import STATE_NAME
 
     job = folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
@@ -96,8 +96,8 @@ def semantic(
     images: Path, labels: Path, output: Path, pattern: str | None, ignore: tuple[str, ...], **given: Any
 ) -> None:
     """Refine the label maps in the folder LABELS of the photos in the folder IMAGES."""
-    from .jobs.folders import semantic_job
-    from .jobs.run import STATE_NAME
+    from ..jobs.folders import semantic_job
+    from ..jobs.run import STATE_NAME
 
     if not all(value.isdecimal() or value == "none" for value in ignore):
         raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
@@ -116,8 +116,8 @@ def semantic(
 @errors_in_one_line
 def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
-    from .jobs.coco import coco_job
-    from .jobs.run import STATE_NAME
+    from ..jobs.coco import coco_job
+    from ..jobs.run import STATE_NAME
 
     job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=_options(given))
     _run(job, output, output.with_name(output.name + STATE_NAME), given)
@@ -133,16 +133,16 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, cro
 @errors_in_one_line
 def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
-    from .jobs.coco import panoptic_job
-    from .jobs.run import STATE_NAME
+    from ..jobs.coco import panoptic_job
+    from ..jobs.run import STATE_NAME
 
     job = panoptic_job(source, maps, images, output, crowds=crowds, options=_options(given))
     _run(job, output, output / STATE_NAME, given)
 
 
 def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
-    from .jobs.manifest import settings_hash
-    from .jobs.run import pending, run
+    from ..jobs.manifest import settings_hash
+    from ..jobs.run import pending, run
 
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
     opened = _open(settings)
@@ -179,7 +179,7 @@ def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
 
 def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if given["engine"] == "ray":
-        from .jobs.cluster import RayEngine
+        from ..jobs.cluster import RayEngine
 
         return RayEngine(
             settings,
@@ -188,7 +188,7 @@ def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) 
             gpus=given["gpus_per_actor"],
             cpus=given["cpus_per_actor"],
         )
-    from .jobs.local import LocalEngine
+    from ..jobs.local import LocalEngine
 
     return LocalEngine(opened.refiner, given["workers"])
 
@@ -197,9 +197,9 @@ class _Opened:
     """A model, and what names it in a manifest: results depend on its weights and precision."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from ._version import __version__
-        from .model.weights import checksum, resolve
-        from .refinement.refiner import Refiner
+        from .._version import __version__
+        from ..model.weights import checksum, resolve
+        from ..refinement.refiner import Refiner
 
         self.refiner = Refiner.from_pretrained(**settings)
         model = settings["model"]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_ledger import ledger_options, omission_lines
-from .terminal import FAILED, SEED, errors_in_one_line, item_bar, say
+from .common import FAILED, SEED, errors_in_one_line, item_bar, say
+from .ledger import ledger_options, omission_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .data.alignment import Offset
-    from .data.sources import Source
+    from ..data.alignment import Offset
+    from ..data.sources import Source
 
 _SHOWN = 20
 _strict, _json = ledger_options
@@ -49,7 +49,7 @@ def _tell(offsets: "Mapping[str, Offset]", *, err: bool = False) -> None:
 
 
 def _open(spec: str, coarse: Path | None) -> "Source":
-    from .data.layouts import open_source
+    from ..data.layouts import open_source
 
     return open_source(spec, coarse)
 
@@ -63,9 +63,9 @@ def _open(spec: str, coarse: Path | None) -> "Source":
 @errors_in_one_line
 def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None) -> None:
     """Pack the photos of DATA into one small file for `train`."""
-    from .data.alignment import Aligned, measure_offsets
-    from .data.packs import pack_source
-    from .imaging.files import check_output
+    from ..data.alignment import Aligned, measure_offsets
+    from ..data.packs import pack_source
+    from ..imaging.files import check_output
 
     check_output(target, suffix=None)
     opened = _open(source, coarse)
@@ -86,7 +86,7 @@ def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None)
 @errors_in_one_line
 def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> None:
     """Write the photos of DATA as WebDataset shards into the folder TARGET, for object stores."""
-    from .data.shards import write_shards
+    from ..data.shards import write_shards
 
     count, failures = write_shards(_open(source, coarse), target, per_shard=per_shard, progress=item_bar("writing"))
     click.echo(f"{target}: {count} photos in {-(-count // per_shard)} shards")
@@ -108,8 +108,8 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
 @errors_in_one_line
 def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, sheet: Path | None) -> None:
     """Make coarse masks for the photos of DATA; run again to go on."""
-    from .data.coarse.files import coarse_sheet, write_coarse
-    from .imaging.files import check_output, write_png
+    from ..data.coarse.files import coarse_sheet, write_coarse
+    from ..imaging.files import check_output, write_png
 
     if sheet is not None:
         check_output(sheet)
@@ -137,10 +137,10 @@ def snap(source: Path, other: Path, output: Path) -> None:
     """
     from dataclasses import replace
 
-    from .data.alignment import snap_truth
-    from .data.layouts import find_photos, open_folder
-    from .errors import InputError
-    from .imaging.files import write_png
+    from ..data.alignment import snap_truth
+    from ..data.layouts import find_photos, open_folder
+    from ..errors import InputError
+    from ..imaging.files import write_png
 
     output.mkdir(parents=True, exist_ok=True)
     opened, failures, written, moved = open_folder(source), [], 0, 0
@@ -180,7 +180,7 @@ def composites(photos: str, output: Path, cutouts: Path | None, count: int, size
     PHOTOS is DATA whose photos serve as backgrounds. Thin structures are drawn: wires, spokes, strings, branches,
     fences, vessels and leaves. Names begin with cutout_ or thin_.
     """
-    from .data.composites.files import Materials, find_cutouts, write_composites
+    from ..data.composites.files import Materials, find_cutouts, write_composites
 
     materials = Materials(_open(photos, None), find_cutouts(cutouts) if cutouts else (), size, seed)
     written, failures = write_composites(
@@ -200,7 +200,7 @@ def composites(photos: str, output: Path, cutouts: Path | None, count: int, size
 @errors_in_one_line
 def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tuple[int, ...], seed: int) -> None:
     """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
-    from .data.label_masks import write_label_masks
+    from ..data.label_masks import write_label_masks
 
     written, kept, failures = write_label_masks(
         source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
@@ -224,10 +224,10 @@ def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_j
     """
     import numpy as np
 
-    from .data.alignment import Edges
-    from .data.layouts import left_out
-    from .data.sources import evenly
-    from .errors import InputError
+    from ..data.alignment import Edges
+    from ..data.layouts import left_out
+    from ..data.sources import evenly
+    from ..errors import InputError
 
     opened = _open(source, coarse)
     omissions = left_out(opened)
@@ -246,7 +246,7 @@ def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_j
         edges.add(sample)
     code = FAILED if failures or (strict and omissions) else 0
     if as_json:
-        from .imaging.json_files import json_text
+        from ..imaging.json_files import json_text
 
         click.echo(json_text({
             "total": count, "read": len(chosen) - len(failures), "failed": len(failures), "left_out": len(omissions),

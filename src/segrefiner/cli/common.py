@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .errors import InputWarning, SegRefinerError, printable
+from ..errors import InputWarning, SegRefinerError, printable
 
 T = TypeVar("T")
 
@@ -20,6 +20,8 @@ FAILED = 3
 
 
 SEED = click.IntRange(0, 2**63 - 1)
+
+_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
 
 class FiniteRange(click.FloatRange):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import printable
-from .terminal import say
+from ..errors import printable
+from .common import say
 
 if TYPE_CHECKING:
-    from .ledger import Entry, Ledger
+    from ..ledger import Entry, Ledger
 
 _SHOWN = 3
 
@@ -46,7 +46,7 @@ def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
 def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None:
     """Prints a text; with JSON wished, that on standard output and the text on standard error."""
     if as_json:
-        from .imaging.json_files import json_text
+        from ..imaging.json_files import json_text
 
         click.echo(json_text(ledger.document() | more))
     say(text, err=as_json)
@@ -72,3 +72,6 @@ def omission_lines(omissions: "Sequence[Entry]") -> list[str]:
     shown = Counter(entry.reason for entry in omissions).most_common()
     lines = [f"{count}, such as {examples[why]}: {why}" for why, count in shown[:_SHOWN]]
     return lines + ([f"more for {len(shown) - _SHOWN} other reasons"] if len(shown) > _SHOWN else [])
+
+
+_strict, _json = ledger_options

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import FiniteRange, errors_in_one_line, say
+from .common import FiniteRange, errors_in_one_line, say
 
 _SHORTEST_KEY = 16
 
@@ -49,14 +49,14 @@ def serve(
     key = None if api_key_file is None else _read_key(api_key_file)
     sources = _named(models)
 
-    from .errors import needed
+    from ..errors import needed
 
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         needed(package, "the server", extra="serve")
 
-    from .refinement.refiner import Refiner
-    from .serving.limits import Limits
-    from .serving.run import serve as run
+    from ..refinement.refiner import Refiner
+    from ..serving.limits import Limits
+    from ..serving.run import serve as run
 
     refiners = {}
     for name, source in sources.items():
@@ -79,17 +79,17 @@ def serve(
 
 def _page() -> tuple[Callable[..., object] | None, str]:
     """What mounts the page; where its packages are not installed, nothing and the sentence that says so."""
-    from .errors import MissingExtraError
+    from ..errors import MissingExtraError
 
     try:
-        from .serving.page.page import mount
+        from ..serving.page.page import mount
     except MissingExtraError as error:
         return None, str(error)
     return mount, ""
 
 
 def _read_key(path: Path) -> str:
-    from .errors import InputError, reason
+    from ..errors import InputError, reason
 
     try:
         key = path.read_text("ascii").strip()

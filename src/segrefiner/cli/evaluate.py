@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `report`. As in `segrefiner.cli`, heavy imports wait until a command runs."""
+"""The commands `evaluate` and `report`. As in `segrefiner.cli.main`, heavy imports wait until a command runs."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import InputError
-from .terminal import FiniteRange, errors_in_one_line, item_bar, say
+from ..errors import InputError
+from .common import FiniteRange, errors_in_one_line, item_bar, say
 
 if TYPE_CHECKING:
-    from .evaluation.protocol import Case, Failure, Row, Scores
-    from .evaluation.results import Results
+    from ..evaluation.protocol import Case, Failure, Row, Scores
+    from ..evaluation.results import Results
 
 INCOMPLETE = 3
 """Exit code of a run that went through but had to leave something out."""
@@ -68,10 +68,10 @@ def folder(
     csv_path: Path | None,
 ) -> None:
     """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
-    from .evaluation.layouts import folder_cases, folder_notes
-    from .evaluation.protocol import MASK_FIGURES, score_mask
-    from .evaluation.results import Results
-    from .imaging.reading import read_mask
+    from ..evaluation.layouts import folder_cases, folder_notes
+    from ..evaluation.protocol import MASK_FIGURES, score_mask
+    from ..evaluation.results import Results
+    from ..imaging.reading import read_mask
 
     _check_outputs(json_path, csv_path)
     keys = _figures(keys, MASK_FIGURES)
@@ -94,10 +94,10 @@ def big(
     root: Path, predicted: Path | None, coarse: Path | None, workers: int, json_path: Path | None, csv_path: Path | None
 ) -> None:
     """BIG: NAME_gt.png, NAME_seg.png and NAME_im.jpg in ROOT; IoU of the set, and mBA."""
-    from .evaluation.layouts import big_cases
-    from .evaluation.protocol import score_mask
-    from .evaluation.results import Results
-    from .imaging.reading import read_mask
+    from ..evaluation.layouts import big_cases
+    from ..evaluation.protocol import score_mask
+    from ..evaluation.results import Results
+    from ..imaging.reading import read_mask
 
     _check_outputs(json_path, csv_path)
     found = big_cases(root, predicted, coarse)
@@ -131,9 +131,9 @@ def dis(
     csv_path: Path | None,
 ) -> None:
     """DIS5K: ROOT/SET/im/NAME.jpg and ROOT/SET/gt/NAME.png; IoU of each set, mBA, and DIS5K's own figures."""
-    from .evaluation.layouts import dis_cases
-    from .evaluation.protocol import SOFT_FIGURES, read_grey, score_soft
-    from .evaluation.results import Results
+    from ..evaluation.layouts import dis_cases
+    from ..evaluation.protocol import SOFT_FIGURES, read_grey, score_soft
+    from ..evaluation.results import Results
 
     _check_outputs(json_path, csv_path)
     keys = _figures(keys, SOFT_FIGURES)
@@ -170,8 +170,8 @@ def coco(
 
     With LVIS, detections have COCO's category ids, and LVIS's rules hold.
     """
-    from .evaluation.coco import KINDS, load_detections, load_truth, measure_detections
-    from .evaluation.results import Results
+    from ..evaluation.coco import KINDS, load_detections, load_truth, measure_detections
+    from ..evaluation.results import Results
 
     _check_outputs(json_path, csv_path)
     truth = load_truth(annotations, all_images=all_images, progress=item_bar("annotations"))
@@ -209,8 +209,8 @@ def davis(
     csv_path: Path | None,
 ) -> None:
     """DAVIS: ROOT/Annotations/480p/SEQUENCE/00000.png with PREDICTED/SEQUENCE/00000.png; J and F of each object."""
-    from .evaluation.davis import davis_sequences, measure_sequences
-    from .evaluation.results import Results
+    from ..evaluation.davis import davis_sequences, measure_sequences
+    from ..evaluation.results import Results
 
     _check_outputs(json_path, csv_path)
     sequences, failures = davis_sequences(root, predicted, coarse, split=split, resolution=resolution)
@@ -233,8 +233,8 @@ def davis(
 @errors_in_one_line
 def report(results: Path, output: Path, markdown_path: Path | None, cases: int, title: str | None) -> None:
     """Turn RESULTS, the JSON of an evaluation, into one page that opens offline."""
-    from .evaluation.report import html_report, load_results, markdown_report
-    from .imaging.files import atomic_write, check_output
+    from ..evaluation.report import html_report, load_results, markdown_report
+    from ..imaging.files import atomic_write, check_output
 
     check_output(output, suffix=".html")
     if markdown_path is not None:
@@ -258,7 +258,7 @@ def _run(
     threshold: float | None,
     workers: int,
 ) -> None:
-    from .evaluation.protocol import measure
+    from ..evaluation.protocol import measure
 
     cases, failures = found
     _take(results, failures)
@@ -268,8 +268,8 @@ def _run(
 
 def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
     """Take items in; failures are named at once."""
-    from .errors import printable
-    from .evaluation.protocol import Failure
+    from ..errors import printable
+    from ..evaluation.protocol import Failure
 
     for item in items:
         results.add(item)
@@ -280,9 +280,9 @@ def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
 
 def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
     """Write the files, print the tables, and exit as the group's help says."""
-    from .evaluation.results import cases_table, legend, ranked, summary_table
-    from .imaging.files import atomic_write
-    from .rendering.markdown import as_markdown
+    from ..evaluation.results import cases_table, legend, ranked, summary_table
+    from ..imaging.files import atomic_write
+    from ..rendering.markdown import as_markdown
 
     if not results.rows:
         raise InputError(
@@ -291,7 +291,7 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
     data = results.to_json()
     # Files first: a closed pipe or terminal must not cost hours of measuring.
     if json_path is not None:
-        from .imaging.json_files import json_text
+        from ..imaging.json_files import json_text
 
         text = json_text(data, indent=1)
         atomic_write(json_path, lambda stream: stream.write(text.encode()))
@@ -311,7 +311,7 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
 
 
 def _check_outputs(json_path: Path | None, csv_path: Path | None) -> None:
-    from .imaging.files import check_output
+    from ..imaging.files import check_output
 
     for path, suffix in ((json_path, ".json"), (csv_path, ".csv")):
         if path is not None:

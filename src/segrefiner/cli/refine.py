@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` is immediate."""
+"""The commands for one photo and for videos: `refine` and `video`."""
 
 import sys
 import warnings
@@ -9,40 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._version import __version__
-from .cli_batch import coco, folder, panoptic, semantic
-from .cli_data import data
-from .cli_evaluate import evaluate, report
-from .cli_ledger import ledger_options, tell_ledger, tell_names
-from .cli_serve import serve
-from .cli_train import train
-from .cli_training import push, training_report
-from .errors import InputError, InputWarning
-from .openmp import sleep_while_waiting
-from .terminal import FAILED, SEED, FiniteRange, errors_in_one_line, item_bar, say
+from ..errors import InputError, InputWarning
+from .common import FAILED, SEED, FiniteRange, _device_option, errors_in_one_line, item_bar, say
+from .ledger import _json, _strict, tell_ledger, tell_names
 
 if TYPE_CHECKING:
-    from .model.diffusion import Progress
+    from ..model.diffusion import Progress
 
 _PIPELINES = ("default", "semantic", "instance")
 
-_strict, _json = ledger_options
-_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="segrefiner")
-def main() -> None:
-    """Refine coarse segmentation masks."""
-    # Before any command imports PyTorch; worker processes inherit it.
-    sleep_while_waiting()
-
-
-for _command in (folder, coco, semantic, panoptic, evaluate, report, data, train, training_report, push, serve):
-    main.add_command(_command)
-
-
-@main.command()
+@click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("mask", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Refined mask, PNG.")
@@ -99,8 +76,8 @@ def refine(
             )
         _refine_windowed(image, mask, output, loading, {**settings, "threshold": threshold})
         return
-    from .imaging.files import check_output, write_png
-    from .imaging.reading import check_fits, read_mask, read_photo
+    from ..imaging.files import check_output, write_png
+    from ..imaging.reading import check_fits, read_mask, read_photo
 
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
     for path in (output, overlay_path, cutout_path):
@@ -109,8 +86,8 @@ def refine(
     photo, coarse = read_photo(image), read_mask(mask, threshold=threshold)
     check_fits(photo, coarse, mask_source=mask)
 
-    from .refinement import pipelines
-    from .refinement.refiner import Refiner
+    from ..refinement import pipelines
+    from ..refinement.refiner import Refiner
 
     run = getattr(pipelines, f"{pipeline}_pipeline")
     refiner = Refiner.from_pretrained(**loading, pipeline=run)
@@ -118,22 +95,22 @@ def refine(
         result = refiner(photo, coarse, **settings, on_progress=follow)
     write_png(output, result.probability if soft else result.mask, bits=int(bits))
     if cutout_path is not None:
-        from .rendering.cutout import cutout
+        from ..rendering.cutout import cutout
 
         write_png(cutout_path, cutout(photo.pixels, result.probability))
     if overlay_path is not None:
-        from .rendering.overlay import overlay
+        from ..rendering.overlay import overlay
 
         write_png(overlay_path, overlay(photo.pixels, coarse, result.mask))
     say(f"{output}: {result.report}")
 
 
 def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
-    from .imaging.vips import check_target
+    from ..imaging.vips import check_target
 
     check_target(output)
-    from .refinement.large_photos import refine_large
-    from .refinement.refiner import Refiner
+    from ..refinement.large_photos import refine_large
+    from ..refinement.refiner import Refiner
 
     refiner = Refiner.from_pretrained(**loading)
     with _view_bar() as follow, warnings.catch_warnings():
@@ -153,7 +130,7 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
         )
 
 
-@main.command()
+@click.command()
 @click.argument("frames", type=click.Path(path_type=Path))
 @click.argument("masks", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks, PNG.")
@@ -181,11 +158,11 @@ def video(
     as_json: bool,
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
-    from .imaging.clips import left_out, read_clip
-    from .imaging.files import write_png
-    from .ledger import Account, LedgerWriter
-    from .refinement.refiner import Refiner
-    from .refinement.video import refine_video
+    from ..imaging.clips import left_out, read_clip
+    from ..imaging.files import write_png
+    from ..ledger import Account, LedgerWriter
+    from ..refinement.refiner import Refiner
+    from ..refinement.video import refine_video
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
@@ -210,43 +187,6 @@ def video(
     tell_ledger(ledger, text + ("" if ledger.done else "; nothing was refined"), as_json, exit_code=code)
     tell_names(ledger)
     sys.exit(code)
-
-
-@main.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--fp32", is_flag=True, help="Keep 32-bit weights; the default halves the file.")
-@errors_in_one_line
-def convert(source: Path, target: Path, fp32: bool) -> None:
-    """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
-    import torch
-
-    from .imaging.json_files import json_text
-    from .model.conversion import convert as convert_checkpoint
-
-    config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
-    say(f"{target}: {json_text(config.to_dict())}")
-
-
-@main.group()
-def export() -> None:
-    """Write a model for another program."""
-
-
-@export.command("onnx")
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@errors_in_one_line
-def onnx_file(target: Path, model: str | None, dtype: str) -> None:
-    """Write a model as the ONNX file TARGET, with any batch and size."""
-    from .model.onnx_export import export_onnx
-    from .model.weights import STEPS_KEY, best_steps, checksum, load, resolve
-
-    source = resolve(model)
-    notes = {STEPS_KEY: str(best_steps(source)), "exported_from_sha256": checksum(source)}
-    export_onnx(load(source), target, dtype=dtype, metadata=notes)
-    click.echo(f"{target}: {dtype}, {target.stat().st_size / 1e6:.1f} MB")
 
 
 @contextmanager

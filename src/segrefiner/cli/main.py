@@ -1,0 +1,41 @@
+"""The command line. Commands import what they need when they run, so that `--help` is immediate."""
+
+import click
+
+from .._version import __version__
+from ..openmp import sleep_while_waiting
+from .data import data
+from .evaluate import evaluate, report
+from .jobs import coco, folder, panoptic, semantic
+from .model import convert, export, push
+from .refine import refine, video
+from .serve import serve
+from .train import train, training_report
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="segrefiner")
+def main() -> None:
+    """Refine coarse segmentation masks."""
+    # Before any command imports PyTorch; worker processes inherit it.
+    sleep_while_waiting()
+
+
+for _command in (
+    folder,
+    coco,
+    semantic,
+    panoptic,
+    evaluate,
+    report,
+    data,
+    train,
+    training_report,
+    push,
+    serve,
+    refine,
+    video,
+    convert,
+    export,
+):
+    main.add_command(_command)
