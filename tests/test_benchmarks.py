@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import random
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,23 @@ from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 from tiny import TINY
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 # Not part of the package, and not in its source archive.
-coarse_kinds = pytest.importorskip("coarse_kinds")
-peers, quality, scenes, speed, tables = map(pytest.importorskip, ("peers", "quality", "scenes", "speed", "tables"))
-calibration, gallery, steps = map(pytest.importorskip, ("calibration", "gallery", "steps"))
-fuzz_readers = pytest.importorskip("fuzz_readers")
-stages, published = map(pytest.importorskip, ("stages", "published"))
+coarse_kinds = pytest.importorskip("benchmarks.common.coarse_kinds")
+peers, quality, scenes, speed, tables = map(
+    pytest.importorskip,
+    (
+        "benchmarks.common.peers",
+        "benchmarks.quality.methods",
+        "benchmarks.common.scenes",
+        "benchmarks.cost.speed",
+        "benchmarks.common.tables",
+    ),
+)
+calibration, gallery, steps = map(
+    pytest.importorskip, ("benchmarks.quality.calibration", "benchmarks.quality.gallery", "benchmarks.quality.steps")
+)
+fuzz_readers = pytest.importorskip("benchmarks.service.fuzz_readers")
+stages, published = map(pytest.importorskip, ("benchmarks.cost.stages", "benchmarks.quality.published"))
 
 MADE = [kind for kind in coarse_kinds.KINDS if kind != coarse_kinds.REAL]
 NEEDS_OPENCV = {"polygon", "grabcut-box"}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +19,20 @@ from segrefiner.model.unet import DenoisingUNet, normalize
 from segrefiner.model.weights import save
 from tiny import TINY
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 # Not part of the package, and not in its source archive.
-coarse_kinds, cases = map(pytest.importorskip, ("coarse_kinds", "cases"))
-street, subjects, thin_kinds = map(pytest.importorskip, ("street", "subjects", "thin_kinds"))
-tables, trust, trust_tables, scenes = map(pytest.importorskip, ("tables", "trust", "trust_tables", "scenes"))
+coarse_kinds, cases = map(pytest.importorskip, ("benchmarks.common.coarse_kinds", "benchmarks.common.cases"))
+street, subjects, thin_kinds = map(
+    pytest.importorskip, ("benchmarks.common.street", "benchmarks.common.subjects", "benchmarks.common.thin_kinds")
+)
+tables, trust, trust_tables, scenes = map(
+    pytest.importorskip,
+    (
+        "benchmarks.common.tables",
+        "benchmarks.quality.trust",
+        "benchmarks.quality.trust_tables",
+        "benchmarks.common.scenes",
+    ),
+)
 
 SCENE = scenes.scene(0.06, 2, seed=3)
 IMAGE, TRUTH = SCENE.image, np.logical_or.reduce(SCENE.coarse)

@@ -1,0 +1,1 @@
+"""What the benchmarks share: photos, coarse masks, other methods, tables and plots."""

@@ -1,0 +1,1 @@
+"""What a refinement and a training step cost in time and memory."""
