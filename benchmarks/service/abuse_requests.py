@@ -18,7 +18,7 @@ from segrefiner.imaging.files import png_bytes
 
 # The tests know small files that take decoders gigabytes or minutes.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from hostile import HOSTILE
+from helpers.hostile import HOSTILE
 
 REFINE, LABELS = "/v1/refine", "/v1/refine/labels"
 _PAGE = "/gradio_api/"

@@ -17,7 +17,7 @@ from PIL import Image
 
 # The tests know small files that take decoders gigabytes or minutes.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import hostile
+from helpers import hostile
 
 _FORMATS: dict[str, list[dict[str, Any]]] = {
     "PNG": [{}, {"compress_level": 0}, {"bits": 4}, {"transparency": 0}],

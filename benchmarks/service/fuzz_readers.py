@@ -220,9 +220,9 @@ def _problem(error: Exception) -> str:
 def _refiner() -> Any:
     import torch
 
+    from helpers.tiny import TINY
     from segrefiner.model.unet import DenoisingUNet
     from segrefiner.refinement.refiner import Refiner
-    from tiny import TINY
 
     torch.manual_seed(0)
     return Refiner(DenoisingUNet(TINY), steps=1)
