@@ -17,7 +17,7 @@ import numpy as np
 from segrefiner.imaging.files import png_bytes
 
 # The tests know small files that take decoders gigabytes or minutes.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from helpers.hostile import HOSTILE
 
 REFINE, LABELS = "/v1/refine", "/v1/refine/labels"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 # The tests know small files that take decoders gigabytes or minutes.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from helpers import hostile
 
 _FORMATS: dict[str, list[dict[str, Any]]] = {

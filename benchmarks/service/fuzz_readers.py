@@ -1,4 +1,4 @@
-"""The readers that `service/fuzz.py` gives inputs to, what makes inputs for each of them, and one case in its process."""
+"""The readers that `service/fuzz.py` gives inputs to, what makes inputs for each, and one case in its process."""
 
 import io
 import json
