@@ -16,7 +16,7 @@ from segrefiner.data.packed_photos import PackedPhotos, ViewConfig
 from segrefiner.data.packs import pack_folder
 from segrefiner.model.unet import BASE
 from segrefiner.model.weights import save
-from segrefiner.training.batches import packed_feed
+from segrefiner.training.batches import packed_batches
 from segrefiner.training.loop import Watch, train
 from segrefiner.training.recipes import Recipe
 from segrefiner.training.trainer import Trainer
@@ -46,7 +46,7 @@ def main(data: Path, target: Path, minutes: float) -> None:
             packed = Path(folder) / "photos.pack"
             pack_folder(data, packed, size=RECIPE.pack_size)
             data = packed
-        trainer = Trainer(packed_feed(PackedPhotos(data, device), RECIPE), RECIPE, device)
+        trainer = Trainer(packed_batches(PackedPhotos(data, device), RECIPE), RECIPE, device)
         watch = Watch(log=print)
         train(trainer, Path(folder), max_minutes=minutes, checkpoint_minutes=60, log_every=10, watch=watch)
     save(trainer.result(), target, metadata={"trained_steps": str(trainer.step)})

@@ -90,9 +90,9 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
     places = [
         (refiner, "read_photo", "decode"), (refiner, "read_mask", "decode"),
         (tasks, "find_objects", "objects"),
-        (Canvas, "shown", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
-        (Canvas, "add", "blend"), (Canvas, "begin", "blend"),
-        (Canvas, "end", "blend"), (Canvas, "tiles", "tiles"), (coarse_to_fine, "follow_edges", "edges"),
+        (Canvas, "inputs", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
+        (Canvas, "blend", "blend"), (Canvas, "start_level", "blend"),
+        (Canvas, "finish_level", "blend"), (Canvas, "tiles", "tiles"), (coarse_to_fine, "snap_to_edges", "edges"),
         (coarse_to_fine, "edge_gain", "edges"), (coarse_to_fine, "settle", "settle"), (refiner, "describe", "report"),
         (coarse_to_fine, "contour_offset", "settle"),
         (coarse_to_fine._Run, "level", "sampling"),

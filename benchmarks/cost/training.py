@@ -21,9 +21,9 @@ from benchmarks.common.tables import aligned
 from segrefiner.data.layouts import open_source
 from segrefiner.data.packed_photos import PackedPhotos
 from segrefiner.data.packs import pack_source
-from segrefiner.data.sources import First
+from segrefiner.data.sources import Head
 from segrefiner.model.weights import load, resolve
-from segrefiner.training.batches import packed_feed, streamed_feed
+from segrefiner.training.batches import packed_batches, streamed_batches
 from segrefiner.training.recipes import RECIPES, Recipe
 from segrefiner.training.run_folder import LOG_NAME
 from segrefiner.training.trainer import Trainer
@@ -79,7 +79,7 @@ def together(pack: Path, steps: int, processes: int, threads: int) -> float:
 def main(data: Path, steps: int, recipes: str) -> None:
     """Measure."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = First(open_source(data), PHOTOS)
+    source = Head(open_source(data), PHOTOS)
     bundled = load(resolve("compact")).config
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -87,10 +87,10 @@ def main(data: Path, steps: int, recipes: str) -> None:
         for name in recipes.split(","):
             recipe = RECIPES[name] if name != "finetune" else Recipe(**vars(RECIPES[name]) | {"model": bundled})
             if recipe.streamed:
-                feed = streamed_feed(source, recipe, device, workers=1)
+                feed = streamed_batches(source, recipe, device, workers=1)
             else:
                 pack_source(source, pack, size=recipe.pack_size)
-                feed = packed_feed(PackedPhotos(pack, device), recipe)
+                feed = packed_batches(PackedPhotos(pack, device), recipe)
             for step in sorted({0, recipe.small_steps}):
                 size, batch = recipe.size_and_batch(step)
                 alone, trained = rates(recipe, feed, device, step, steps if not recipe.streamed else 1)

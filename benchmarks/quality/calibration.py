@@ -28,9 +28,9 @@ from segrefiner.data.layouts import find_photos
 from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.distances import contour_distance
 from segrefiner.refinement.coarse_to_fine import refine_masks
-from segrefiner.refinement.config import CautionConfig, PipelineConfig
+from segrefiner.refinement.config import AcceptanceConfig, PipelineConfig
 
-UNRESTRAINED = PipelineConfig(caution=CautionConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
+UNRESTRAINED = PipelineConfig(acceptance=AcceptanceConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
 NEAR = 10
 """Pixels this near to the coarse or the refined contour count; farther away nearly all are certain and right."""
 PROBABILITIES = np.linspace(0, 1, 11)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segrefiner.data.coarse.masks import CoarseConfig
 from segrefiner.data.coarse.polygons import polygon_coarse
-from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig
 from segrefiner.model.diffusion import Network, monotone, pixel_thresholds, sample, spaced_timesteps
 from segrefiner.model.unet import fused, normalize
 from segrefiner.model.weights import load
@@ -38,7 +38,7 @@ _VIEWS = {
 _BATCH, _BAND, _HARM = 16, 3.0, 0.005
 
 
-def crops_of(photos: PackedPhotos, kind: str, size: int, count: int) -> list[Batch]:
+def crops_of(photos: PackedPhotos, kind: str, size: int, count: int) -> list[CropBatch]:
     """The same crops of a kind in every run; of real masks those photos alone that have some."""
     import numpy as np
 
@@ -58,7 +58,7 @@ def crops_of(photos: PackedPhotos, kind: str, size: int, count: int) -> list[Bat
     return batches
 
 
-def scores(mask: Tensor, batch: Batch) -> Tensor:
+def scores(mask: Tensor, batch: CropBatch) -> Tensor:
     """IoU and boundary accuracy `(2, B)` of masks `(B, 1, S, S)` in {0, 1}."""
     both, either = mask * batch.fine, torch.maximum(mask, batch.fine)
     iou = both.sum(dim=(1, 2, 3)) / either.sum(dim=(1, 2, 3)).clamp(min=1)
@@ -68,7 +68,7 @@ def scores(mask: Tensor, batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def answer(network: Network, batch: Batch, steps: int) -> Tensor:
+def answer(network: Network, batch: CropBatch, steps: int) -> Tensor:
     """What a network makes of crops, `(B, 1, S, S)` in {0, 1}."""
     size = batch.coarse.shape[-1]
     thresholds = pixel_thresholds(0, 0, size, size, 0).expand(len(batch.coarse), 1, size, size)

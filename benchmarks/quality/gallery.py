@@ -22,7 +22,7 @@ from benchmarks.common.options import OUTPUT, names_of
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
 from segrefiner.evaluation.metrics import iou, mba
-from segrefiner.evaluation.report import object_window, show_errors
+from segrefiner.evaluation.report import case_window, show_errors
 
 PANEL = 360
 CAPTION = 22
@@ -83,7 +83,7 @@ def main(
 
 def _row(refined: Refined) -> Photo:
     case = refined.case
-    window = object_window(case.truth | case.coarse | refined.mask)
+    window = case_window(case.truth | case.coarse | refined.mask)
     row = Image.new("RGB", (2 * PANEL + 8, PANEL + CAPTION), "white")
     for left, mask in ((0, case.coarse), (PANEL + 8, refined.mask)):
         panel = Image.fromarray(show_errors(case.image[window], mask[window], case.truth[window]))

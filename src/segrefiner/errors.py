@@ -118,7 +118,7 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def needed(package: str, feature: str, extra: str = "onnx") -> Any:
+def import_extra(package: str, feature: str, extra: str = "onnx") -> Any:
     """An optional package. Raises `MissingExtraError` where it is not installed."""
     try:
         return importlib.import_module(package)

@@ -31,7 +31,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run goes, in numbers.
 
     Attributes:
@@ -58,7 +58,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Ledger(Summary):
+class Ledger(RunSummary):
     """A summary with the names behind its numbers, in the order of the job.
 
     Attributes:
@@ -131,7 +131,7 @@ class LedgerWriter:
     """
 
     def __init__(self, total: int, state: Path | None = None) -> None:
-        self.summary = Summary(total, not_tried=total)
+        self.summary = RunSummary(total, not_tried=total)
         self._state = state
         self._streams: dict[str, TextIO] = {}
         self._accounts: dict[str | None, Account] = {}

@@ -16,7 +16,7 @@ from torch import Generator
 
 from segrefiner.data.coarse.masks import CoarseConfig
 from segrefiner.data.layouts import every_coarse, find_photos, open_folder
-from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
 from segrefiner.data.packs import (
     DISTANCE_RANGE,
     decode_distance,
@@ -94,7 +94,7 @@ def crops(
     views: ViewConfig = VIEWS,
     coarse: CoarseConfig = UNMOVED,
     times: int = 4,
-) -> Batch:
+) -> CropBatch:
     indices = torch.arange(len(photos)).repeat(times)
     return photos.batch(indices, size, Generator().manual_seed(seed), views, coarse)
 
@@ -229,7 +229,7 @@ def test_batches_come_from_the_generator_alone(photos: PackedPhotos) -> None:
 TILES = ViewConfig(object_share=0.0, tile_share=1.0, colour=0.0)
 
 
-def tile_crops(photos: PackedPhotos, scale: float, size: int = 32) -> Batch:
+def tile_crops(photos: PackedPhotos, scale: float, size: int = 32) -> CropBatch:
     index = photos.names.index("d")
     views = replace(TILES, tile_scales=(scale,))
     return photos.batch(torch.full((24,), index), size, Generator().manual_seed(0), views, UNMOVED)

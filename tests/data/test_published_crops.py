@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner.data.published_crops import Crop, mirrored, object_view, patch, resized
+from segrefiner.data.published_crops import Crop, mirrored, patch, published_object_view, resized
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -33,7 +33,7 @@ def test_the_object_view_is_a_square_that_holds_the_object(
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
     whole = photo(height, width, (top, left, bottom, right))
-    view = object_view(whole, size, 20, np.random.default_rng(data.draw(st.integers(0, 9))))
+    view = published_object_view(whole, size, 20, np.random.default_rng(data.draw(st.integers(0, 9))))
     assert view.mask.sum() == whole.mask.sum()
     extent = max(bottom - top, right - left)
     side = size if extent <= size else extent + 20
@@ -48,7 +48,7 @@ def test_the_object_view_is_a_square_that_holds_the_object(
 def test_every_place_that_holds_the_object_is_taken() -> None:
     whole = photo(40, 60, (10, 20, 14, 24))
     random = np.random.default_rng(0)
-    places = {place(object_view(whole, 16, 20, random)) for _ in range(4000)}
+    places = {place(published_object_view(whole, 16, 20, random)) for _ in range(4000)}
     assert places == {(y, x) for y in range(0, 11) for x in range(8, 21)}
 
 

@@ -19,16 +19,16 @@ from scipy import ndimage
 
 from segrefiner.cli.main import main
 from segrefiner.errors import InputError, SegRefinerError
-from segrefiner.evaluation.davis import read_labels
+from segrefiner.evaluation.davis import read_davis_labels
 from segrefiner.evaluation.layouts import DIS_SETS, big_cases, dis_cases, folder_cases
 from segrefiner.evaluation.protocol import (
-    FIGURES,
-    MASK_FIGURES,
-    SOFT_FIGURES,
+    MASK_METRICS,
+    METRICS,
+    SOFT_METRICS,
     Failure,
-    Row,
+    Measurement,
     Scores,
-    measure,
+    evaluate_cases,
     score_mask,
     score_soft,
 )
@@ -275,9 +275,9 @@ def test_bad_options_are_told_first(folders: Path) -> None:
 
 def test_help_names_every_figure() -> None:
     helps = {command: " ".join(run(command, "--help").stdout.split()) for command in ("folder", "dis")}
-    assert all(key in helps["folder"] for key in MASK_FIGURES)
-    assert all(key in helps["dis"] for key in SOFT_FIGURES)
-    assert {*MASK_FIGURES, *SOFT_FIGURES} <= FIGURES.keys()
+    assert all(key in helps["folder"] for key in MASK_METRICS)
+    assert all(key in helps["dis"] for key in SOFT_METRICS)
+    assert {*MASK_METRICS, *SOFT_METRICS} <= METRICS.keys()
 
 
 def test_thresholds_are_for_predictions_and_for_truths_that_need_one(folders: Path) -> None:
@@ -538,7 +538,7 @@ def test_davis(davis: Path) -> None:
         assert data["summary"][0][stage]["j"] == pytest.approx((1 + figures[1]["j"] + figures[2]["j"]) / 3)
     row = rows["two/2"]
     assert row["label"] == 2 and row["paths"]["image"].endswith(".jpg")
-    assert (read_labels(Path(row["paths"]["truth"])) == 2).any()
+    assert (read_davis_labels(Path(row["paths"]["truth"])) == 2).any()
 
 
 def test_davis_split_and_missing_sequences(davis: Path) -> None:
@@ -606,8 +606,8 @@ def test_davis_names_bad_frames_and_goes_on(davis: Path) -> None:
 
 def test_folders_are_read_one_case_at_a_time(folders: Path) -> None:
     cases, failures = folder_cases(folders / "truth", folders / "predicted")
-    rows = measure(cases, read_mask, score_mask)
-    assert not failures and isinstance(next(rows), Row)
+    rows = evaluate_cases(cases, read_mask, score_mask)
+    assert not failures and isinstance(next(rows), Measurement)
     # The second file is opened only now.
     (folders / "predicted" / "deep" / "b.png").unlink()
     failure = next(rows)
@@ -629,13 +629,13 @@ def die(path: Path) -> Array:
 def test_a_process_that_dies_is_told(folders: Path) -> None:
     cases, _ = folder_cases(folders / "truth", folders / "predicted")
     with pytest.raises(SegRefinerError, match="a process died"):
-        list(measure(cases, die, score_mask, workers=2))
+        list(evaluate_cases(cases, die, score_mask, workers=2))
 
 
 def test_figures_that_are_not_defined_are_in_no_mean(tmp_path: Path) -> None:
     results = Results("folder", "image", "iou", ("iou", "mba"))
     for mask, truth in ((TRUTHS["a"], TRUTHS["a"]), (TRUTHS["a"], np.ones(SIZE, bool))):
-        results.add(Row("x", score_mask(mask, truth, ("iou", "mba"))))
+        results.add(Measurement("x", score_mask(mask, truth, ("iou", "mba"))))
     data = results.to_json()
     assert data["rows"][1]["after"]["mba"] is None
     assert data["summary"][0]["after"]["mba"] == 1
@@ -646,7 +646,7 @@ def test_figures_that_are_not_defined_are_in_no_mean(tmp_path: Path) -> None:
 def test_harm_begins_beyond_half_a_point() -> None:
     results = Results("folder", "image", "iou", ("iou",))
     for loss in (HARMED - 1e-9, HARMED + 1e-9, -0.1):
-        results.add(Row("x", Scores({"iou": 0.8 - loss}), Scores({"iou": 0.8})))
+        results.add(Measurement("x", Scores({"iou": 0.8 - loss}), Scores({"iou": 0.8})))
     assert results.summary()[0]["harmed"] == 1
 
 

@@ -13,7 +13,7 @@ from segrefiner.errors import ImageError, InputError
 from segrefiner.imaging.codecs.decoder_process import within_limits
 from segrefiner.imaging.files import atomic_write
 from segrefiner.imaging.reading import read_image
-from segrefiner.jobs.job import Item, Saved, written
+from segrefiner.jobs.job import Item, SavedItem, written
 
 PIXELS = 50_000_000
 MIB = 1 << 20
@@ -64,7 +64,7 @@ class SpinningWork:
         return loaded
 
     def save(self, item: Item, refined: Any) -> Any:
-        return Saved(result=item.key)
+        return SavedItem(result=item.key)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ReversingWork:
         time.sleep(0.05)
         return content[::-1]
 
-    def save(self, item: Item, refined: bytes) -> Saved:
+    def save(self, item: Item, refined: bytes) -> SavedItem:
         target = self.root / item.key
         atomic_write(target, lambda stream: stream.write(refined))
-        return Saved(written(self.root, [target]), refined.decode(), notes=("a note",))
+        return SavedItem(written(self.root, [target]), refined.decode(), notes=("a note",))

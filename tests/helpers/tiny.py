@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d
 
 from segrefiner.model.unet import UNetConfig
 from segrefiner.refinement import tasks
-from segrefiner.refinement.tasks import Refined
+from segrefiner.refinement.tasks import TaskResult
 
 TINY = UNetConfig(
     model_channels=8,
@@ -24,9 +24,9 @@ TINY = UNetConfig(
 TINY_WITH_ATTENTION = replace(TINY, channel_mult=(1, 2), attention_strides=(2,))
 
 
-def restless(network: Any, jobs: Sequence[tasks.Job], **options: Any) -> Iterator[Refined]:
+def restless(network: Any, jobs: Sequence[tasks.MaskTask], **options: Any) -> Iterator[TaskResult]:
     """A pipeline that changes every mask by what the photo shows, as random weights hardly do, and drops small ones."""
     for job in jobs:
         blurred = avg_pool2d(job.mask[None].float(), 5, stride=1, padding=2)[0]
         probability = (3 * blurred + job.image[0] / 255) / 4
-        yield Refined(probability * (job.mask.sum() > 20), (), 1)
+        yield TaskResult(probability * (job.mask.sum() > 20), (), 1)

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segrefiner.imaging import boxes, edges, ops
-from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, follow_edges
-from segrefiner.refinement.config import CautionConfig
+from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, snap_to_edges
+from segrefiner.refinement.config import AcceptanceConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
-GOOD = CautionConfig().edges
+GOOD = AcceptanceConfig().edges
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -23,7 +23,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def drawn(image: Tensor, probability: Tensor, radius: int = RADIUS) -> Tensor:
     result = probability.clone()
-    found = follow_edges(image, probability, radius, SMOOTHNESS)
+    found = snap_to_edges(image, probability, radius, SMOOTHNESS)
     for (y, x), block in zip(found.corners.tolist(), found.blocks, strict=True):
         boxes.Box(x, y, x + len(block), y + len(block)).paste(block[None].to(result), result[None])
     return result
@@ -128,7 +128,7 @@ def test_drawing_band_by_band_is_drawing_at_once(monkeypatch: pytest.MonkeyPatch
         whole = drawn(image, probability, radius)
         with monkeypatch.context() as small:
             small.setattr(ops, "BAND_PIXELS", 170 * 30)
-            assert len(ops.bands(150, 170, multiple=24)) == 7
+            assert len(ops.row_bands(150, 170, multiple=24)) == 7
             torch.testing.assert_close(drawn(image, probability, radius), whole, atol=1e-5, rtol=0)
 
 
@@ -138,7 +138,7 @@ def test_every_block_that_the_contour_is_near_is_drawn(radius: int) -> None:
     for at in range(48, 96, 5):
         probability = (torch.arange(170) >= at).float().expand(150, 170)
         near = torch.zeros(150, 170, dtype=torch.bool)
-        found = follow_edges(image, probability, radius, SMOOTHNESS)
+        found = snap_to_edges(image, probability, radius, SMOOTHNESS)
         for y, x in found.corners.tolist():
             near[y : y + found.blocks.shape[1], x : x + found.blocks.shape[2]] = True
         assert near[:, at - 2 * radius : at + 2 * radius].all()

@@ -21,7 +21,7 @@ from segrefiner.jobs.folders import folder_job
 from segrefiner.jobs.job import Item, Job
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.run import run
-from segrefiner.ledger import Summary
+from segrefiner.ledger import RunSummary
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
@@ -68,7 +68,7 @@ def texts(folder: Path, count: int, **payloads: str) -> Job:
     return Job(items, ReversingWork(folder / "out"))
 
 
-def on_cluster(job: Job, *, actors: int = 1, **options: Any) -> Summary:
+def on_cluster(job: Job, *, actors: int = 1, **options: Any) -> RunSummary:
     engine = batch_ray.RayEngine({}, actors=actors, cpus=1)
     return run(job, engine, job.work.root / ".segrefiner", config="1", **options)
 
@@ -146,7 +146,7 @@ def test_a_killed_actor_and_a_stop_lose_nothing(tmp_path: Path) -> None:
     job = texts(tmp_path, 16)
     log, killed, done = job.work.root / "log", [], [0]
 
-    def kill_one(summary: Summary) -> None:
+    def kill_one(summary: RunSummary) -> None:
         done.append(summary.done)
         if summary.done == 2 and not killed:
             killed.append(int(log.read_text().split()[-2]))

@@ -21,7 +21,7 @@ from segrefiner.jobs.coco import coco_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.run import run
-from segrefiner.ledger import Summary
+from segrefiner.ledger import RunSummary
 from segrefiner.model.unet import DenoisingUNet
 
 HEIGHT, WIDTH = 40, 48
@@ -51,7 +51,7 @@ def write(path: Path, document: Any) -> Path:
     return path
 
 
-def finished(job: Job, refiner: Refiner, state: Path) -> tuple[Summary, dict[str, str]]:
+def finished(job: Job, refiner: Refiner, state: Path) -> tuple[RunSummary, dict[str, str]]:
     summary = run(job, LocalEngine(refiner, workers=0), state, config="")
     lines = (state / "failures.jsonl").read_text().splitlines()
     return summary, {row["item"]: row["error"] for row in map(json.loads, lines)}

@@ -21,7 +21,7 @@ from segrefiner.jobs.folders import Write, folder_job, pair, semantic_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.run import run
-from segrefiner.ledger import Summary
+from segrefiner.ledger import RunSummary
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.options import Options
@@ -60,7 +60,7 @@ def save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def finished(job: Job, refiner: Refiner, output: Path) -> Summary:
+def finished(job: Job, refiner: Refiner, output: Path) -> RunSummary:
     return run(job, LocalEngine(refiner, workers=0), output / ".segrefiner", config="")
 
 

@@ -18,7 +18,7 @@ from segrefiner.jobs.coco import VOID, panoptic_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.run import run
-from segrefiner.ledger import Summary
+from segrefiner.ledger import RunSummary
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels
 
@@ -87,7 +87,7 @@ class Place:
         (self.root / "in.json").write_text(json.dumps(self.document))
         return panoptic_job(self.root / "in.json", self.maps, self.images, self.output)
 
-    def finished(self, refiner: Refiner) -> tuple[Summary, dict[str, str]]:
+    def finished(self, refiner: Refiner) -> tuple[RunSummary, dict[str, str]]:
         state = self.output / ".segrefiner"
         summary = run(self.job(), LocalEngine(refiner, workers=0), state, config="")
         lines = (state / "failures.jsonl").read_text().splitlines()

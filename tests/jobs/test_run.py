@@ -22,11 +22,11 @@ from PIL import Image
 from segrefiner import InputError, OutputError
 from segrefiner.cli.main import main
 from segrefiner.imaging.files import atomic_write
-from segrefiner.jobs.job import Item, Job, Saved, inside, written
+from segrefiner.jobs.job import Item, Job, SavedItem, inside, written
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.manifest import settings_hash
 from segrefiner.jobs.run import pending, run
-from segrefiner.ledger import Summary
+from segrefiner.ledger import RunSummary
 
 TESTS = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ class Shout:
         refiner.append(item.key)
         return f"{text.upper()} {self.version} {item.payload}"
 
-    def save(self, item: Item, refined: str) -> Saved:
+    def save(self, item: Item, refined: str) -> SavedItem:
         if (self.root / "full").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.txt")
         target = self.root / item.key
@@ -66,7 +66,7 @@ class Shout:
         failures = {f"{item.key} part 2": "no text there"} if item.payload == "in part" else {}
         left_out = {item.key: "nothing there"} if item.payload == "left out" else {}
         notes = ("short",) if item.payload == "in part" else ()
-        return Saved(written(self.root, [target]), refined, failures, notes, left_out)
+        return SavedItem(written(self.root, [target]), refined, failures, notes, left_out)
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Place:
 
     def run(
         self, items: list[Item], *, workers: int = 0, version: int = 1, **options: Any
-    ) -> tuple[Summary, list[str]]:
+    ) -> tuple[RunSummary, list[str]]:
         """The summary of a run, and the items it has refined."""
         refined: list[str] = []
         finish = options.pop("finish", lambda results: None)
@@ -394,7 +394,7 @@ def test_every_item_is_counted_once(place: Place, workers: int) -> None:
 def test_two_runs_do_not_share_an_output(place: Place) -> None:
     told: list[str] = []
 
-    def second(summary: Summary) -> None:
+    def second(summary: RunSummary) -> None:
         with pytest.raises(OutputError, match="in use by another run"):
             place.run(place.items())
         told.append("")

@@ -14,7 +14,7 @@ from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.model.backends import TorchBackend, choose_device, is_precise
 from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, normalize
 from segrefiner.model.weights import load, resolve
-from segrefiner.refinement.batching import Batches, batch_size, bytes_per_view, ran_out_of_memory
+from segrefiner.refinement.batching import AdaptiveBatcher, batch_size, bytes_per_view, ran_out_of_memory
 
 PHOTOS = Path(__file__).parents[1] / "data" / "parity"
 
@@ -93,21 +93,21 @@ def test_batches_cut_everything_once_and_stay_halved(caplog: pytest.LogCaptureFi
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
         return sum(part)
 
-    batches = Batches(8)
-    parts = list(batches.run(list(range(11)), evaluate))
+    batches = AdaptiveBatcher(8)
+    parts = list(batches.map(list(range(11)), evaluate))
     assert [list(part) for part, _ in parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
     assert all(answer == sum(part) for part, answer in parts)
     assert tried[:3] == [8, 4, 2] and batches.size == 2
     assert [record.args for record in caplog.records] == [(8, 4), (4, 2)]
-    assert list(batches.run([], evaluate)) == []
+    assert list(batches.map([], evaluate)) == []
     # Of items a quarter as heavy four times as many are taken, and at least one.
-    lighter = Batches(1)
-    assert [len(part) for part, _ in lighter.run(list(range(11)), len, weight=0.3)] == [3, 3, 3, 2]
-    assert [len(part) for part, _ in lighter.run(list(range(2)), evaluate, weight=1.0)] == [1, 1]
-    assert [len(part) for part, _ in lighter.run(list(range(11)), evaluate, weight=0.2)] == [2] * 5 + [1]
-    assert lighter.size == pytest.approx(0.4) and [len(p) for p, _ in lighter.run([1, 2], len, weight=1.0)] == [1, 1]
+    lighter = AdaptiveBatcher(1)
+    assert [len(part) for part, _ in lighter.map(list(range(11)), len, weight=0.3)] == [3, 3, 3, 2]
+    assert [len(part) for part, _ in lighter.map(list(range(2)), evaluate, weight=1.0)] == [1, 1]
+    assert [len(part) for part, _ in lighter.map(list(range(11)), evaluate, weight=0.2)] == [2] * 5 + [1]
+    assert lighter.size == pytest.approx(0.4) and [len(p) for p, _ in lighter.map([1, 2], len, weight=1.0)] == [1, 1]
     with pytest.raises(ValueError, match="0 views"):
-        Batches(0)
+        AdaptiveBatcher(0)
 
 
 @pytest.mark.parametrize("config", [TINY, TINY_WITH_ATTENTION], ids=["plain", "attention"])

@@ -14,13 +14,21 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
 from segrefiner.imaging.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
-from segrefiner.imaging.ops import places
-from segrefiner.refinement.acceptance import Held, Reason, agreement_around, predicted_gain, restrain, settle
-from segrefiner.refinement.config import CautionConfig
-from segrefiner.refinement.report import describe
+from segrefiner.imaging.ops import nonzero_pixels
+from segrefiner.refinement.acceptance import (
+    Evidence,
+    KeptReason,
+    Reverted,
+    agreement_around,
+    limit_changes,
+    predicted_gain,
+    revert_unsupported,
+)
+from segrefiner.refinement.config import AcceptanceConfig
+from segrefiner.refinement.report import make_report
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-CONFIG = CautionConfig()
+CONFIG = AcceptanceConfig()
 SIDE = 120
 EVERYWHERE = torch.ones(SIDE, SIDE, dtype=torch.bool)
 
@@ -39,9 +47,9 @@ def iou(a: Tensor, b: Tensor) -> float:
     return int((a & b).sum()) / int((a | b).sum())
 
 
-def settled(probability: Tensor, coarse: Tensor, config: CautionConfig = CONFIG) -> tuple[Tensor, Held]:
+def settled(probability: Tensor, coarse: Tensor, config: AcceptanceConfig = CONFIG) -> tuple[Tensor, Reverted]:
     result = probability.clone()
-    held = settle(result, coarse, EVERYWHERE, config)
+    held = revert_unsupported(result, coarse, EVERYWHERE, config)
     return result >= 0.5, held
 
 
@@ -63,7 +71,7 @@ def large(radius: float, x: float = 150) -> Tensor:
     return disc(radius, 150, x, 320)
 
 
-def one_pixel_too_large(piece: str, config: CautionConfig) -> tuple[Tensor, Tensor, Held]:
+def one_pixel_too_large(piece: str, config: AcceptanceConfig) -> tuple[Tensor, Tensor, Reverted]:
     """A disc that lacks a piece or has a false one; the network is sure of that and, less so, of one pixel all around.
 
     Gives the coarse mask, what is kept, and what was held back.
@@ -72,7 +80,7 @@ def one_pixel_too_large(piece: str, config: CautionConfig) -> tuple[Tensor, Tens
     coarse = truth & ~wrong if piece == "missing" else truth | wrong
     probability = torch.where(large(111) & ~truth, 0.7, probabilities(truth, 0.99))
     result = probability.clone()
-    held = settle(result, coarse, torch.ones_like(coarse), config)
+    held = revert_unsupported(result, coarse, torch.ones_like(coarse), config)
     return coarse, result >= 0.5, held
 
 
@@ -103,17 +111,17 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(confidence: float, c
     probability = torch.where(truth & ~coarse, 0.5 + confidence / 2, probabilities(truth, 1.0))
     result, held = settled(probability, coarse, config)
     assert torch.equal(result, truth if changes else coarse)
-    assert (held == Held(0, None)) is changes
+    assert (held == Reverted(0, None)) is changes
 
 
 @pytest.mark.parametrize("edges", [0.0, 1.0])
-@pytest.mark.parametrize(("least", "whole"), [(-1.0, None), (0.0, Reason.NO_GAIN), (0.01, Reason.NO_GAIN)])
-def test_only_below_a_least_gain_of_zero_a_loss_may_pass(edges: float, least: float, whole: Reason | None) -> None:
+@pytest.mark.parametrize(("least", "whole"), [(-1.0, None), (0.0, KeptReason.NO_GAIN), (0.01, KeptReason.NO_GAIN)])
+def test_only_below_a_least_gain_of_zero_a_loss_may_pass(edges: float, least: float, whole: KeptReason | None) -> None:
     # Probabilities just below one half, all of which are dropped: less than the coarse mask may expect.
     coarse = disc(20)
     result = torch.where(coarse, 0.48, 0.1)
     free = replace(CONFIG, keep_iou=0.0, confidence=(0.0, 0.0), least_gain=least)
-    assert settle(result, coarse, EVERYWHERE, free, edge_gain=edges, offset=10 * edges) == Held(0, whole)
+    assert revert_unsupported(result, coarse, EVERYWHERE, free, Evidence(edges, 10 * edges)) == Reverted(0, whole)
     assert bool((result >= 0.5).any()) is (whole is not None)
 
 
@@ -122,7 +130,7 @@ def test_only_below_a_least_gain_of_zero_a_loss_may_pass(edges: float, least: fl
 def test_a_good_mask_changes_where_edges_and_offset_speak_for_it(gain: float, offset: float) -> None:
     truth, coarse = disc(40.5), disc(40)
     result = probabilities(truth, 0.5)
-    settle(result, coarse, EVERYWHERE, CONFIG, edge_gain=gain, offset=offset)
+    revert_unsupported(result, coarse, EVERYWHERE, CONFIG, Evidence(gain, offset))
     both = gain >= CONFIG.edges[1] and offset >= CONFIG.offset[1]
     assert torch.equal(result >= 0.5, truth if both else coarse)
 
@@ -135,7 +143,7 @@ def test_a_small_mask_within_a_pixel_of_the_refined_one_is_good_and_one_beyond_i
     config = replace(CONFIG, least_gain=-1.0)
     for refined, changes in ((near, False), (far, True)):
         result = probabilities(refined, 0.7)
-        settle(result, coarse, EVERYWHERE, config, edge_gain=0.0, offset=0.5)
+        revert_unsupported(result, coarse, EVERYWHERE, config, Evidence(0.0, 0.5))
         assert torch.equal(result >= 0.5, refined if changes else coarse)
 
 
@@ -162,7 +170,7 @@ def test_the_more_edges_and_offset_speak_for_it_the_more_changes(
     for gain, offset in zip(*map(sorted, zip(one, other, strict=True)), strict=True):
         result = proposed.clone()
         config = replace(CONFIG, least_gain=-1.0)
-        settle(result, coarse, torch.ones_like(coarse), config, edge_gain=gain, offset=offset)
+        revert_unsupported(result, coarse, torch.ones_like(coarse), config, Evidence(gain, offset))
         changed.append((result >= 0.5) != coarse)
     assert not (changed[0] & ~changed[1]).any()
 
@@ -197,13 +205,13 @@ def test_the_offset_grows_with_the_distance_and_forgets_what_is_missing() -> Non
 def test_a_bad_mask_changes_wherever_the_network_says_so() -> None:
     truth = disc(40)
     result, held = settled(probabilities(truth, 0.2), disc(28))
-    assert torch.equal(result, truth) and held == Held(0, None)
+    assert torch.equal(result, truth) and held == Reverted(0, None)
 
 
 def test_what_has_nothing_in_common_stays() -> None:
     coarse = disc(15, 30, 30)
     result, held = settled(probabilities(disc(20, 80, 80), 1.0), coarse)
-    assert torch.equal(result, coarse) and held.whole is Reason.DISAGREEMENT
+    assert torch.equal(result, coarse) and held.whole is KeptReason.DISAGREEMENT
 
 
 def test_what_has_next_to_nothing_to_gain_stays_in_each_pixel() -> None:
@@ -213,10 +221,10 @@ def test_what_has_next_to_nothing_to_gain_stays_in_each_pixel() -> None:
         probability[60, 60 - pixels // 2 : 60 - pixels // 2 + pixels] = 0.0
         result, held = settled(probability, coarse)
         changed = int((result != coarse).sum())
-        assert (changed == 0) is (held.whole is Reason.NO_GAIN)
+        assert (changed == 0) is (held.whole is KeptReason.NO_GAIN)
         loses = pixels / int(coarse.sum())
         assert (changed == 0) is (loses < CONFIG.least_gain)
-    assert settled(probability, coarse, replace(CONFIG, least_gain=1.0))[1].whole is Reason.NO_GAIN
+    assert settled(probability, coarse, replace(CONFIG, least_gain=1.0))[1].whole is KeptReason.NO_GAIN
 
 
 @QUICK
@@ -226,7 +234,7 @@ def test_each_pixel_ends_as_proposed_or_as_it_was_and_nothing_happens_elsewhere(
     here = torch.zeros_like(coarse)
     here[5:35, 8:41] = True
     result = proposed.clone()
-    held = settle(result, coarse, here, CONFIG)
+    held = revert_unsupported(result, coarse, here, CONFIG)
     assert torch.equal(result[~here], proposed[~here])
     taken_back = here & ((result >= 0.5) != (proposed >= 0.5))
     assert torch.equal((result >= 0.5)[taken_back], coarse[taken_back])
@@ -241,10 +249,10 @@ def test_settling_twice_is_settling_once(seed: int) -> None:
     proposed, coarse = random_case(seed)
     here = torch.ones_like(coarse)
     once = proposed.clone()
-    first = settle(once, coarse, here, replace(CONFIG, least_gain=-1.0))
+    first = revert_unsupported(once, coarse, here, replace(CONFIG, least_gain=-1.0))
     if first.whole is None:
         again = once.clone()
-        second = settle(again, once >= 0.5, here, CONFIG)
+        second = revert_unsupported(again, once >= 0.5, here, CONFIG)
         assert torch.equal(again >= 0.5, once >= 0.5) and second.pixels == 0
 
 
@@ -285,7 +293,7 @@ def test_agreement_holds_in_cells_of_more_pixels_than_a_byte_counts() -> None:
 def test_certain_probabilities_predict_the_gain_itself(seed: int) -> None:
     probability, coarse = random_case(seed)
     truth, mask = probability > 0.6, probability > 0.3
-    changed, none = places(mask ^ coarse), places(torch.zeros_like(mask))
+    changed, none = nonzero_pixels(mask ^ coarse), nonzero_pixels(torch.zeros_like(mask))
     assert predicted_gain(coarse, changed, truth.float()) == pytest.approx(
         iou(mask, truth) - iou(coarse, truth), abs=1e-6
     )
@@ -300,8 +308,8 @@ def test_what_is_not_asked_for_does_not_count_in_the_predicted_gain(seed: int) -
     probability, coarse = random_case(seed)
     here = torch.zeros_like(coarse)
     here[5:30, 10:45] = True
-    within = places(((probability >= 0.5) ^ coarse) & here)
-    alone = places((probability[5:30, 10:45] >= 0.5) ^ coarse[5:30, 10:45])
+    within = nonzero_pixels(((probability >= 0.5) ^ coarse) & here)
+    alone = nonzero_pixels((probability[5:30, 10:45] >= 0.5) ^ coarse[5:30, 10:45])
     expected = predicted_gain(coarse[5:30, 10:45], alone, probability[5:30, 10:45])
     assert predicted_gain(coarse, within, probability, here) == pytest.approx(expected, abs=1e-6)
 
@@ -311,12 +319,14 @@ def test_the_predicted_gain_is_the_mean_gain_over_truths_that_are_drawn() -> Non
     mask = probability >= 0.5
     truths = torch.rand(500, *mask.shape, generator=torch.Generator().manual_seed(0)) < probability
     gains = [iou(mask, truth) - iou(coarse, truth) for truth in truths]
-    assert predicted_gain(coarse, places(mask ^ coarse), probability) == pytest.approx(np.mean(gains), abs=0.005)
+    assert predicted_gain(coarse, nonzero_pixels(mask ^ coarse), probability) == pytest.approx(
+        np.mean(gains), abs=0.005
+    )
 
 
 def test_of_nothing_nothing_is_expected() -> None:
     nothing = torch.zeros(5, 5, dtype=torch.bool)
-    assert predicted_gain(nothing, places(nothing), nothing.float()) == 0
+    assert predicted_gain(nothing, nonzero_pixels(nothing), nothing.float()) == 0
 
 
 # What users may ask for.
@@ -332,8 +342,8 @@ def test_more_restraint_changes_a_part_of_what_less_changes(
     probability, coarse = random_case(seed)
     less_shift, more_shift = sorted((shift, other), key=lambda s: math.inf if s is None else s)
     less_strength, more_strength = sorted((strength, more))
-    small, far, unsure = restrain(probability, coarse, max_shift=less_shift, strength=less_strength)
-    large, _, _ = restrain(probability, coarse, max_shift=more_shift, strength=more_strength)
+    small, far, unsure = limit_changes(probability, coarse, max_shift=less_shift, strength=less_strength)
+    large, _, _ = limit_changes(probability, coarse, max_shift=more_shift, strength=more_strength)
     small_changes, large_changes = ((p >= 0.5) != coarse for p in (small, large))
     assert not (small_changes & ~large_changes).any()
     assert far + unsure == int((((probability >= 0.5) != coarse) & ~small_changes).sum())
@@ -345,7 +355,7 @@ def test_no_pixel_changes_beyond_the_largest_shift_and_all_others_do(seed: int, 
     probability, coarse = random_case(seed)
     inside, outside = (distance_transform_edt(m) for m in (coarse.numpy(), ~coarse.numpy()))
     distance = torch.from_numpy(np.maximum(inside, outside))
-    result, far, unsure = restrain(probability, coarse, max_shift=shift)
+    result, far, unsure = limit_changes(probability, coarse, max_shift=shift)
     wanted = (probability >= 0.5) != coarse
     assert torch.equal((result >= 0.5) != coarse, wanted & (distance <= shift))
     assert far == int((wanted & (distance > shift)).sum()) and unsure == 0
@@ -357,9 +367,9 @@ def test_the_ends_of_the_strength_are_no_change_and_no_restraint(seed: int) -> N
     probability, coarse = random_case(seed)
     probability[3:9, 3:9] = 0.5  # no confidence at all, and 1: the full strength keeps both
     probability[20:25, 20:25] = 1.0
-    nothing, _, _ = restrain(probability, coarse, strength=0)
+    nothing, _, _ = limit_changes(probability, coarse, strength=0)
     assert torch.equal(nothing >= 0.5, coarse)
-    everything, far, unsure = restrain(probability, coarse)
+    everything, far, unsure = limit_changes(probability, coarse)
     assert torch.equal(everything, probability) and far == unsure == 0
 
 
@@ -377,14 +387,19 @@ def test_distances_are_those_to_the_nearest_pixel_in_the_other_state(seed: int) 
 
 def test_the_report_says_what_was_held_back_and_why() -> None:
     coarse, truth = disc(30), disc(40)
-    probability, far, unsure = restrain(probabilities(truth, 0.8), coarse, max_shift=4)
-    held = [Held(7, None), Held(0, Reason.NO_GAIN), Held(0, Reason.NO_GAIN), Held(0, Reason.DISAGREEMENT)]
-    report = describe(coarse, probability, held, far=far, unsure=unsure)
+    probability, far, unsure = limit_changes(probabilities(truth, 0.8), coarse, max_shift=4)
+    held = [
+        Reverted(7, None),
+        Reverted(0, KeptReason.NO_GAIN),
+        Reverted(0, KeptReason.NO_GAIN),
+        Reverted(0, KeptReason.DISAGREEMENT),
+    ]
+    report = make_report(coarse, probability, held, far=far, unsure=unsure)
     assert report.too_far == far / SIDE**2 > 0
     assert report.unsure == 7 / SIDE**2
-    assert report.kept_objects == {Reason.NO_GAIN.value: 2, Reason.DISAGREEMENT.value: 1}
+    assert report.kept_objects == {KeptReason.NO_GAIN.value: 2, KeptReason.DISAGREEMENT.value: 1}
     assert report.largest_shift <= 4
-    changed = places((probability >= 0.5) ^ coarse)
+    changed = nonzero_pixels((probability >= 0.5) ^ coarse)
     assert report.predicted_gain == predicted_gain(coarse, changed, probability) > 0
     said = str(report)
     assert "too far away" in said and "unsure" in said
@@ -393,12 +408,16 @@ def test_the_report_says_what_was_held_back_and_why() -> None:
 
 def test_a_report_of_no_restraint_speaks_of_none() -> None:
     coarse = disc(30)
-    assert "held back" not in str(describe(coarse, probabilities(disc(33), 0.8), [Held(0, None)], far=0, unsure=0))
+    assert "held back" not in str(
+        make_report(coarse, probabilities(disc(33), 0.8), [Reverted(0, None)], far=0, unsure=0)
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_largest_distance_is_that_of_all_pixels(seed: int) -> None:
     probability, coarse = random_case(seed)
     where = probability >= 0.5
-    assert largest_distance(coarse, places(where)) == pytest.approx(float(contour_distance(coarse, where).max()))
-    assert largest_distance(coarse, places(torch.zeros_like(coarse))) == 0
+    assert largest_distance(coarse, nonzero_pixels(where)) == pytest.approx(
+        float(contour_distance(coarse, where).max())
+    )
+    assert largest_distance(coarse, nonzero_pixels(torch.zeros_like(coarse))) == 0

@@ -21,11 +21,11 @@ from segrefiner.imaging.ops import contour
 from segrefiner.model.diffusion import Network, Progress, silent
 from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.refinement import canvas as canvases
-from segrefiner.refinement.batching import Batches
+from segrefiner.refinement.batching import AdaptiveBatcher
 from segrefiner.refinement.canvas import Canvas, falls
 from segrefiner.refinement.coarse_to_fine import _Run, refine_mask, refine_masks
 from segrefiner.refinement.config import PipelineConfig, Sampler
-from segrefiner.refinement.tasks import Job
+from segrefiner.refinement.tasks import MaskTask
 from segrefiner.refinement.views import (
     FREE,
     View,
@@ -132,7 +132,7 @@ def refined_in(
     height, width = mask.shape
     sheet = Canvas(noise(height, width), mask, Box(0, 0, width, height), 0, config)
     assert sheet.area == Box(0, 0, width, height)
-    _Run(network, config, Batches(8), silent).level([(sheet, view) for view in views], timesteps, "")
+    _Run(network, config, AdaptiveBatcher(8), silent).level([(sheet, view) for view in views], timesteps, "")
     return sheet.probability
 
 
@@ -258,7 +258,7 @@ def test_an_object_is_refined_or_kept(network: Network, side: int) -> None:
     """However wrong a network is, its result has something to do with the coarse mask, or is the coarse mask."""
     mask = rectangle(300, 320, (100, 100 + side), (110, 110 + side))
     result = refine_mask(network, noise(300, 320), mask) >= 0.5
-    assert torch.equal(result, mask) or iou(result, mask) >= CONFIG.caution.keep_iou
+    assert torch.equal(result, mask) or iou(result, mask) >= CONFIG.acceptance.keep_iou
 
 
 def test_a_lost_object_does_not_undo_its_neighbour() -> None:
@@ -287,7 +287,7 @@ def test_a_good_mask_changes_only_where_the_network_is_sure(
     def network(x: Tensor, timesteps: Tensor) -> Tensor:
         return torch.where(brightness(x) > 0, logit, keeps(x, timesteps))
 
-    config = replace(CONFIG, caution=replace(CONFIG.caution, confidence=(caution, caution), least_gain=0.0))
+    config = replace(CONFIG, acceptance=replace(CONFIG.acceptance, confidence=(caution, caution), least_gain=0.0))
     result = refine_mask(network, white_on_black(missing), mask, config=config) >= 0.5
     assert iou(result, whole if filled else mask) > 0.999
 
@@ -340,7 +340,7 @@ def test_same_seed_same_result_and_another_batch_size_too() -> None:
     expected = refine_mask(hesitates, image, mask, seed=3)
     assert torch.equal(refine_mask(hesitates, image, mask, seed=3), expected)
     for batch_size in (1, 3):
-        assert torch.equal(refine_mask(hesitates, image, mask, seed=3, batches=Batches(batch_size)), expected)
+        assert torch.equal(refine_mask(hesitates, image, mask, seed=3, batches=AdaptiveBatcher(batch_size)), expected)
     assert not torch.equal(refine_mask(hesitates, image, mask, seed=4), expected)
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -365,7 +365,7 @@ def test_progress_counts_every_evaluation() -> None:
         return keeps(x, timesteps)
 
     mask = discs(900, 900, (450, 450, 300))
-    refine_mask(network, noise(900, 900), mask, batches=Batches(3), config=EVERY_TILE, on_progress=heard.append)
+    refine_mask(network, noise(900, 900), mask, batches=AdaptiveBatcher(3), config=EVERY_TILE, on_progress=heard.append)
     stages = list(dict.fromkeys(p.stage for p in heard))
     assert stages == ["whole objects", "contours, 1:2", "contours, 1:1"]
     assert len(heard) == len(calls)
@@ -386,21 +386,21 @@ def counting(network: Network) -> tuple[Network, list[int]]:
     return counted, calls
 
 
-def scenes(count: int) -> list[Job]:
+def scenes(count: int) -> list[MaskTask]:
     """Masks of photos of different sizes, of one object or two."""
     masks = [discs(200 + 30 * i, 260 - 20 * i, (90, 90 + 5 * i, 40 + 20 * (i % 3)), (190, 20, 6)) for i in range(count)]
-    return [Job(noise(*mask.shape, seed=i), mask, seed=i) for i, mask in enumerate(masks)]
+    return [MaskTask(noise(*mask.shape, seed=i), mask, seed=i) for i, mask in enumerate(masks)]
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("sampler", Sampler)
 def test_masks_together_give_what_they_give_alone(sampler: Sampler, shared: bool) -> None:
     jobs, config = scenes(5), replace(CONFIG, sampler=sampler)
-    together = list(refine_masks(hesitates, jobs, config=config, batches=Batches(3, shared=shared)))
+    together = list(refine_masks(hesitates, jobs, config=config, batches=AdaptiveBatcher(3, shared=shared)))
     for job, refined in zip(jobs, together, strict=True):
         (alone,) = refine_masks(hesitates, [job], config=config)
         assert torch.equal(refined.probability, alone.probability)
-        assert (refined.held, refined.evaluations) == (alone.held, alone.evaluations)
+        assert (refined.reverted, refined.evaluations) == (alone.reverted, alone.evaluations)
 
 
 @pytest.mark.parametrize("steps", [1, 6])
@@ -417,11 +417,11 @@ def test_the_network_is_asked_the_same_whatever_else_is_refined(steps: int) -> N
     jobs = scenes(5)
     alone = []
     for job in jobs:
-        list(refine_masks(network, [job], steps, batches=Batches(3)))
+        list(refine_masks(network, [job], steps, batches=AdaptiveBatcher(3)))
         alone.append(asked.copy())
         asked.clear()
     for order in ([0, 1, 2, 3, 4], [3, 1], [4, 2, 0, 2]):
-        list(refine_masks(network, [jobs[i] for i in order], steps, batches=Batches(3)))
+        list(refine_masks(network, [jobs[i] for i in order], steps, batches=AdaptiveBatcher(3)))
         expected = [call for i in order for call in alone[i]]
         assert len(asked) == len(expected)
         for call in expected:
@@ -431,7 +431,7 @@ def test_the_network_is_asked_the_same_whatever_else_is_refined(steps: int) -> N
 
 def test_shared_batches_are_filled_by_views_of_many_masks() -> None:
     network, calls = counting(hesitates)
-    together = list(refine_masks(network, scenes(5), 1, config=CONFIG, batches=Batches(4, shared=True)))
+    together = list(refine_masks(network, scenes(5), 1, config=CONFIG, batches=AdaptiveBatcher(4, shared=True)))
     objects = sum(len(find_objects(job.mask, CONFIG)) for job in scenes(5))
     assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
     assert sum(calls) == sum(refined.evaluations for refined in together)
@@ -439,7 +439,7 @@ def test_shared_batches_are_filled_by_views_of_many_masks() -> None:
     assert 4 < max(calls) <= 4 * (CONFIG.patch // CONFIG.tile) ** 2
     network, alone = counting(hesitates)
     for job in scenes(5):
-        list(refine_masks(network, [job], 1, config=CONFIG, batches=Batches(4)))
+        list(refine_masks(network, [job], 1, config=CONFIG, batches=AdaptiveBatcher(4)))
     assert len(calls) < len(alone)
 
 
@@ -466,7 +466,7 @@ def test_where_memory_runs_out_batches_are_halved_and_the_result_is_the_same(err
             raise error
         return hesitates(x, timesteps)
 
-    batches = Batches(8, shared=True)
+    batches = AdaptiveBatcher(8, shared=True)
     results = list(refine_masks(small, scenes(5), batches=batches))
     assert 0.25 <= batches.size <= 2
     for expected, result in zip(refine_masks(hesitates, scenes(5)), results, strict=True):
@@ -492,7 +492,7 @@ def test_views_that_have_converged_take_no_further_step() -> None:
         heard: list[Progress] = []
         config = replace(CONFIG, undecided=1.0)
         (refined,) = refine_masks(
-            counted, [Job(noise(*truth.shape), spoil(truth))], config=config, on_progress=heard.append
+            counted, [MaskTask(noise(*truth.shape), spoil(truth))], config=config, on_progress=heard.append
         )
         assert refined.evaluations == sum(calls)
         assert (sum(p.stage == "whole objects" for p in heard) < 6) == fewer
@@ -504,13 +504,13 @@ def test_tiles_are_skipped_where_the_contour_is_sharp() -> None:
     truth, spoil = RIGHT["larger than many patches"]
     coarse, photo = spoil(truth), white_on_black(truth)
     few, every = (
-        next(refine_masks(sees, [Job(photo, coarse)], 1, config=config))
+        next(refine_masks(sees, [MaskTask(photo, coarse)], 1, config=config))
         for config in (replace(CONFIG, undecided=0.9), EVERY_TILE)
     )
     assert few.evaluations < every.evaluations
     assert iou(few.probability >= 0.5, truth) > 0.99
     # What no view has decided is never skipped.
-    nothing = next(refine_masks(keeps, [Job(photo, truth)], 1, config=replace(CONFIG, undecided=0.9)))
+    nothing = next(refine_masks(keeps, [MaskTask(photo, truth)], 1, config=replace(CONFIG, undecided=0.9)))
     assert nothing.evaluations > 1
 
 

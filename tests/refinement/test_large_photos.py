@@ -18,10 +18,10 @@ from segrefiner.cli.main import main
 from segrefiner.errors import ImageError
 from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import read_image, read_mask
-from segrefiner.imaging.vips import MaskFile, Picture, libvips
+from segrefiner.imaging.vips import LargePicture, MaskFile, libvips
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.config import DEFAULT
-from segrefiner.refinement.large_photos import find_objects, joined, refine_large
+from segrefiner.refinement.large_photos import find_large_objects, joined, refine_large
 from segrefiner.refinement.pipelines import instance_pipeline
 from segrefiner.refinement.views import find_objects as find_in_memory
 from segrefiner.refinement.views import object_area
@@ -109,7 +109,7 @@ def test_the_scene_has_objects_that_share_pixels_and_some_that_do_not() -> None:
 def test_photos_read_in_parts_are_those_in_memory(tmp_path: Path, name: str, options: dict[str, object]) -> None:
     Image.fromarray(scene()[0]).save(tmp_path / name, **options)
     expected = read_image(tmp_path / name)
-    part = Picture.photo(tmp_path / name).parts(tmp_path)
+    part = LargePicture.photo(tmp_path / name).parts(tmp_path)
     for box in (Box(200, 100, 610, 420), Box(0, 0, 610, 420), Box(5, 7, 6, 8), Box(0, 300, 90, 310)):
         np.testing.assert_array_equal(part(box), expected[box.y0 : box.y1, box.x0 : box.x1])
 
@@ -123,7 +123,7 @@ def test_photos_of_any_mode_are_those_in_memory(tmp_path: Path, mode: str) -> No
         picture = picture.convert(mode)
     picture.save(tmp_path / "photo.png")
     np.testing.assert_array_equal(
-        Picture.photo(tmp_path / "photo.png").parts(tmp_path)(Box(0, 0, WIDTH, HEIGHT)),
+        LargePicture.photo(tmp_path / "photo.png").parts(tmp_path)(Box(0, 0, WIDTH, HEIGHT)),
         read_image(tmp_path / "photo.png"),
     )
 
@@ -141,7 +141,7 @@ def test_photos_are_turned_as_in_memory(tmp_path: Path, orientation: int, suffix
     exif[EXIF_ORIENTATION] = orientation
     Image.fromarray(scene()[0]).resize((61, 40)).save(tmp_path / f"p{suffix}", exif=exif)
     expected = read_image(tmp_path / f"p{suffix}")
-    picture = Picture.photo(tmp_path / f"p{suffix}")
+    picture = LargePicture.photo(tmp_path / f"p{suffix}")
     assert picture.size == expected.shape[:2]
     np.testing.assert_array_equal(picture.parts(tmp_path)(Box(3, 5, 30, 36)), expected[5:36, 3:30])
 
@@ -175,8 +175,8 @@ def test_objects_are_those_of_the_whole_mask(tmp_path: Path, seed: int) -> None:
         y, x, h, w = rng.integers(0, (200, 300, 40, 40))
         mask[y : y + h + 1, x : x + w + 1] = rng.random((mask[y : y + h + 1, x : x + w + 1]).shape) < 0.4
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    store = MaskFile(Picture.mask(tmp_path / "mask.png"), None, tmp_path / "store")
-    assert find_objects(store) == find_in_memory(torch.from_numpy(mask), DEFAULT)
+    store = MaskFile(LargePicture.mask(tmp_path / "mask.png"), None, tmp_path / "store")
+    assert find_large_objects(store) == find_in_memory(torch.from_numpy(mask), DEFAULT)
 
 
 def test_bands_make_no_difference(
@@ -184,7 +184,7 @@ def test_bands_make_no_difference(
 ) -> None:
     refine_large(bundled, files / "photo.png", files / "mask.png", tmp_path / "one.png")
     monkeypatch.setattr(
-        "segrefiner.imaging.vips.bands", lambda h, w: [slice(y, min(y + 37, h)) for y in range(0, h, 37)]
+        "segrefiner.imaging.vips.row_bands", lambda h, w: [slice(y, min(y + 37, h)) for y in range(0, h, 37)]
     )
     refine_large(bundled, files / "photo.png", files / "mask.png", tmp_path / "other.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
@@ -229,7 +229,7 @@ def test_masks_mean_what_they_mean_in_memory(tmp_path: Path, kind: str, suffix: 
     picture.save(path)
     expected = read_mask(path, threshold=threshold)
     np.testing.assert_array_equal(expected, mask)
-    store = MaskFile(Picture.mask(path), threshold, tmp_path / "store")
+    store = MaskFile(LargePicture.mask(path), threshold, tmp_path / "store")
     box = store.box
     assert box is not None and store.pixels == mask.sum()
     np.testing.assert_array_equal(store.part(box), mask[box.y0 : box.y1, box.x0 : box.x1])
@@ -256,7 +256,7 @@ def test_masks_that_say_too_little_are_refused(tmp_path: Path, kind: str) -> Non
     else:
         Image.fromarray((values / values.max()).astype(np.float32)).save(path)
     with pytest.raises(MaskError, match="mask") as caught:
-        MaskFile(Picture.mask(path), threshold, tmp_path / "store")
+        MaskFile(LargePicture.mask(path), threshold, tmp_path / "store")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -11,11 +11,11 @@ import torch
 from helpers.discs import Discs
 from helpers.tiny import TINY
 from segrefiner.data.coarse.masks import CoarseConfig
-from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
 from segrefiner.data.published_crops import PublishedViews
 from segrefiner.data.sources import Sample, Source
 from segrefiner.errors import InputError, TrainingError
-from segrefiner.training.batches import _Order, packed_feed, streamed_feed, times_drawn
+from segrefiner.training.batches import _Order, packed_batches, streamed_batches, times_drawn
 from segrefiner.training.recipes import LR, Recipe
 
 CPU = torch.device("cpu")
@@ -24,19 +24,19 @@ STREAMED = replace(LR, model=TINY, large_size=32, large_batch=4, samples=400)
 PACKED = Recipe(model=TINY, samples=400, large_share=0.5, small_size=16, large_size=24, small_batch=8, group=2)
 
 
-def same(a: Batch, b: Batch) -> bool:
+def same(a: CropBatch, b: CropBatch) -> bool:
     planes = ("image", "fine", "coarse", "distance")
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in planes)
 
 
-def streamed(recipe: Recipe, steps: range, source: Source = DISCS, workers: int = 0) -> list[Batch]:
-    return list(streamed_feed(source, recipe, CPU, workers=workers)([recipe.portion(step) for step in steps]))
+def streamed(recipe: Recipe, steps: range, source: Source = DISCS, workers: int = 0) -> list[CropBatch]:
+    return list(streamed_batches(source, recipe, CPU, workers=workers)([recipe.portion(step) for step in steps]))
 
 
 def test_a_step_s_batch_does_not_depend_on_the_steps_before(discs_pack: PackedPhotos) -> None:
     for recipe, feed in (
-        (PACKED, packed_feed(discs_pack, PACKED)),
-        (STREAMED, streamed_feed(Discs(), STREAMED, CPU, workers=0)),
+        (PACKED, packed_batches(discs_pack, PACKED)),
+        (STREAMED, streamed_batches(Discs(), STREAMED, CPU, workers=0)),
     ):
         whole = list(feed([recipe.portion(step) for step in range(8)]))
         for step in (1, 6):
@@ -46,8 +46,8 @@ def test_a_step_s_batch_does_not_depend_on_the_steps_before(discs_pack: PackedPh
 
 def test_processes_together_see_what_one_sees(discs_pack: PackedPhotos) -> None:
     for recipe, feed in (
-        (PACKED, packed_feed(discs_pack, PACKED)),
-        (STREAMED, streamed_feed(Discs(), STREAMED, CPU, workers=0)),
+        (PACKED, packed_batches(discs_pack, PACKED)),
+        (STREAMED, streamed_batches(Discs(), STREAMED, CPU, workers=0)),
     ):
         (whole,) = feed([recipe.portion(3)])
         parts = [next(iter(feed([recipe.portion(3, rank, 4)]))) for rank in range(4)]
@@ -62,8 +62,8 @@ def test_worker_processes_change_nothing() -> None:
 
 def test_the_feed_may_be_endless(discs_pack: PackedPhotos) -> None:
     for recipe, feed in (
-        (PACKED, packed_feed(discs_pack, PACKED)),
-        (STREAMED, streamed_feed(Discs(), STREAMED, CPU, workers=0)),
+        (PACKED, packed_batches(discs_pack, PACKED)),
+        (STREAMED, streamed_batches(Discs(), STREAMED, CPU, workers=0)),
     ):
         batches = feed(recipe.portion(step) for step in count())
         assert len([next(batches) for _ in range(3)]) == 3
@@ -130,13 +130,13 @@ def test_unreadable_photos_are_replaced_and_reported() -> None:
 
 def test_sources_and_packs_are_for_their_own_recipes(discs_pack: PackedPhotos) -> None:
     with pytest.raises(InputError, match="pack"):
-        streamed_feed(Discs(), PACKED, CPU)
+        streamed_batches(Discs(), PACKED, CPU)
     with pytest.raises(InputError, match="pack"):
-        packed_feed(discs_pack, STREAMED)
+        packed_batches(discs_pack, STREAMED)
     with pytest.raises(InputError, match="group"):
-        packed_feed(discs_pack, replace(PACKED, group=1, views=ViewConfig(pasted=0.5)))
+        packed_batches(discs_pack, replace(PACKED, group=1, views=ViewConfig(pasted=0.5)))
     with pytest.raises(InputError, match="no photos"):
-        streamed_feed(Discs(0), STREAMED, CPU)
+        streamed_batches(Discs(0), STREAMED, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +163,14 @@ def test_data_sets_are_drawn_as_often_as_asked(discs_pack: PackedPhotos, monkeyp
     recipe = replace(PACKED, draws=("rare:3", "common:0.5"), samples=10_000, large_share=1.0, group=1)
     shown: list[int] = []
 
-    def batch(indices: torch.Tensor, *rest: object) -> Batch:
+    def batch(indices: torch.Tensor, *rest: object) -> CropBatch:
         shown.extend(indices.tolist())
         plane = torch.zeros(len(indices), 1, 1, 1)
-        return Batch(plane, plane, plane, plane)
+        return CropBatch(plane, plane, plane, plane)
 
     monkeypatch.setattr(discs_pack, "batch", batch)
     epochs, size = 24, recipe.batches[1]
-    list(packed_feed(discs_pack, recipe)(recipe.portion(step) for step in range(epochs * photos // size)))
+    list(packed_batches(discs_pack, recipe)(recipe.portion(step) for step in range(epochs * photos // size)))
     expected = times_drawn(discs_pack.names, recipe.draws_of)
     assert expected[0] == pytest.approx(6 * expected[-1]) and expected.mean() == pytest.approx(1)
     drawn = np.array([np.bincount(epoch, minlength=photos) for epoch in np.array(shown).reshape(epochs, photos)])
@@ -193,11 +193,11 @@ def test_a_data_set_that_is_drawn_no_time_is_never_drawn() -> None:
 
 def test_draws_that_cannot_be_are_refused(discs_pack: PackedPhotos) -> None:
     with pytest.raises(InputError, match="draws names nowhere"):
-        packed_feed(discs_pack, replace(PACKED, draws=("nowhere:2",)))
+        packed_batches(discs_pack, replace(PACKED, draws=("nowhere:2",)))
     with pytest.raises(InputError, match="no photo"):
         times_drawn(["a_1"], {"a": 0.0})
     for wrong in ("rare", "rare:much", "rare:-1", "rare:nan", "rare:1,rare:2"):
         with pytest.raises(InputError, match="draws is"):
             replace(PACKED, draws=tuple(wrong.split(",")))
     with pytest.raises(InputError, match="needs a pack"):
-        streamed_feed(DISCS, replace(STREAMED, draws=("rare:2",)), CPU, workers=0)
+        streamed_batches(DISCS, replace(STREAMED, draws=("rare:2",)), CPU, workers=0)

@@ -6,7 +6,7 @@ import torch
 
 from helpers.discs import Discs
 from helpers.tiny import TINY
-from segrefiner.training.batches import streamed_feed
+from segrefiner.training.batches import streamed_batches
 from segrefiner.training.estimate import Measured, measure, summary
 from segrefiner.training.recipes import LR
 from segrefiner.training.trainer import Trainer
@@ -19,7 +19,7 @@ GIB = 2**30
 
 def test_both_sizes_are_measured() -> None:
     cpu = torch.device("cpu")
-    feed = streamed_feed(Discs(), RECIPE, cpu, workers=0)
+    feed = streamed_batches(Discs(), RECIPE, cpu, workers=0)
     found = list(measure(Trainer(feed, RECIPE, cpu), feed))
     assert [(m.size, m.steps, m.crops) for m in found] == [(16, 40, 6), (32, 60, 4)]
     assert all(m.seconds > 0 and m.memory > 0 and m.memory_per_crop >= 0 and m.fitting == m.crops for m in found)

@@ -18,12 +18,12 @@ from torch import Generator
 from helpers.discs import Discs
 from helpers.tiny import TINY_WITH_ATTENTION as TINY
 from segrefiner.data.coarse.masks import CoarseConfig
-from segrefiner.data.packed_photos import Batch, PackedPhotos, ViewConfig
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig
 from segrefiner.data.packs import pack_folder
 from segrefiner.errors import OutputError, TrainingError
 from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
-from segrefiner.training.batches import Example, _Order, packed_feed, streamed_feed
+from segrefiner.training.batches import Example, _Order, packed_batches, streamed_batches
 from segrefiner.training.loop import FIRST_PATIENCE, CollapseGuard, Watch, train
 from segrefiner.training.recipes import LR, LinearDecay, Recipe
 from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
@@ -63,7 +63,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> PackedPhotos:
 
 def trainer(photos: PackedPhotos, config: Recipe = RECIPE, steps: int = 0) -> Trainer:
     with torch.random.fork_rng():
-        made = Trainer(packed_feed(photos, config), config, CPU)
+        made = Trainer(packed_batches(photos, config), config, CPU)
     for _ in range(steps):
         made.train_step()
     return made
@@ -189,7 +189,7 @@ def test_large_batches_refine_what_the_network_made_of_some_masks(
     with torch.no_grad():
         for parameter in made.net.parameters():
             parameter.zero_()  # the network's answer is 0 everywhere: all object
-    given: list[Batch] = []
+    given: list[CropBatch] = []
     learn = Trainer.learn
 
     def spy(self: Trainer, example: Example) -> None:
@@ -435,7 +435,7 @@ def test_only_a_network_that_stays_degenerate_has_collapsed() -> None:
 def test_small_parts_of_a_batch_give_the_same_result(photos: PackedPhotos) -> None:
     recipe = replace(RECIPE, precision="fp32")
     whole = trainer(photos, recipe, steps=8)
-    parts = Trainer(packed_feed(photos, recipe), recipe, CPU, micro_batch=1)
+    parts = Trainer(packed_batches(photos, recipe), recipe, CPU, micro_batch=1)
     for _ in range(8):
         parts.train_step()
     for name, value in whole.net.state_dict().items():
@@ -527,9 +527,11 @@ def test_too_many_unreadable_photos_stop_the_run_and_are_listed(
     monkeypatch.setattr("segrefiner.training.loop.FEWEST_FAILURES", 5)
     recipe = replace(LR, model=TINY, large_size=16, large_batch=4, samples=200)
     source = Discs(5, broken=frozenset({2}))
-    few = Trainer(streamed_feed(source, replace(recipe, samples=20), CPU, workers=0), replace(recipe, samples=20), CPU)
+    few = Trainer(
+        streamed_batches(source, replace(recipe, samples=20), CPU, workers=0), replace(recipe, samples=20), CPU
+    )
     assert train(few, tmp_path / "few", log_every=1)  # four of twenty
-    many = Trainer(streamed_feed(source, recipe, CPU, workers=0), recipe, CPU)
+    many = Trainer(streamed_batches(source, recipe, CPU, workers=0), recipe, CPU)
     with pytest.raises(TrainingError, match=r"\d photos could not be read.*disc 2 is broken.*failures\.jsonl"):
         train(many, tmp_path / "many", log_every=1)
     rows = [json.loads(line) for line in (tmp_path / "many" / "failures.jsonl").read_text().splitlines()]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segrefiner.training.monitoring import Picture, example_grid
+from segrefiner.training.monitoring import GridPicture, example_grid
 
 BAND, GAP = 22, 6
 
@@ -30,7 +30,7 @@ def batch(count: int, side: int) -> dict[str, Tensor]:
     }
 
 
-def panel(grid: Picture, row: int, column: int, side: int) -> Picture:
+def panel(grid: GridPicture, row: int, column: int, side: int) -> GridPicture:
     """One panel, at one pixel per pixel of the patch."""
     times = max(1, 256 // side)
     shown = side * times

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segrefiner.errors import MissingExtraError
-from segrefiner.training.tensorboard import Board
+from segrefiner.training.tensorboard import TensorBoardLog
 
 pytest.importorskip("tensorboard")
 
@@ -26,7 +26,7 @@ def points(found: Any, tag: str) -> list[tuple[int, float]]:
 
 
 def test_rows_become_scalars_in_groups(tmp_path: Path) -> None:
-    board = Board(tmp_path / "board")
+    board = TensorBoardLog(tmp_path / "board")
     board.row({"step": 50.0, "loss": 2.0, "bce": 1.5, "texture": 0.125, "lr": 0.25, "loss_t0": 1.0, "loss_t5": 3.0,
                "gradient_norm": 4.0, "samples_per_second": 16.0})  # fmt: skip
     board.row({"step": 100.0, "loss": 1.0, "loss_t5": float("nan")})
@@ -52,7 +52,7 @@ def test_a_picture_comes_back(tmp_path: Path) -> None:
     from PIL import Image
 
     grid = np.random.default_rng(0).integers(0, 256, (20, 50, 3)).astype(np.uint8)
-    board = Board(tmp_path)
+    board = TensorBoardLog(tmp_path)
     board.picture(150, grid)
     board.close()
     (event,) = read(tmp_path).Images("examples")
@@ -61,12 +61,12 @@ def test_a_picture_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_continued_run_has_each_step_once(tmp_path: Path) -> None:
-    first = Board(tmp_path)
+    first = TensorBoardLog(tmp_path)
     for step in (50, 100, 150, 200):
         first.row({"step": step, "loss": 1.0})
     first.close()
     # Stopped at once after step 200; its last checkpoint was of step 100.
-    second = Board(tmp_path, steps_taken=100)
+    second = TensorBoardLog(tmp_path, steps_taken=100)
     for step in (150, 200, 250):
         second.row({"step": step, "loss": 2.0})
     second.close()
@@ -75,7 +75,7 @@ def test_a_continued_run_has_each_step_once(tmp_path: Path) -> None:
 
 def test_a_new_run_in_an_old_folder_voids_the_old_one(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
-        board = Board(tmp_path)
+        board = TensorBoardLog(tmp_path)
         board.row({"step": 50, "loss": value})
         board.close()
     assert points(read(tmp_path), "loss/total") == [(50, 2.0)]
@@ -84,5 +84,5 @@ def test_a_new_run_in_an_old_folder_voids_the_old_one(tmp_path: Path) -> None:
 def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"segrefiner\[tensorboard\]"):
-        Board(tmp_path / "board")
+        TensorBoardLog(tmp_path / "board")
     assert not (tmp_path / "board").exists()

@@ -37,7 +37,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-def errors_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
+def exit_on_error(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command tell its user what is wrong in one line, and exit with 1; with `--json` also as an object."""
 
     @wraps(command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import FAILED, SEED, errors_in_one_line, item_bar, say
+from .common import FAILED, SEED, exit_on_error, item_bar, say
 from .ledger import ledger_options, omission_lines
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _open(spec: str, coarse: Path | None) -> "Source":
 @click.option("--size", type=click.IntRange(64), default=384, show_default=True, help="Long side in pixels.")
 @click.option("--align", is_flag=True, help="Put right what all masks of a data set are off by, see `data check`.")
 @_coarse_option
-@errors_in_one_line
+@exit_on_error
 def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None) -> None:
     """Pack the photos of DATA into one small file for `train`."""
     from ..data.alignment import Aligned, measure_offsets
@@ -83,7 +83,7 @@ def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--per-shard", type=click.IntRange(1), default=1000, show_default=True, help="Photos in each.")
 @_coarse_option
-@errors_in_one_line
+@exit_on_error
 def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> None:
     """Write the photos of DATA as WebDataset shards into the folder TARGET, for object stores."""
     from ..data.shards import write_shards
@@ -105,7 +105,7 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Picture of some of them to look at, PNG.")
-@errors_in_one_line
+@exit_on_error
 def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, sheet: Path | None) -> None:
     """Make coarse masks for the photos of DATA; run again to go on."""
     from ..data.coarse.files import coarse_sheet, write_coarse
@@ -128,7 +128,7 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
 @click.option("--by", "other", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
               help="Folder with a strong network's masks of the same objects, NAME.png.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for NAME.png.")
-@errors_in_one_line
+@exit_on_error
 def snap(source: Path, other: Path, output: Path) -> None:
     """Write the true masks of the folder DATA with contours moved onto edges where a strong network shows them.
 
@@ -173,7 +173,7 @@ def snap(source: Path, other: Path, output: Path) -> None:
 @click.option("--size", type=click.IntRange(64), default=480, show_default=True, help="Long side in pixels.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(0), default=2, show_default=True, help="Processes; 0 for none.")
-@errors_in_one_line
+@exit_on_error
 def composites(photos: str, output: Path, cutouts: Path | None, count: int, size: int, seed: int, workers: int) -> None:
     """Put cut-outs, or thin structures without --cutouts, on PHOTOS, with exact masks; run again to go on.
 
@@ -197,7 +197,7 @@ def composites(photos: str, output: Path, cutouts: Path | None, count: int, size
 @click.option("--per-photo", type=click.IntRange(1), default=5, show_default=True, help="Masks of each, at most.")
 @click.option("--ignore", type=int, multiple=True, help="Label that is never shown, such as void; may be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@errors_in_one_line
+@exit_on_error
 def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tuple[int, ...], seed: int) -> None:
     """Make masks of the label maps of FOLDER, images/ and labels/: classes and their parts; run again to go on."""
     from ..data.label_masks import write_label_masks
@@ -215,7 +215,7 @@ def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tupl
 @_coarse_option
 @_strict
 @_json
-@errors_in_one_line
+@exit_on_error
 def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_json: bool) -> None:
     """Read photos of DATA, say what there is, and what is wrong or left out.
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import FiniteRange, errors_in_one_line, item_bar, say
+from .common import FiniteRange, exit_on_error, item_bar, say
 
 if TYPE_CHECKING:
-    from ..evaluation.protocol import Case, Failure, Row, Scores
+    from ..evaluation.protocol import Case, Failure, Measurement, Scores
     from ..evaluation.results import Results
 
 INCOMPLETE = 3
@@ -29,7 +29,7 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--json", "json_path", type=click.Path(path_type=Path), help="Everything, for `report`, JSON."),
     ):
         command = option(command)
-    return errors_in_one_line(command)
+    return exit_on_error(command)
 
 
 _workers = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -69,12 +69,12 @@ def folder(
 ) -> None:
     """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
     from ..evaluation.layouts import folder_cases, folder_notes
-    from ..evaluation.protocol import MASK_FIGURES, score_mask
+    from ..evaluation.protocol import MASK_METRICS, score_mask
     from ..evaluation.results import Results
     from ..imaging.reading import read_mask
 
     _check_outputs(json_path, csv_path)
-    keys = _figures(keys, MASK_FIGURES)
+    keys = _figures(keys, MASK_METRICS)
     found = folder_cases(truth, predicted, coarse, images)
     columns = (keys[0], "set_iou", *keys[1:])
     given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images, threshold=threshold)
@@ -132,11 +132,11 @@ def dis(
 ) -> None:
     """DIS5K: ROOT/SET/im/NAME.jpg and ROOT/SET/gt/NAME.png; IoU of each set, mBA, and DIS5K's own figures."""
     from ..evaluation.layouts import dis_cases
-    from ..evaluation.protocol import SOFT_FIGURES, read_grey, score_soft
+    from ..evaluation.protocol import SOFT_METRICS, read_grey, score_soft
     from ..evaluation.results import Results
 
     _check_outputs(json_path, csv_path)
-    keys = _figures(keys, SOFT_FIGURES)
+    keys = _figures(keys, SOFT_METRICS)
     found = dis_cases(root, coarse, predicted, sets)
     columns = tuple({"iou": "set_iou", "max_f": "set_max_f"}.get(key, key) for key in keys)
     given = _given(root=root, coarse=coarse, predicted=predicted, sets=", ".join(sets) or None)
@@ -230,7 +230,7 @@ def davis(
 @click.option("--cases", type=click.IntRange(0, 50), default=3, show_default=True,
               help="Pictures of each kind: worst, median and best.")  # fmt: skip
 @click.option("--title", help="Heading.  [default: the protocol]")
-@errors_in_one_line
+@exit_on_error
 def report(results: Path, output: Path, markdown_path: Path | None, cases: int, title: str | None) -> None:
     """Turn RESULTS, the JSON of an evaluation, into one page that opens offline."""
     from ..evaluation.report import html_report, load_results, markdown_report
@@ -258,15 +258,15 @@ def _run(
     threshold: float | None,
     workers: int,
 ) -> None:
-    from ..evaluation.protocol import measure
+    from ..evaluation.protocol import evaluate_cases
 
     cases, failures = found
     _take(results, failures)
-    measured = measure(cases, read, score, threshold, workers=workers)
+    measured = evaluate_cases(cases, read, score, threshold, workers=workers)
     _take(results, item_bar(results.protocol, len(cases))(measured))
 
 
-def _take(results: "Results", items: "Iterable[Row | Failure]") -> None:
+def _take(results: "Results", items: "Iterable[Measurement | Failure]") -> None:
     """Take items in; failures are named at once."""
     from ..errors import printable
     from ..evaluation.protocol import Failure

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import FAILED, SEED, FiniteRange, errors_in_one_line
+from .common import FAILED, SEED, FiniteRange, exit_on_error
 from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
 
 if TYPE_CHECKING:
     from ..jobs.job import Job
-    from ..ledger import Summary
+    from ..ledger import RunSummary
     from ..refinement.options import Options
 
 _folder = click.Path(path_type=Path)
@@ -71,7 +71,7 @@ def _options(given: dict[str, Any]) -> "Options":
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
 @_shared
-@errors_in_one_line
+@exit_on_error
 def folder(
     images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
 ) -> None:
@@ -91,7 +91,7 @@ def folder(
 @click.option("--ignore", multiple=True, default=("255",), show_default=True,
               help="Label that is no class; again for more, or none.")  # fmt: skip
 @_shared
-@errors_in_one_line
+@exit_on_error
 def semantic(
     images: Path, labels: Path, output: Path, pattern: str | None, ignore: tuple[str, ...], **given: Any
 ) -> None:
@@ -113,7 +113,7 @@ def semantic(
 @click.option("--annotations", type=_folder, help="For results: the file that says how photos are called.")
 @_crowds
 @_shared
-@errors_in_one_line
+@exit_on_error
 def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
     from ..jobs.coco import coco_job
@@ -130,7 +130,7 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, cro
 @click.option("-o", "--output", type=_folder, required=True, help="Folder for PNGs and the JSON file.")
 @_crowds
 @_shared
-@errors_in_one_line
+@exit_on_error
 def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
     from ..jobs.coco import panoptic_job
@@ -236,7 +236,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[["Summary"], None]]:
+def _bar() -> Iterator[Callable[["RunSummary"], None]]:
     """A progress bar on standard error with rate and remaining time; silent where nobody watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -254,7 +254,7 @@ def _bar() -> Iterator[Callable[["Summary"], None]]:
     with Bars(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=120) as bars:
         task = bars.add_task("", total=None, rate="", failed="")
 
-        def follow(summary: "Summary") -> None:
+        def follow(summary: "RunSummary") -> None:
             speed = bars.tasks[0].speed
             bars.update(
                 task,

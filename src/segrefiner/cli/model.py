@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from .common import errors_in_one_line, say
+from .common import exit_on_error, say
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--fp32", is_flag=True, help="Keep 32-bit weights; the default halves the file.")
-@errors_in_one_line
+@exit_on_error
 def convert(source: Path, target: Path, fp32: bool) -> None:
     """Convert the published checkpoint SOURCE (.pth) to the safetensors file TARGET."""
     import torch
@@ -32,7 +32,7 @@ def export() -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
 @click.option("--dtype", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
-@errors_in_one_line
+@exit_on_error
 def onnx_file(target: Path, model: str | None, dtype: str) -> None:
     """Write a model as the ONNX file TARGET, with any batch and size."""
     from ..model.onnx_export import export_onnx
@@ -51,7 +51,7 @@ def onnx_file(target: Path, model: str | None, dtype: str) -> None:
 @click.option("--license", "licence", metavar="NAME", help="As the Hub abbreviates it, such as apache-2.0.")
 @click.option("--revision", help="Branch to write to.  [default: the main one]")
 @click.option("--message", help="Of the commit.")
-@errors_in_one_line
+@exit_on_error
 def push(
     source: Path, repository: str, private: bool, licence: str | None, revision: str | None, message: str | None
 ) -> None:

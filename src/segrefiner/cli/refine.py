@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, InputWarning
-from .common import FAILED, SEED, FiniteRange, _device_option, errors_in_one_line, item_bar, say
+from .common import FAILED, SEED, FiniteRange, _device_option, exit_on_error, item_bar, say
 from .ledger import _json, _strict, tell_ledger, tell_names
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _PIPELINES = ("default", "semantic", "instance")
               help="The published pipelines are for published checkpoints.")  # fmt: skip
 @click.option("--windowed", is_flag=True,
               help="Never hold all of the photo: for pictures of any size; -o may be a TIFF.")  # fmt: skip
-@errors_in_one_line
+@exit_on_error
 def refine(
     image: Path,
     mask: Path,
@@ -143,7 +143,7 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
 @_device_option
 @_strict
 @_json
-@errors_in_one_line
+@exit_on_error
 def video(
     frames: Path,
     masks: Path,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .common import FiniteRange, errors_in_one_line, say
+from .common import FiniteRange, exit_on_error, say
 
 _SHORTEST_KEY = 16
 
@@ -31,7 +31,7 @@ _BUNDLED = "compact"
 @click.option("--queue", type=click.IntRange(1), default=32, show_default=True,
               help="Requests inside at the same time; more are told to come back.")  # fmt: skip
 @click.option("--no-page", is_flag=True, help="The HTTP API alone.")
-@errors_in_one_line
+@exit_on_error
 def serve(
     host: str,
     port: int,
@@ -49,10 +49,10 @@ def serve(
     key = None if api_key_file is None else _read_key(api_key_file)
     sources = _named(models)
 
-    from ..errors import needed
+    from ..errors import import_extra
 
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-        needed(package, "the server", extra="serve")
+        import_extra(package, "the server", extra="serve")
 
     from ..refinement.refiner import Refiner
     from ..serving.limits import Limits

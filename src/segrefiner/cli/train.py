@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, TrainingError
-from .common import SEED, FiniteRange, errors_in_one_line, item_bar, say
+from .common import SEED, FiniteRange, exit_on_error, item_bar, say
 
 if TYPE_CHECKING:
     import torch
 
     from ..data.sources import Source
     from ..model.unet import DenoisingUNet
-    from ..training.batches import Feed
-    from ..training.distributed import Processes
-    from ..training.loop import Row, Watch
+    from ..training.batches import BatchSource
+    from ..training.distributed import ProcessGroup
+    from ..training.loop import LogRow, Watch
     from ..training.recipes import Recipe
     from ..training.trainer import Trainer
 
@@ -65,14 +65,14 @@ _STARTS = {
               show_default=True)  # fmt: skip
 @click.option("--micro-batch", type=click.IntRange(1), help="Crops at a time, at most, where memory is short.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
-              help="Processes that read photos, where they are not packed into memory.")  # fmt: skip
+              help="ProcessGroup that read photos, where they are not packed into memory.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(0), default=math.inf, help="Stop with a checkpoint after this.")
 @click.option("--checkpoint-minutes", type=FiniteRange(0), default=3.0, show_default=True)
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps.")
 @click.option("--tensorboard", is_flag=True, help="Write event files into the folder, too.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, by a short measurement.")
-@errors_in_one_line
+@exit_on_error
 def train(
     data: tuple[str, ...],
     output: Path,
@@ -145,13 +145,13 @@ def _feed(
     recipe: "Recipe",
     output: Path,
     device: "torch.device",
-    processes: "Processes",
+    processes: "ProcessGroup",
     options: dict[str, Any],
-) -> tuple["Feed", int]:
+) -> tuple["BatchSource", int]:
     """The batches of a run, and how many photos they are of; data sets are packed where the recipe asks for that."""
     from ..data.packed_photos import PackedPhotos
     from ..data.packs import is_pack
-    from ..training.batches import packed_feed, streamed_feed
+    from ..training.batches import packed_batches, streamed_batches
 
     packed = [Path(entry) for entry in data if is_pack(Path(entry))]
     if packed and len(data) > 1:
@@ -160,7 +160,7 @@ def _feed(
         if packed:
             raise InputError(f"this recipe cuts its crops from files: give it a data set, not the pack {packed[0]}")
         source = _source(data, options["coarse"])
-        return streamed_feed(source, recipe, device, workers=options["workers"]), len(source)
+        return streamed_batches(source, recipe, device, workers=options["workers"]), len(source)
     pack = packed[0] if packed else output / "photos.pack"
     if not pack.exists():
         source = _source(data, options["coarse"])
@@ -168,9 +168,9 @@ def _feed(
             return _feed_of_some(source, recipe, device), len(source)
         if processes.rank == 0:
             _pack(source, pack, recipe)
-    processes.wait()
+    processes.barrier()
     photos = PackedPhotos(pack, device)
-    return packed_feed(photos, recipe), len(photos)
+    return packed_batches(photos, recipe), len(photos)
 
 
 def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
@@ -192,19 +192,19 @@ def _pack(source: "Source", pack: Path, recipe: "Recipe") -> None:
         click.echo(f"{len(failures)} photos cannot be read: see {pack.parent / FAILURES_NAME}", err=True)
 
 
-def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") -> "Feed":
+def _feed_of_some(source: "Source", recipe: "Recipe", device: "torch.device") -> "BatchSource":
     """Batches of the first photos, from a pack that is gone again: for a dry run."""
     from tempfile import TemporaryDirectory
 
     from ..data.packed_photos import PackedPhotos
     from ..data.packs import pack_source
-    from ..data.sources import First
-    from ..training.batches import packed_feed
+    from ..data.sources import Head
+    from ..training.batches import packed_batches
 
     with TemporaryDirectory() as folder:
-        pack_source(First(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
+        pack_source(Head(source, _DRY_PHOTOS), Path(folder) / "pack", size=recipe.pack_size, most_failures=1.0)
         # These may be of one data set alone.
-        return packed_feed(PackedPhotos(Path(folder) / "pack", device), replace(recipe, draws=()))
+        return packed_batches(PackedPhotos(Path(folder) / "pack", device), replace(recipe, draws=()))
 
 
 def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
@@ -215,7 +215,7 @@ def _source(data: tuple[str, ...], coarse: Path | None = None) -> "Source":
     return concatenate(sources)
 
 
-def _dry_run(trainer: "Trainer", feed: "Feed", photos: int) -> None:
+def _dry_run(trainer: "Trainer", feed: "BatchSource", photos: int) -> None:
     from ..training.estimate import measure, summary
 
     parameters = sum(p.numel() for p in trainer.net.parameters())
@@ -326,7 +326,7 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
     )
 
     from ..training.loop import Watch
-    from ..training.tensorboard import Board
+    from ..training.tensorboard import TensorBoardLog
 
     recipe = trainer.recipe
     _say_recipe(recipe)
@@ -335,15 +335,15 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
                TimeRemainingColumn())  # fmt: skip
     bar = stack.enter_context(Progress(*columns, console=console, disable=not console.is_terminal))
     task = bar.add_task("starting", total=recipe.steps)
-    boards: list[Board] = []
+    boards: list[TensorBoardLog] = []
 
     def begin(step: int) -> None:
         bar.update(task, completed=step)
         if tensorboard:
-            boards.append(Board(output / "tensorboard", steps_taken=step))
+            boards.append(TensorBoardLog(output / "tensorboard", steps_taken=step))
             stack.callback(boards[0].close)
 
-    def log(row: "Row") -> None:
+    def log(row: "LogRow") -> None:
         line = f"loss {row['loss']:.4f}  lr {row['lr']:.1e}  {row['samples_per_second']:.1f} samples/s"
         bar.update(task, completed=row["step"], description=line)
         if not console.is_terminal:
@@ -371,7 +371,7 @@ def _watch(trainer: "Trainer", output: Path, tensorboard: bool, stack: ExitStack
 @click.command("report-training")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The page, HTML.  [default: RUN/report.html]")
-@errors_in_one_line
+@exit_on_error
 def training_report(run: Path, output: Path | None) -> None:
     """Turn the folder RUN of a training run, finished or not, into one page that opens offline."""
     from ..training.report import write_training_report

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 from ..errors import InputError
 from ..imaging.distances import signed_distance
 from ..imaging.edges import EDGE_REACH, edge_gain, edge_strength
-from .sources import Sample, Source, Wrapped, data_set_of, evenly
+from .sources import Sample, Source, SourceWrapper, data_set_of, evenly
 
 REACH = 2.5
 STEP = 0.25
@@ -215,7 +215,7 @@ def snap_truth(image: NDArray[np.uint8], truth: NDArray[np.bool_], other: NDArra
 
 
 @dataclass(frozen=True)
-class Aligned(Wrapped):
+class Aligned(SourceWrapper):
     """A source whose masks' common offsets are taken away.
 
     Attributes:

@@ -19,7 +19,7 @@ from ..imaging.json_files import read_json
 from ..imaging.listing import Names
 from ..imaging.reading import check_fits, read_photo, warn_of
 from ..ledger import Entry
-from .sources import Sample, checked
+from .sources import Sample, validate
 
 _PAGES = "COCO is to be had at https://cocodataset.org, LVIS at https://www.lvisdataset.org"
 
@@ -73,7 +73,7 @@ class CocoObjects:
             warn_of(check_fits(photo, mask))
         except MaskError as error:
             raise MaskError(f"{where}: {error}") from error
-        return checked(Sample(f"{path.stem}_{self.ids[index]}", photo.pixels, mask, None), where)
+        return validate(Sample(f"{path.stem}_{self.ids[index]}", photo.pixels, mask, None), where)
 
 
 def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:

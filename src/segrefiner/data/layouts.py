@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..imaging.listing import SUFFIXES, list_pictures
 from ..imaging.reading import check_fits, read_mask, read_photo, warn_of
 from ..ledger import Entry
-from .sources import Sample, Source, WithCoarse, Wrapped, checked
+from .sources import Sample, Source, SourceWrapper, WithCoarse, validate
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Files:
         if photo.pixels.shape[:2] == mask.shape:
             warn_of(check_fits(photo, mask, mask_source=files.mask))
         sample = Sample(files.name, photo.pixels, mask, coarse, kind)
-        return checked(sample, str(files.mask), str(files.coarse))
+        return validate(sample, str(files.mask), str(files.coarse))
 
 
 def find_photos(folder: Path) -> list[PhotoFiles]:
@@ -84,7 +84,7 @@ def open_folder(folder: Path) -> Files:
 
 def left_out(source: Source) -> tuple[Entry, ...]:
     """What lies in the folders of a source's photos and masks, or in its annotations, and belongs to no sample."""
-    while isinstance(source, Wrapped):
+    while isinstance(source, SourceWrapper):
         source = source.source
     if not isinstance(source, Files):
         return tuple(getattr(source, "left_out", ()))

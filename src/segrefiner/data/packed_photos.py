@@ -109,7 +109,7 @@ class ViewConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CropBatch:
     """Crops for training.
 
     Attributes:
@@ -172,7 +172,9 @@ class PackedPhotos:
         coarse = plane("real")[..., 0] > 128 if self.has_real[index] else None
         return plane("photo").copy(), plane("truth")[..., 0] > 128, coarse
 
-    def batch(self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig) -> Batch:
+    def batch(
+        self, indices: Tensor, size: int, generator: Generator, views: ViewConfig, coarse: CoarseConfig
+    ) -> CropBatch:
         """Cuts, augments and perturbs one crop of each photo.
 
         Args:
@@ -198,7 +200,7 @@ class PackedPhotos:
             image = degrade(image, generator, views.degraded)
         image = torch.where(inside, image, image.new_tensor(IMAGE_MEAN).view(1, 3, 1, 1))
         mask = coarse_masks(truth, real, has_real, generator, coarse)
-        return Batch(image, (truth > 0).float(), mask * inside, truth)
+        return CropBatch(image, (truth > 0).float(), mask * inside, truth)
 
     def _draw_views(
         self, indices: Tensor, size: int, generator: Generator, views: ViewConfig

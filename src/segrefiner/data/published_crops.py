@@ -59,7 +59,7 @@ class Crop:
         return Crop(self.image[rows, columns], self.mask[rows, columns], coarse)
 
 
-def object_view(crop: Crop, size: int, pad: int, random: np.random.Generator) -> Crop:
+def published_object_view(crop: Crop, size: int, pad: int, random: np.random.Generator) -> Crop:
     """A square around the object, or the whole photo where that is smaller.
 
     Args:

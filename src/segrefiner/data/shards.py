@@ -22,7 +22,7 @@ from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
 from ..imaging.reading import read_image, read_mask
 from ..model.downloads import cache_folder
-from .sources import Sample, Source, checked, located
+from .sources import Sample, Source, locate, validate
 
 INDEX_NAME = "shards.json"
 _KIND = "wids-shard-index-v1"
@@ -56,7 +56,7 @@ class Shards:
 
     def read(self, index: int) -> Sample:
         """One photo."""
-        which, place = located(self.counts, index)
+        which, place = locate(self.counts, index)
         path = self._local(which)
         if which not in self._members:
             self._members[which] = _members(path)
@@ -74,7 +74,7 @@ class Shards:
             raise InputError(f"{where} has no image or no mask: expected NAME.image.jpg and NAME.mask.png")
         coarse = _mask(parts["coarse"]) if "coarse" in parts else None
         image = read_image(Image.open(io.BytesIO(parts["image"])))
-        return checked(Sample(parts["name"].decode(), image, _mask(parts["mask"]), coarse), where)
+        return validate(Sample(parts["name"].decode(), image, _mask(parts["mask"]), coarse), where)
 
     def _local(self, which: int) -> Path:
         """The shard as a file on this machine."""

@@ -59,7 +59,7 @@ class Source(Protocol):
         ...
 
 
-def checked(sample: Sample, where: str, coarse: str = "its coarse mask") -> Sample:
+def validate(sample: Sample, where: str, coarse: str = "its coarse mask") -> Sample:
     """The sample, if its masks have the photo's size and the truth shows something. Raises `MaskError`."""
     height, width = sample.image.shape[:2]
     for mask, name in ((sample.mask, where), (sample.coarse, coarse)):
@@ -73,7 +73,7 @@ def checked(sample: Sample, where: str, coarse: str = "its coarse mask") -> Samp
 
 
 @dataclass(frozen=True)
-class Wrapped:
+class SourceWrapper:
     """A source that shows another one."""
 
     source: Source
@@ -97,7 +97,7 @@ class Wrapped:
 
 
 @dataclass(frozen=True)
-class WithCoarse(Wrapped):
+class WithCoarse(SourceWrapper):
     """A source whose coarse masks are PNG files that were made beforehand, named like its samples.
 
     Attributes:
@@ -113,11 +113,11 @@ class WithCoarse(Wrapped):
         path = self.folder / f"{sample.name}.png"
         if not path.is_file():
             return sample
-        return checked(replace(sample, coarse=read_mask(path)), self.source.name, str(path))
+        return validate(replace(sample, coarse=read_mask(path)), self.source.name, str(path))
 
 
 @dataclass(frozen=True)
-class First(Wrapped):
+class Head(SourceWrapper):
     """The first photos of a source.
 
     Attributes:
@@ -132,7 +132,7 @@ class First(Wrapped):
 
 
 @dataclass(frozen=True)
-class Several:
+class ConcatSource:
     """Sources one after another.
 
     Attributes:
@@ -156,7 +156,7 @@ class Several:
 
     def read(self, index: int) -> Sample:
         """One photo; its name begins with the number of its source, since names may recur."""
-        which, place = located(map(len, self.sources), index)
+        which, place = locate(map(len, self.sources), index)
         sample = self.sources[which].read(place)
         return replace(sample, name=f"{which}_{sample.name}")
 
@@ -170,7 +170,7 @@ def data_set_of(name: str) -> str:
     return found[1] if found else ""
 
 
-def located(counts: Iterable[int], index: int) -> tuple[int, int]:
+def locate(counts: Iterable[int], index: int) -> tuple[int, int]:
     """In which of several parts with so many items an item lies, and where in there."""
     ends = list(accumulate(counts))
     which = bisect_right(ends, index)
@@ -186,4 +186,4 @@ def concatenate(sources: Sequence[Source]) -> Source:
     """All photos of several sources; a single one is given back as it is."""
     if not sources:
         raise InputError("no data was named: expected at least one data set")
-    return sources[0] if len(sources) == 1 else Several(tuple(sources))
+    return sources[0] if len(sources) == 1 else ConcatSource(tuple(sources))

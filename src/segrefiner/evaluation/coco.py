@@ -27,10 +27,10 @@ from ..imaging.coco_masks import check_polygons, rle_runs
 from ..imaging.json_files import read_json
 from ..imaging.reading import MAX_PIXELS
 from .coco_categories import COCO_CATEGORIES
-from .protocol import Failure, Row, Scores
+from .protocol import Failure, Measurement, Scores
 
 Json: TypeAlias = dict[str, Any]
-Progress: TypeAlias = Callable[[Iterable[Json]], Iterable[Json]]
+OnLoaded: TypeAlias = Callable[[Iterable[Json]], Iterable[Json]]
 
 MAX_DETECTIONS = {"coco": 100, "lvis": 300}
 KINDS = {"": "segm", "boundary_": "boundary"}
@@ -64,7 +64,7 @@ class Truth:
         return {category["id"]: category["name"] for category in self.dataset["categories"]}
 
 
-def load_truth(path: Path, *, all_images: bool = False, progress: Progress = iter) -> Truth:
+def load_truth(path: Path, *, all_images: bool = False, progress: OnLoaded = iter) -> Truth:
     """Read annotations.
 
     Args:
@@ -99,7 +99,7 @@ def load_truth(path: Path, *, all_images: bool = False, progress: Progress = ite
 _PARTS = ("images", "annotations", "categories")
 
 
-def load_detections(path: Path, truth: Truth, *, progress: Progress = iter) -> tuple[list[Json], list[Failure]]:
+def load_detections(path: Path, truth: Truth, *, progress: OnLoaded = iter) -> tuple[list[Json], list[Failure]]:
     """Read detections, `[{"image_id": …, "category_id": …, "score": …, "segmentation": …}, …]`.
 
     Args:
@@ -149,7 +149,7 @@ def load_detections(path: Path, truth: Truth, *, progress: Progress = iter) -> t
 
 def measure_detections(
     truth: Truth, detections: list[Json], coarse: list[Json] | None = None, *, max_detections: int | None = None
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Yield a row of APs for each category that has truth; the means over the rows are the set's APs.
 
     Args:
@@ -167,7 +167,7 @@ def measure_detections(
     for number, name in truth.categories.items():
         if not math.isnan(after[number]["ap"]):
             scores = None if before is None else Scores(before[number])
-            yield Row(name, Scores(after[number]), scores)
+            yield Measurement(name, Scores(after[number]), scores)
 
 
 def _average_precisions(truth: Truth, detections: list[Json], limit: int) -> dict[int, dict[str, float]]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError, MaskError, reason
 from ..imaging import label_files
 from .metrics import boundary_f, iou
-from .protocol import Failure, Row, Scores, check_size
+from .protocol import Failure, Measurement, Scores, check_size
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 
@@ -79,7 +79,7 @@ def davis_sequences(
     return sequences, failures
 
 
-def measure_sequences(sequences: Iterable[Sequence], *, single_object: bool = False) -> Iterator[Row | Failure]:
+def measure_sequences(sequences: Iterable[Sequence], *, single_object: bool = False) -> Iterator[Measurement | Failure]:
     """Measure each object of each sequence, one frame in memory at a time.
 
     Args:
@@ -97,7 +97,7 @@ def measure_sequences(sequences: Iterable[Sequence], *, single_object: bool = Fa
             yield Failure(sequence.name, str(error))
 
 
-def read_labels(path: Path) -> Labels:
+def read_davis_labels(path: Path) -> Labels:
     """Read a label map: the indices of a palette file, or the values of a grey one.
 
     Returns:
@@ -137,9 +137,9 @@ def _decay(track: list[float]) -> float:
     return sum(first) / len(first) - sum(last) / len(last)
 
 
-def _measured(sequence: Sequence, single_object: bool) -> Iterator[Row | Failure]:
+def _measured(sequence: Sequence, single_object: bool) -> Iterator[Measurement | Failure]:
     def read(folder: Path, frame: str) -> Labels:
-        labels = read_labels(folder / frame)
+        labels = read_davis_labels(folder / frame)
         return (labels != 0).astype(np.int64) if single_object else labels
 
     def read_truth(frame: str) -> Labels:
@@ -189,7 +189,7 @@ def _checked(labels: Labels, truth: Labels, path: Path, objects: int) -> Labels:
     return labels
 
 
-def _row(sequence: Sequence, frames: list[str], tracks: list[_Track], name: str, label: int | None) -> Row:
+def _row(sequence: Sequence, frames: list[str], tracks: list[_Track], name: str, label: int | None) -> Measurement:
     after = tracks[-1]
     before = tracks[0] if len(tracks) == 2 else None
     gains = np.array(after.j) - (np.array(before.j) if before else 1)
@@ -203,7 +203,7 @@ def _row(sequence: Sequence, frames: list[str], tracks: list[_Track], name: str,
     }
     paths = {role: None if path is None else str(path.absolute()) for role, path in files.items()}
     scores = None if before is None else before.scores()
-    return Row(name, after.scores(), scores, paths=paths, label=label)
+    return Measurement(name, after.scores(), scores, paths=paths, label=label)
 
 
 def _frames(folder: Path) -> list[str]:

@@ -31,7 +31,7 @@ Grey: TypeAlias = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricInfo:
     """How a figure is shown."""
 
     name: str
@@ -39,40 +39,40 @@ class Figure:
     higher_is_better: bool = True
 
 
-FIGURES = {
-    "iou": Figure("IoU"),
-    "set_iou": Figure("set IoU"),
-    "dice": Figure("Dice"),
-    "mba": Figure("mBA"),
-    "boundary_iou": Figure("boundary IoU"),
-    "boundary_f": Figure("boundary F"),
-    "hausdorff95": Figure("HD95 px", percent=False, higher_is_better=False),
-    "max_f": Figure("max F"),
-    "set_max_f": Figure("set max F"),
-    "weighted_f": Figure("weighted F"),
-    "mae": Figure("MAE %", higher_is_better=False),
-    "s_measure": Figure("S"),
-    "e_measure": Figure("E"),
-    "hce": Figure("HCE", percent=False, higher_is_better=False),
-    "j": Figure("J"),
-    "j_recall": Figure("J recall"),
-    "j_decay": Figure("J decay", higher_is_better=False),
-    "f": Figure("F"),
-    "f_recall": Figure("F recall"),
-    "f_decay": Figure("F decay", higher_is_better=False),
-    "jf": Figure("J&F"),
+METRICS = {
+    "iou": MetricInfo("IoU"),
+    "set_iou": MetricInfo("set IoU"),
+    "dice": MetricInfo("Dice"),
+    "mba": MetricInfo("mBA"),
+    "boundary_iou": MetricInfo("boundary IoU"),
+    "boundary_f": MetricInfo("boundary F"),
+    "hausdorff95": MetricInfo("HD95 px", percent=False, higher_is_better=False),
+    "max_f": MetricInfo("max F"),
+    "set_max_f": MetricInfo("set max F"),
+    "weighted_f": MetricInfo("weighted F"),
+    "mae": MetricInfo("MAE %", higher_is_better=False),
+    "s_measure": MetricInfo("S"),
+    "e_measure": MetricInfo("E"),
+    "hce": MetricInfo("HCE", percent=False, higher_is_better=False),
+    "j": MetricInfo("J"),
+    "j_recall": MetricInfo("J recall"),
+    "j_decay": MetricInfo("J decay", higher_is_better=False),
+    "f": MetricInfo("F"),
+    "f_recall": MetricInfo("F recall"),
+    "f_decay": MetricInfo("F decay", higher_is_better=False),
+    "jf": MetricInfo("J&F"),
     **{
-        f"{kind}ap{part}": Figure(f"{title}AP{part.replace('_', ' ')}")
+        f"{kind}ap{part}": MetricInfo(f"{title}AP{part.replace('_', ' ')}")
         for kind, title in (("", "mask "), ("boundary_", "boundary "))
         for part in ("", "50", "75", "_small", "_medium", "_large")
     },
 }
 """Every figure that any protocol gives."""
 
-MASK_FIGURES = ("iou", "dice", "mba", "boundary_iou", "boundary_f", "hausdorff95")
+MASK_METRICS = ("iou", "dice", "mba", "boundary_iou", "boundary_f", "hausdorff95")
 """What `score_mask` can give."""
 
-SOFT_FIGURES = ("iou", "mba", "max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
+SOFT_METRICS = ("iou", "mba", "max_f", "weighted_f", "mae", "s_measure", "e_measure", "hce")
 """What `score_soft` can give."""
 
 
@@ -108,7 +108,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One measured item."""
 
     name: str
@@ -136,13 +136,13 @@ class Failure:
         return f"{self.name}: {self.message}"
 
 
-def score_mask(predicted: Mask, truth: Mask, keys: Iterable[str] = MASK_FIGURES) -> Scores:
+def score_mask(predicted: Mask, truth: Mask, keys: Iterable[str] = MASK_METRICS) -> Scores:
     """Score a binary mask.
 
     Args:
         predicted: `(H, W)` bool.
         truth: `(H, W)` bool.
-        keys: Which figures, of `MASK_FIGURES`.
+        keys: Which figures, of `MASK_METRICS`.
 
     Returns:
         The figures, and the set IoU's pool. Where only one mask is empty, the Hausdorff distance is the picture's
@@ -157,7 +157,7 @@ def score_mask(predicted: Mask, truth: Mask, keys: Iterable[str] = MASK_FIGURES)
     return Scores(values, {"set_iou": np.array(metrics.iou_counts(predicted, truth))})
 
 
-def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_FIGURES) -> Scores:
+def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_METRICS) -> Scores:
     """Score a grey prediction as DIS5K does.
 
     IoU and mBA look at the mask of all values from 128 on. Max F, weighted F, MAE, S and E look at the values
@@ -166,7 +166,7 @@ def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_FIGURES)
     Args:
         predicted: `(H, W)` uint8, 0-255.
         truth: `(H, W)` bool.
-        keys: Which figures, of `SOFT_FIGURES`.
+        keys: Which figures, of `SOFT_METRICS`.
 
     Returns:
         The figures, and the pools of set IoU and set max F.
@@ -176,7 +176,7 @@ def score_soft(predicted: Grey, truth: Mask, keys: Iterable[str] = SOFT_FIGURES)
     """
     keys = tuple(keys)
     mask = predicted >= 128
-    values = score_mask(mask, truth, [key for key in keys if key in MASK_FIGURES])
+    values = score_mask(mask, truth, [key for key in keys if key in MASK_METRICS])
     soft = predicted / np.float32(255)
     low, high = soft.min(), soft.max()
     stretched = (soft - low) / (high - low) if high > low else soft
@@ -214,14 +214,14 @@ def read_grey(path: Path) -> Grey:
     return pixels
 
 
-def measure(
+def evaluate_cases(
     cases: Iterable[Case],
     read: Callable[[Path], Array],
     score: Callable[[Any, Mask], Scores],
     threshold: float | None = None,
     *,
     workers: int = 1,
-) -> Iterator[Row | Failure]:
+) -> Iterator[Measurement | Failure]:
     """Score each case's masks, one case in memory at a time in each process.
 
     Args:
@@ -249,14 +249,14 @@ def measure(
 
 def _measured(
     case: Case, read: Callable[[Path], Array], score: Callable[[Any, Mask], Scores], threshold: float | None
-) -> Row | Failure:
+) -> Measurement | Failure:
     try:
         truth = read_truth(case.truth, threshold)
         before = None if case.coarse is None else _scored(case.coarse, truth, read, score)
         after = _scored(case.predicted, truth, read, score)
     except InputError as error:
         return Failure(f"{case.group}/{case.name}" if case.group else case.name, str(error))
-    return Row(case.name, after, before, case.group, case.paths)
+    return Measurement(case.name, after, before, case.group, case.paths)
 
 
 def _scored(path: Path, truth: Mask, read: Callable[[Path], Array], score: Callable[[Any, Mask], Scores]) -> Scores:
@@ -277,4 +277,4 @@ def check_size(mask: Array, truth: Array, path: Path) -> None:
 
 def improvement(key: str, before: float, after: float) -> float:
     """By how much a figure got better, whichever way is better."""
-    return after - before if FIGURES[key].higher_is_better else before - after
+    return after - before if METRICS[key].higher_is_better else before - after

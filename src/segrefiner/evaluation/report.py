@@ -14,7 +14,7 @@ from ..rendering.html import data_uri, html_page, html_table
 from ..rendering.markdown import Json, Table, as_markdown, inert
 from ..rendering.overlay import overlay
 from ..rendering.svg import bin_names, histogram, histogram_bins, scatter
-from .davis import read_labels
+from .davis import read_davis_labels
 from .protocol import Array, Mask, check_size, read_truth
 from .results import (
     FORMAT,
@@ -289,14 +289,14 @@ def _plural(word: str, count: int) -> str:
 
 
 @dataclass(frozen=True)
-class Picture:
+class CasePicture:
     """Something to look at: `(H, W, 3)` uint8, and what it is."""
 
     pixels: Array
     caption: str
 
 
-def case_pictures(data: Json, row: Json) -> list[Picture]:
+def case_pictures(data: Json, row: Json) -> list[CasePicture]:
     """Before and after, and where each mask is wrong.
 
     Args:
@@ -319,19 +319,19 @@ def case_pictures(data: Json, row: Json) -> list[Picture]:
     photo, note = _photo(paths.get("image"), truth)
     pictures = []
     if "coarse" in masks:
-        pictures.append(Picture(overlay(photo, masks["coarse"], masks["predicted"]), f"Before and after{note}"))
-    window = object_window(np.logical_or.reduce([truth, *masks.values()]))
+        pictures.append(CasePicture(overlay(photo, masks["coarse"], masks["predicted"]), f"Before and after{note}"))
+    window = case_window(np.logical_or.reduce([truth, *masks.values()]))
     errors = [show_errors(photo[window], mask[window], truth[window]) for mask in masks.values()]
     gap = np.full((errors[0].shape[0], max(1, errors[0].shape[1] // 80), 3), 255, np.uint8)
     joined = errors[0] if len(errors) == 1 else np.concatenate([errors[0], gap, errors[1]], axis=1)
     named = " and ".join(masks)
-    pictures.append(Picture(joined, f"Errors of the {named} mask: missed in blue, false in red{note}"))
+    pictures.append(CasePicture(joined, f"Errors of the {named} mask: missed in blue, false in red{note}"))
     return pictures
 
 
 def _mask(path: Path, threshold: float | None, label: int | None, *, is_truth: bool = False) -> Mask:
     if label is not None:
-        found: Mask = read_labels(path) == label
+        found: Mask = read_davis_labels(path) == label
         return found
     return read_truth(path, threshold) if is_truth else read_mask(path, threshold=threshold)
 
@@ -350,7 +350,7 @@ def _photo(path: str | None, truth: Mask) -> tuple[Array, str]:
     return np.repeat(greys[..., None], 3, axis=2), f" ({problem}; light is the truth)"
 
 
-def object_window(mask: Mask) -> tuple[slice, slice]:
+def case_window(mask: Mask) -> tuple[slice, slice]:
     """Rows and columns of the mask, with a margin; all of them for an empty mask."""
     if not mask.any():
         return slice(None), slice(None)

@@ -35,7 +35,7 @@ import numpy as np
 from .._version import __version__
 from ..rendering.markdown import NOTHING, Json, Table
 from .dis_metrics import F_BETA_SQUARED
-from .protocol import FIGURES, Array, Failure, Row, Scores, improvement
+from .protocol import METRICS, Array, Failure, Measurement, Scores, improvement
 
 FORMAT = "segrefiner-evaluation"
 VERSION = 1
@@ -111,11 +111,11 @@ class Results:
     arguments: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     notes: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list, init=False)
+    rows: list[Measurement] = field(default_factory=list, init=False)
     failures: list[Failure] = field(default_factory=list, init=False)
     _groups: dict[str, _Group] = field(default_factory=dict, init=False)
 
-    def add(self, item: Row | Failure) -> None:
+    def add(self, item: Measurement | Failure) -> None:
         """Take in one item; the pools of a row are added up and dropped."""
         if isinstance(item, Failure):
             self.failures.append(item)
@@ -157,14 +157,14 @@ class Results:
             "threshold": self.threshold,
             "primary": self.primary,
             "columns": list(self.columns),
-            "metrics": {key: vars(figure) for key, figure in FIGURES.items() if key in keys},
+            "metrics": {key: vars(figure) for key, figure in METRICS.items() if key in keys},
             "notes": self.notes,
             "summary": _without_nan(summary),
             "rows": [self._row_to_json(row) for row in self.rows],
             "failures": [vars(failure) for failure in self.failures],
         }
 
-    def _row_to_json(self, row: Row) -> dict[str, Any]:
+    def _row_to_json(self, row: Measurement) -> dict[str, Any]:
         before = None if row.before is None else _without_nan(row.before.values)
         scores = {"before": before, "after": _without_nan(row.after.values)}
         return {"name": row.name, "group": row.group, **scores, "label": row.label, "paths": row.paths}
@@ -179,7 +179,7 @@ class Results:
         return text.getvalue()
 
 
-def _csv_line(row: Row) -> dict[str, Any]:
+def _csv_line(row: Measurement) -> dict[str, Any]:
     line: dict[str, Any] = {"group": row.group, "name": row.name}
     for key, value in row.after.values.items():
         if row.before is not None:

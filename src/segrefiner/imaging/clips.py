@@ -184,11 +184,11 @@ def still(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.boo
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Any]:
-    from ..errors import needed
+    from ..errors import import_extra
 
     if not source.is_file():
         raise ImageError(f"video {str(source)!r} does not exist: expected a file, or a folder of pictures")
-    av = needed("av", "a video file", extra="video")
+    av = import_extra("av", "a video file", extra="video")
     try:
         with av.open(str(source)) as container:
             if not container.streams.video:

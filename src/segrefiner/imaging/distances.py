@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from .ops import contour, places
+from .ops import contour, nonzero_pixels
 
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""
@@ -43,7 +43,7 @@ def contour_distance(coarse: Tensor, where: Tensor) -> Tensor:
         where: `(H, W)` bool, the pixels asked for; elsewhere the distance is 0.
     """
     result = torch.zeros(coarse.shape, dtype=torch.float32, device=coarse.device)
-    for asked, nearest in _states(coarse, places(where)):
+    for asked, nearest in _states(coarse, nonzero_pixels(where)):
         distance, _ = nearest.query(asked)
         result[tuple(asked.T)] = torch.from_numpy(distance).to(result)
     return result
@@ -67,7 +67,7 @@ def contour_offset(refined: Tensor, coarse: Tensor, share: float) -> float:
     """
     imprecision = max(1.0, share * math.sqrt(int(torch.count_nonzero(coarse))))
     reach = OFFSET_REACH * imprecision
-    rim, total, count = places(contour(coarse).logical_and_(coarse)), 0.0, 0
+    rim, total, count = nonzero_pixels(contour(coarse).logical_and_(coarse)), 0.0, 0
     for asked, nearest in _states(refined, rim):
         # Distances are to the nearest pixel in the other state, whose own centre is half a pixel beyond the contour.
         distances = np.asarray(nearest.query(asked[_outermost(coarse, asked)], distance_upper_bound=reach + 0.51)[0])
@@ -105,7 +105,7 @@ def largest_distance(coarse: Tensor, pixels: Pixels) -> float:
 
 def _states(coarse: Tensor, pixels: Pixels) -> Iterator[tuple[NDArray[np.int64], KDTree]]:
     """For each state those of the pixels that are in it, `(n, 2)`, and a tree of the other state's contour."""
-    rims = _by_state(places(contour(coarse)), coarse)
+    rims = _by_state(nonzero_pixels(contour(coarse)), coarse)
     for asked, beyond in zip(_by_state(pixels, coarse), rims[::-1], strict=True):
         if len(asked):
             # Trees that are asked once: quick to build counts for more than quick to ask.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .ops import bands, box_max, box_mean, contour, places
+from .ops import box_max, box_mean, contour, nonzero_pixels, row_bands
 
 _BLOCK = 24
 _BLOCKS_AT_ONCE = 60
@@ -101,7 +101,7 @@ def _sharper(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SnappedBlocks:
     """A probability with its contour drawn to edges, in the blocks that the contour passes through or comes near.
 
     Attributes:
@@ -113,7 +113,7 @@ class Drawn:
     blocks: Tensor
 
 
-def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> Drawn:
+def snap_to_edges(image: Tensor, probability: Tensor, radius: int, smoothness: float) -> SnappedBlocks:
     """The probability with its contour drawn to edges, where the contour is.
 
     Filtered once, a contour that is off by a pixel or two goes a part of the way to the edge; sharpened in between and
@@ -134,16 +134,16 @@ def follow_edges(image: Tensor, probability: Tensor, radius: int, smoothness: fl
     # A band of blocks is drawn with as many around it as all rounds but the first reach.
     beside = _BLOCK * math.ceil(2 * radius * (_ROUNDS - 1) / _BLOCK)
     blocks = [probability.new_empty(0, _BLOCK, _BLOCK)]
-    for rows in bands(probability.shape[0], probability.shape[1], multiple=_BLOCK):
+    for rows in row_bands(probability.shape[0], probability.shape[1], multiple=_BLOCK):
         band = corners[(corners[:, 0] >= rows.start - beside) & (corners[:, 0] < rows.stop + beside)]
         inside = (band[:, 0] >= rows.start) & (band[:, 0] < rows.stop)
         if bool(inside.any()):
             blocks.append(_drawn(image, probability, band, radius, smoothness)[inside])
-    return Drawn(corners, torch.cat(blocks))
+    return SnappedBlocks(corners, torch.cat(blocks))
 
 
 def _drawn(image: Tensor, probability: Tensor, corners: Tensor, radius: int, smoothness: float) -> Tensor:
-    """`follow_edges` of these blocks."""
+    """`snap_to_edges` of these blocks."""
     margin = 2 * radius
     filters = [
         GuidedFilter(_cut(image, some, margin).float() / 255, radius, smoothness)
@@ -264,8 +264,8 @@ def _touched(plane: Tensor, side: int, margin: int) -> Tensor:
     blocks = torch.zeros(-(-height // side), -(-width // side), dtype=torch.bool, device=plane.device)
     # A pixel is near its own block and those that these places around it lie in.
     around = torch.tensor([[-margin], [0], [margin]], device=plane.device)
-    for band in bands(height, width):
-        rows, columns = places(plane[band])
+    for band in row_bands(height, width):
+        rows, columns = nonzero_pixels(plane[band])
         columns = (columns + around).clamp_(0, width - 1) // side
         for row in (rows + (around + band.start)).clamp_(0, height - 1) // side:
             blocks[row, columns] = True

@@ -16,11 +16,11 @@ _WHOLE_PIXELS = 8 * BAND_PIXELS
 """Pictures up to this are resized in one piece, which takes a few bytes of each pixel."""
 
 
-def places(plane: Tensor) -> tuple[Tensor, Tensor]:
+def nonzero_pixels(plane: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns `(n,)` int64 of the pixels that are set in `(H, W)` bool, in reading order."""
-    parts = bands(*plane.shape)
+    parts = row_bands(*plane.shape)
     if len(parts) > 1:
-        found = [(rows.start, *places(plane[rows])) for rows in parts]
+        found = [(rows.start, *nonzero_pixels(plane[rows])) for rows in parts]
         return torch.cat([y + start for start, y, _ in found]), torch.cat([x for _, _, x in found])
     if plane.is_cuda:
         rows, columns = plane.nonzero(as_tuple=True)
@@ -33,7 +33,7 @@ def places(plane: Tensor) -> tuple[Tensor, Tensor]:
 
 def contour(mask: Tensor) -> Tensor:
     """Pixels of `(H, W)` bool that have a 3x3 neighbour in the other state."""
-    parts = bands(*mask.shape)
+    parts = row_bands(*mask.shape)
     if len(parts) == 1:
         return _contour(mask)
     result = torch.empty_like(mask)
@@ -104,7 +104,7 @@ def _neighbour_sums(planes: Tensor, side: int, dim: int) -> Tensor:
         run *= 2
 
 
-def bands(height: int, width: int, multiple: int = 1) -> list[slice]:
+def row_bands(height: int, width: int, multiple: int = 1) -> list[slice]:
     """Rows of a picture in bands of at most about `BAND_PIXELS`, so that what is computed of each stays small.
 
     All but the last are a multiple of `multiple` rows.
@@ -130,7 +130,7 @@ def crop_resized(picture: Tensor, box: Box, height: int, width: int, fill: Seque
         return _resize(box.crop(picture, fill), height, width)
     # Across first, band by band, so that no large picture is copied or becomes float; the filter is separable.
     across = torch.empty(len(picture), box.height, width, dtype=torch.float32, device=picture.device)
-    for rows in bands(box.height, box.width):
+    for rows in row_bands(box.height, box.width):
         part = Box(box.x0, box.y0 + rows.start, box.x1, box.y0 + rows.stop)
         across[:, rows] = _resize(part.crop(picture, fill).float(), part.height, width)
     return _resize(across, height, width)

@@ -20,7 +20,7 @@ from .codecs.interpretation import mask_of
 from .codecs.pictures import Given, describe, opened
 from .codecs.rasters import Raster
 from .files import atomic_write, check_output
-from .ops import bands
+from .ops import row_bands
 from .reading import Photo
 
 _KINDS = ("b-w", "srgb", "rgb", "grey16", "rgb16", "multiband")
@@ -41,7 +41,7 @@ def libvips() -> Any:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LargePicture:
     """A picture file that is read part by part, turned as its EXIF tag says.
 
     Attributes:
@@ -53,17 +53,17 @@ class Picture:
     given: Given
 
     @classmethod
-    def photo(cls, path: str | PathLike[str]) -> Picture:
+    def photo(cls, path: str | PathLike[str]) -> LargePicture:
         """A photo. Raises `ImageError` if there is none, by the file's header."""
         return cls._checked(path, Given(describe("image", path), ImageError))
 
     @classmethod
-    def mask(cls, path: str | PathLike[str]) -> Picture:
+    def mask(cls, path: str | PathLike[str]) -> LargePicture:
         """A mask. Raises `MaskError` if there is none, by the file's header."""
         return cls._checked(path, Given(describe("mask", path), MaskError))
 
     @classmethod
-    def _checked(cls, path: str | PathLike[str], given: Given) -> Picture:
+    def _checked(cls, path: str | PathLike[str], given: Given) -> LargePicture:
         # Pillow's check of the header keeps other files, and libvips' many other decoders, out.
         with opened(path, given):
             pass
@@ -86,7 +86,7 @@ class Picture:
         """All rows from top to bottom, some at a time, and their pixels `(h, W, C)`, uint8 or uint16."""
         image = self._upright()
         region = libvips().Region.new(image)
-        for rows in bands(image.height, image.width):
+        for rows in row_bands(image.height, image.width):
             yield rows, self._pixels(image, region, Box(0, rows.start, image.width, rows.stop))
 
     def parts(self, folder: Path) -> Callable[[Box], NDArray[np.uint8]]:
@@ -205,7 +205,7 @@ class MaskFile:
         MaskError: As `reading.read_mask` does.
     """
 
-    def __init__(self, mask: Picture, threshold: float | None, path: Path) -> None:
+    def __init__(self, mask: LargePicture, threshold: float | None, path: Path) -> None:
         self.path, (self.height, self.width) = path, mask.size
         self.box: Box | None = None
         self.pixels = 0
@@ -223,7 +223,7 @@ class MaskFile:
 
     def rows(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         """The coarse mask's rows `(W,)` in which there is some of the object, with their numbers."""
-        for strip in bands(self.height, self.width):
+        for strip in row_bands(self.height, self.width):
             mask = self.part(Box(0, strip.start, self.width, strip.stop))
             for i in np.flatnonzero(mask.any(axis=1)):
                 yield strip.start + int(i), mask[i]
@@ -287,7 +287,7 @@ def check_target(target: str | PathLike[str]) -> None:
     check_output(target, suffix=None)
 
 
-def _rule(mask: Picture, threshold: float | None) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
+def _rule(mask: LargePicture, threshold: float | None) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
     """What tells object `(h, W)` from background in the mask's pixels `(h, W, C)`: by all colours that there are."""
     codes = np.zeros(0, np.uint64)
     for _, pixels in mask.strips():

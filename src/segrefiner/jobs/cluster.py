@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError, needed, reason
+from ..errors import InputError, import_extra, reason
 from ..openmp import WAIT_POLICY, wait_policy
 from ..refinement.refiner import Refiner
-from .job import InputState, Item, Outcome, Saved, Work, load, refine, save
+from .job import InputState, Item, ItemOutcome, ItemProcessor, SavedItem, load, refine, save
 from .local import Workers
 
 _BLOCKS = 1000
@@ -55,12 +55,12 @@ class RayEngine:
         gpus: float = 0,
         cpus: float | None = None,
     ) -> None:
-        self._ray = needed("ray", "the engine ray", extra="ray")
-        self._data = needed("ray.data", "the engine ray", extra="ray")
+        self._ray = import_extra("ray", "the engine ray", extra="ray")
+        self._data = import_extra("ray.data", "the engine ray", extra="ray")
         self.settings, self.address, self.actors, self.gpus = settings, address, actors, gpus
         self.cpus = cpus or max(1, torch.get_num_threads() // actors)
 
-    def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+    def __call__(self, work: ItemProcessor, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[ItemOutcome]:
         """See `run.Engine`. Raises `InputError` where there is no such cluster, or it cannot do the job."""
         if not items:
             return
@@ -96,7 +96,7 @@ class RayEngine:
             asked = " and ".join(f"{count:g} {kind}" for kind, count in wanted.items() if count)
             raise InputError(f"an actor is to have {asked}, which no machine of the Ray cluster has: ask for less")
 
-    def _outcomes(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+    def _outcomes(self, work: ItemProcessor, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[ItemOutcome]:
         context = self._data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -141,7 +141,7 @@ class Begun:
 class Actor:
     """One process with a model, and another one that decodes files within bounds, for it may be killed at them."""
 
-    def __init__(self, settings: dict[str, Any], work: Work, threads: int, begun: Any) -> None:
+    def __init__(self, settings: dict[str, Any], work: ItemProcessor, threads: int, begun: Any) -> None:
         import ray
 
         torch.set_num_threads(threads)
@@ -153,19 +153,21 @@ class Actor:
         """One row, an item, to another, its outcome."""
         item = _item_from_json(row["item"])
         if self._wait(self._begun.begin.remote(item.key)) > _ATTEMPTS:
-            outcome = Outcome(item.key, error=f"{_ATTEMPTS} actors died of it: is a file damaged, or memory too small?")
+            outcome = ItemOutcome(
+                item.key, error=f"{_ATTEMPTS} actors died of it: is a file damaged, or memory too small?"
+            )
         else:
             outcome = self._refined(item)
             self._wait(self._begun.end.remote(item.key))
         return {"outcome": _outcome_to_json(outcome)}
 
-    def _refined(self, item: Item) -> Outcome:
+    def _refined(self, item: Item) -> ItemOutcome:
         loaded = self._workers.call(load, self.work, item).result()
-        if isinstance(loaded, Outcome):
+        if isinstance(loaded, ItemOutcome):
             return loaded
         states, content = loaded
         refined = refine(self.work, self.refiner, item, content)
-        return refined if isinstance(refined, Outcome) else save(self.work, item, states, *refined)
+        return refined if isinstance(refined, ItemOutcome) else save(self.work, item, states, *refined)
 
 
 def _innermost(error: BaseException) -> str:
@@ -183,14 +185,14 @@ def _item_from_json(text: str) -> Item:
     return Item(values["key"], tuple(map(Path, values["inputs"])), values["payload"])
 
 
-def _outcome_to_json(outcome: Outcome) -> str:
+def _outcome_to_json(outcome: ItemOutcome) -> str:
     return json.dumps(asdict(outcome))
 
 
-def _outcome_from_json(text: str) -> Outcome:
+def _outcome_from_json(text: str) -> ItemOutcome:
     values = json.loads(text)
     saved = values["saved"]
     if saved is not None:
-        saved = Saved(**{**saved, "notes": tuple(saved["notes"])})
+        saved = SavedItem(**{**saved, "notes": tuple(saved["notes"])})
     states = tuple(InputState(**state) for state in values["inputs"])
-    return Outcome(values["key"], states, saved, values["error"], values["fatal"])
+    return ItemOutcome(values["key"], states, saved, values["error"], values["fatal"])

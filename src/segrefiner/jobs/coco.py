@@ -30,7 +30,7 @@ from ..imaging.listing import Names, list_pictures
 from ..imaging.reading import check_fits, check_same_size, read_photo
 from ..refinement.options import PLAIN, Options
 from .folders import summary_of
-from .job import Item, Job, Saved, inside, written
+from .job import Item, Job, SavedItem, inside, written
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
@@ -96,7 +96,7 @@ def coco_job(
 
     return Job(
         items,
-        CocoWork(target.absolute().parent, options),
+        CocoProcessor(target.absolute().parent, options),
         finish,
         failures,
         left_out,
@@ -175,7 +175,7 @@ def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
 
 
 def _is_result(item: Item, result: Any) -> bool:
-    """Whether a result is one that `CocoWork` gives for an item."""
+    """Whether a result is one that `CocoProcessor` gives for an item."""
     places = {str(form["index"]) for form in item.payload["masks"]}
     return isinstance(result, dict) and result.keys() <= places and all(map(_is_refined, result.values()))
 
@@ -216,7 +216,7 @@ def _encoding(segmentation: Any, size: tuple[int, int]) -> Json:
 
 
 @dataclass(frozen=True)
-class CocoWork:
+class CocoProcessor:
     """The masks of one photo → their refined segmentations.
 
     An item's payload is the coarse ones, with their places, and the size of the photo as the file says it.
@@ -272,9 +272,9 @@ class CocoWork:
             notes += [f"annotation {form['index']}: {warning}" for warning in result.report.warnings]
         return segmentations, failures, tuple(notes), idle
 
-    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         segmentations, failures, notes, idle = refined
-        return Saved({}, segmentations, failures, notes, idle)
+        return SavedItem({}, segmentations, failures, notes, idle)
 
 
 def panoptic_job(
@@ -327,7 +327,7 @@ def panoptic_job(
             rows[key]["segments_info"] = result["segments_info"]
         write_json(output / source.name, document)
 
-    work = PanopticWork(output, options, crowds)
+    work = PanopticProcessor(output, options, crowds)
     notes = nan_notes(document["annotations"], document) if odd else ()
     return Job(items, work, finish, failures, left_out, notes, _panoptic_is_result)
 
@@ -347,7 +347,7 @@ def _left_out(source: Path, document: Json, maps: Names, output: Path) -> dict[s
 
 
 def _panoptic_is_result(item: Item, result: Any) -> bool:
-    """Whether a result is one that `PanopticWork` gives."""
+    """Whether a result is one that `PanopticProcessor` gives."""
     segments = result.get("segments_info") if isinstance(result, dict) else None
     ids = [segment.get("id") for segment in item.payload if isinstance(segment, dict)]
     return isinstance(segments, list) and all(isinstance(one, dict) and one.get("id") in ids for one in segments)
@@ -407,7 +407,7 @@ def check_segments(segments: Any, ids: NDArray[np.int32]) -> None:
 
 
 @dataclass(frozen=True)
-class PanopticWork:
+class PanopticProcessor:
     """A photo and its panoptic map → the refined one; an item's payload is its `segments_info`."""
 
     root: Path
@@ -433,7 +433,7 @@ class PanopticWork:
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
         return refined.labels, segments, refined.changed, kept, not refined.reports, refined.warnings
 
-    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         ids, segments, changed, crowds, idle, warnings = refined
         target = _target(item, self.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -453,4 +453,4 @@ class PanopticWork:
         if idle:
             left_out[item.key] = "fewer than two segments that are no crowds, so no contour: written as it was"
         named = tuple(f"{item.key}: {note}" for note in notes)
-        return Saved(written(self.root, [target]), result, notes=named, left_out=left_out)
+        return SavedItem(written(self.root, [target]), result, notes=named, left_out=left_out)

@@ -21,7 +21,7 @@ from ..imaging.label_files import LabelMap, read_labels, write_labels
 from ..imaging.listing import SPELLINGS, composed, folded, same_names
 from ..imaging.reading import check_fits, check_same_size, read_mask, read_photo
 from ..refinement.options import PLAIN, Options
-from .job import Item, Job, Saved, written
+from .job import Item, Job, SavedItem, written
 
 if TYPE_CHECKING:
     from ..refinement.label_maps import RefinedLabels
@@ -228,12 +228,12 @@ def folder_job(
         Item(image.as_posix(), (images / image, *(masks / m for m in found)), [_output(m) for m in found])
         for image, found in matched.pairs.items()
     ]
-    work = MaskWork(output, threshold, write, options)
+    work = MaskProcessor(output, threshold, write, options)
     return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)
-class MaskWork:
+class MaskProcessor:
     """A photo and its masks → refined masks; an item's payload is where each goes."""
 
     root: Path
@@ -273,7 +273,7 @@ class MaskWork:
         full = 65535 if self.write == "soft16" else 255
         return np.rint(result.probability * np.float64(full)).astype(np.uint16 if full > 255 else np.uint8)
 
-    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         photo, pictures, reports, failures = refined
         for name, picture in pictures.items():
             target = self.root / name
@@ -288,7 +288,7 @@ class MaskWork:
             idle = {item.key: "; ".join(dict.fromkeys(idle.values()))}
         outputs = written(self.root, [self.root / name for name in pictures])
         notes = tuple(f"{name}: {said}" for name, report in reports.items() for said in report.get("warnings", ()))
-        return Saved(outputs, reports, failures, notes, left_out=idle)
+        return SavedItem(outputs, reports, failures, notes, left_out=idle)
 
 
 def summary_of(report: "Report") -> dict[str, Any]:
@@ -330,12 +330,12 @@ def semantic_job(
         Item(image.as_posix(), (images / image, labels / found[0]), _output(found[0]))
         for image, found in matched.pairs.items()
     ]
-    work = LabelWork(output, tuple(ignore), options)
+    work = LabelMapProcessor(output, tuple(ignore), options)
     return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=matched.notes)
 
 
 @dataclass(frozen=True)
-class LabelWork:
+class LabelMapProcessor:
     """A photo and its label map → the refined one; an item's payload is where it goes."""
 
     root: Path
@@ -359,7 +359,7 @@ class LabelWork:
         idle = "" if refined.reports else _idle(label_map.labels, self.ignore)
         return LabelMap(refined.labels, label_map.palette), _without_labels(refined), idle
 
-    def save(self, item: Item, refined: Any) -> Saved:  # noqa: D102
+    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         label_map, said, idle = refined
         target = self.root / item.payload
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +367,7 @@ class LabelWork:
         notes = [f"no pixel is left of {said['vanished']}"] if said["vanished"] else []
         notes += said.get("warnings", [])
         named = tuple(f"{item.payload}: {note}" for note in notes)
-        return Saved(written(self.root, [target]), said, notes=named, left_out={item.key: idle} if idle else {})
+        return SavedItem(written(self.root, [target]), said, notes=named, left_out={item.key: idle} if idle else {})
 
 
 def _idle(labels: NDArray[Any], ignore: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedItem:
     """What became of an item.
 
     Attributes:
@@ -59,7 +59,7 @@ class Saved:
         return Account(self.failures, self.left_out, self.notes, not self.outputs and not self.result)
 
 
-class Work(Protocol):
+class ItemProcessor(Protocol):
     """How items of one kind are refined. It travels to other processes and machines, so it is small."""
 
     @property
@@ -79,7 +79,7 @@ class Work(Protocol):
         """What is to be saved."""
         ...
 
-    def save(self, item: Item, refined: Any) -> Saved:
+    def save(self, item: Item, refined: Any) -> SavedItem:
         """Writes an item's outputs, without PyTorch."""
         ...
 
@@ -100,7 +100,7 @@ class Job:
     """
 
     items: Sequence[Item]
-    work: Work
+    work: ItemProcessor
     finish: Callable[[dict[str, Any]], None] = lambda results: None
     failures: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class InputState:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemOutcome:
     """What an engine says of an item: saved, or failed.
 
     Attributes:
@@ -139,12 +139,12 @@ class Outcome:
 
     key: str
     inputs: tuple[InputState, ...] = ()
-    saved: Saved | None = None
+    saved: SavedItem | None = None
     error: str = ""
     fatal: bool = False
 
 
-Engine = Callable[[Work, Sequence[Item], Callable[[], bool]], Iterator[Outcome]]
+Engine = Callable[[ItemProcessor, Sequence[Item], Callable[[], bool]], Iterator[ItemOutcome]]
 """Gives the outcome of each item, in any order; ends early, after what it has begun, when the callable says stop."""
 
 
@@ -160,7 +160,7 @@ def read_inputs(item: Item) -> tuple[tuple[InputState, ...], list[bytes]]:
     return tuple(states), contents
 
 
-def failure(key: str, error: BaseException, *, writing: bool = False) -> Outcome:
+def failure(key: str, error: BaseException, *, writing: bool = False) -> ItemOutcome:
     """The outcome of an item that met an error."""
     fatal = False
     link: BaseException | None = error
@@ -169,7 +169,7 @@ def failure(key: str, error: BaseException, *, writing: bool = False) -> Outcome
         link = link.__cause__
     known = isinstance(error, SegRefinerError)
     told = str(error) if known else f"{type(error).__name__}: {_told(error)}"
-    return Outcome(key, error=" ".join(told.split()), fatal=fatal)
+    return ItemOutcome(key, error=" ".join(told.split()), fatal=fatal)
 
 
 def _told(error: BaseException) -> str:
@@ -178,7 +178,7 @@ def _told(error: BaseException) -> str:
     return f"{reason(error)} ({name})" if name else reason(error)
 
 
-def load(work: Work, item: Item) -> tuple[tuple[InputState, ...], Any] | Outcome:
+def load(work: ItemProcessor, item: Item) -> tuple[tuple[InputState, ...], Any] | ItemOutcome:
     """The inputs of an item, decoded, or why not."""
     try:
         states, contents = read_inputs(item)
@@ -187,16 +187,16 @@ def load(work: Work, item: Item) -> tuple[tuple[InputState, ...], Any] | Outcome
         return failure(item.key, error)
 
 
-def save(work: Work, item: Item, states: tuple[InputState, ...], refined: Any) -> Outcome:
+def save(work: ItemProcessor, item: Item, states: tuple[InputState, ...], refined: Any) -> ItemOutcome:
     """The outcome of an item that is refined."""
     try:
-        return Outcome(item.key, states, work.save(item, refined))
+        return ItemOutcome(item.key, states, work.save(item, refined))
     except Exception as error:
         outcome = failure(item.key, error, writing=True)
         return replace(outcome, fatal=outcome.fatal or not os.access(work.root, os.W_OK | os.X_OK))
 
 
-def refine(work: Work, refiner: "Refiner", item: Item, loaded: Any) -> tuple[Any] | Outcome:
+def refine(work: ItemProcessor, refiner: "Refiner", item: Item, loaded: Any) -> tuple[Any] | ItemOutcome:
     """What is to be saved, in a tuple, or why there is nothing."""
     try:
         return (work.refine(refiner, loaded),)

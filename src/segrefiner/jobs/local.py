@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..imaging.codecs.decoder_process import guard_this_process
 from ..imaging.reading import MAX_PIXELS
 from ..openmp import sleep_while_waiting
-from .job import Item, Outcome, Work, load, refine, save
+from .job import Item, ItemOutcome, ItemProcessor, load, refine, save
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
@@ -38,7 +38,7 @@ class LocalEngine:
     def __init__(self, refiner: "Refiner", workers: int = 1) -> None:
         self.refiner, self.workers = refiner, workers
 
-    def __call__(self, work: Work, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+    def __call__(self, work: ItemProcessor, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[ItemOutcome]:
         """See `run.Engine`."""
         if not items:
             return
@@ -60,15 +60,15 @@ class LocalEngine:
                 item, call = loading.popleft()
                 loaded = call.result()
                 # Stopping gives up what is only loaded, not what is refined.
-                if not isinstance(loaded, Outcome) and stop():
+                if not isinstance(loaded, ItemOutcome) and stop():
                     break
                 fill()
-                if isinstance(loaded, Outcome):
+                if isinstance(loaded, ItemOutcome):
                     yield loaded
                     continue
                 states, content = loaded
                 refined = refine(work, self.refiner, item, content)
-                if isinstance(refined, Outcome):
+                if isinstance(refined, ItemOutcome):
                     yield replace(refined, inputs=states)
                 else:
                     saving.append(workers.call(save, work, item, states, *refined))
@@ -101,7 +101,7 @@ class _Call:
                 return alone.submit(self._function, *self._arguments).result()
         except BrokenProcessPool:
             key = self._arguments[1].key
-            return Outcome(key, error=_DIED)
+            return ItemOutcome(key, error=_DIED)
 
 
 class Workers:

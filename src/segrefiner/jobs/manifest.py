@@ -16,7 +16,7 @@ from ..ledger import Account
 from .job import InputState
 
 if TYPE_CHECKING:
-    from .job import Item, Outcome
+    from .job import Item, ItemOutcome
 
 _TEXTS = {"key", "config", "payload"}
 _FIELDS = _TEXTS | {"inputs", "outputs", "result", "failures", "notes"}
@@ -179,7 +179,7 @@ def account_of(row: dict[str, Any]) -> Account:
     return Account(row["failures"], row.get("left_out", {}), tuple(row["notes"]), idle)
 
 
-def row_of(item: "Item", outcome: "Outcome", config: str) -> dict[str, Any]:
+def row_of(item: "Item", outcome: "ItemOutcome", config: str) -> dict[str, Any]:
     """The row of an item that is done."""
     assert outcome.saved is not None
     return {

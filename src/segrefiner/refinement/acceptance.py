@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.distances import Pixels, contour_distance
-from ..imaging.edges import Drawn
-from ..imaging.ops import bands, places
+from ..imaging.edges import SnappedBlocks
+from ..imaging.ops import nonzero_pixels, row_bands
 from ..model.diffusion import confidence
-from .config import CautionConfig
+from .config import AcceptanceConfig
 
 _BLOCKS_AT_ONCE = 64
 
 
-class Reason(Enum):
+class KeptReason(Enum):
     """Why an object kept its coarse mask as a whole."""
 
     DISAGREEMENT = "the refined mask had too little in common with the coarse one"
@@ -33,7 +33,7 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True)
-class Held:
+class Reverted:
     """What was taken back of one object's refinement.
 
     Attributes:
@@ -42,18 +42,18 @@ class Held:
     """
 
     pixels: int
-    whole: Reason | None
+    whole: KeptReason | None
 
 
-OnHeld = Callable[[Held], None]
+OnReverted = Callable[[Reverted], None]
 
 
-def not_told(held: Held) -> None:
+def ignore_reverted(reverted: Reverted) -> None:
     """Listens to nothing."""
 
 
-def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """IoU of two masks `(H, W)` bool, of the pixels `here`, in a square around each pixel; 1 where neither has one.
+def agreement_around(refined: Tensor, coarse: Tensor, region: Tensor, side: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """IoU of two masks `(H, W)` bool, of the pixels `region`, in a square around each pixel; 1 where neither has one.
 
     Computed on a grid of an eighth of the square's side and interpolated.
 
@@ -61,7 +61,7 @@ def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -
         What gives it, float, at these rows and columns, integers that are broadcast.
     """
     cell = max(1, side // 8)
-    counts = _cell_shares(refined, coarse, here, cell)
+    counts = _cell_shares(refined, coarse, region, cell)
     both, either = F.avg_pool2d(counts, 9, stride=1, padding=4)
     ratio = torch.where(either > 0, both / either.clamp(min=1e-9), 1.0)[0]
 
@@ -80,13 +80,13 @@ def agreement_around(refined: Tensor, coarse: Tensor, here: Tensor, side: int) -
     return at
 
 
-def _cell_shares(refined: Tensor, coarse: Tensor, here: Tensor, cell: int) -> Tensor:
+def _cell_shares(refined: Tensor, coarse: Tensor, region: Tensor, cell: int) -> Tensor:
     """Shares of intersection and union `(2, 1, rows, columns)` in whole cells; beyond the masks there is neither."""
     height, width = refined.shape
     small = torch.uint8 if cell < 256 else torch.int32
     parts = []
-    for rows in bands(height, width, multiple=cell):
-        one, other = refined[rows] & here[rows], coarse[rows] & here[rows]
+    for rows in row_bands(height, width, multiple=cell):
+        one, other = refined[rows] & region[rows], coarse[rows] & region[rows]
         both = F.pad(torch.stack([one & other, one | other]), (0, -width % cell, 0, -len(one) % cell))
         # Whole rows first, as bytes where they hold the sum: a twentieth of the time of squares, and no floats.
         columns = both.view(torch.uint8).unflatten(1, (-1, cell)).sum(dim=2, dtype=small)
@@ -94,100 +94,185 @@ def _cell_shares(refined: Tensor, coarse: Tensor, here: Tensor, cell: int) -> Te
     return torch.cat(parts, dim=1)[:, None] / cell**2
 
 
-def settle(
-    probability: Tensor,
-    coarse: Tensor,
-    here: Tensor,
-    config: CautionConfig,
-    drawn: Drawn | None = None,
-    edge_gain: float = 0.0,
-    offset: float = 0.0,
-) -> Held:
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a refined contour beside the network's confidence.
+
+    Attributes:
+        edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
+        offset: Of the coarse contour from the refined one (`contour_offset`), in multiples of the imprecision.
+        snapped: The probability with contours drawn to the photo's edges, which counts where the coarse mask is not
+            good; where it is very good the given one does, and in between their mean.
+    """
+
+    edge_gain: float = 0.0
+    offset: float = 0.0
+    snapped: SnappedBlocks | None = None
+
+
+NO_EVIDENCE = Evidence()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well an object's refined and coarse mask agree.
+
+    Attributes:
+        iou: Of the two, in [0, 1].
+        extent: Square root of the area of their union, in pixels, at least 1.
+    """
+
+    iou: float
+    extent: float
+
+    @classmethod
+    def between(cls, refined: Tensor, coarse: Tensor, region: Tensor) -> "Agreement":
+        """Compares masks `(H, W)` bool among the pixels of a region; the refined one has none outside of it."""
+        both = _count(lambda rows: refined[rows] & coarse[rows], region)
+        union = int(torch.count_nonzero(refined)) + _count(lambda rows: coarse[rows] & region[rows], region) - both
+        return cls(both / max(1, union), math.sqrt(max(1, union)))
+
+
+class RequiredConfidence:
+    """How confident a pixel must be to change: the more, the better the coarse mask seems to be.
+
+    Attributes:
+        exactness: How much speaks for an exact coarse contour, in [0, 1]: photo's edges or offset do not speak for the
+            refined one.
+    """
+
+    def __init__(
+        self,
+        refined: Tensor,
+        coarse: Tensor,
+        region: Tensor,
+        agreement: Agreement,
+        evidence: Evidence,
+        config: AcceptanceConfig,
+    ) -> None:
+        self.exactness = 1 - _fraction(evidence.edge_gain, config.edges) * _fraction(evidence.offset, config.offset)
+        self._config = config
+        self._whole = _fraction(agreement.iou, _within_reach(config, agreement.extent))
+        side = round(config.surroundings * agreement.extent)
+        # Of a mask that is nowhere exact, nobody asks where it is good.
+        self._around = agreement_around(refined, coarse, region, side) if self.exactness else None
+
+    def goodness(self, rows: Tensor, columns: Tensor, weights: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+        """How good the coarse mask seems at pixels, in [0, 1].
+
+        Args:
+            rows: Integers.
+            columns: Integers that are broadcast with `rows`.
+            weights: Of the whole mask's goodness and of that around a pixel; the larger product counts.
+        """
+        if self._around is None:
+            return torch.zeros((), dtype=torch.float32, device=rows.device)
+        low, high = self._config.good_around
+        around = ((self._around(rows, columns) - low) / (high - low)).clamp(0, 1)
+        return self.exactness * (weights[1] * around).clamp(min=weights[0] * self._whole)
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The confidence that pixels need, in [0, 1]."""
+        return self.goodness(rows, columns, self._config.confidence)
+
+    @property
+    def gain(self) -> float:
+        """The predicted gain that the object needs, as IoU."""
+        return min(self._config.least_gain, self.exactness * self._config.least_gain)
+
+
+def revert_unsupported(
+    probability: Tensor, coarse: Tensor, region: Tensor, config: AcceptanceConfig, evidence: Evidence = NO_EVIDENCE
+) -> Reverted:
     """Takes back, in place, what one object's refinement changed without enough reason.
 
     Args:
         probability: `(H, W)` float, of the refined mask.
         coarse: `(H, W)` bool.
-        here: `(H, W)` bool, the pixels that are this object's concern.
+        region: `(H, W)` bool, the pixels that are this object's concern.
         config: When a change is taken back.
-        drawn: The probability with contours drawn to the photo's edges, which counts where the coarse mask is not good;
-            where it is very good the given one does, and in between their mean.
-        edge_gain: By how much better the refined contour lies on the photo's edges (`edges.edge_gain`).
-        offset: Of the coarse contour from the refined one (`contour_offset`), in multiples of the imprecision.
+        evidence: What speaks for the refined contour.
     """
-    proposed = (probability >= 0.5).logical_and_(here)
-    both = _count(lambda rows: proposed[rows] & coarse[rows], here)
-    union = int(torch.count_nonzero(proposed)) + _count(lambda rows: coarse[rows] & here[rows], here) - both
-    agreement = both / max(1, union)
-    if agreement < config.keep_iou:
-        probability[here] = coarse[here].float()
-        return Held(0, Reason.DISAGREEMENT)
-    extent = math.sqrt(max(1, union))
-    exact = 1 - _share(edge_gain, config.edges) * _share(offset, config.offset)
-    whole = _share(agreement, _within_reach(config, extent))
-    low, high = config.good_around
-    # Of a mask that is nowhere exact, nobody asks where it is good.
-    around = agreement_around(proposed, coarse, here, round(config.surroundings * extent)) if exact else None
+    refined = (probability >= 0.5).logical_and_(region)
+    agreement = Agreement.between(refined, coarse, region)
+    if agreement.iou < config.keep_iou:
+        probability[region] = coarse[region].float()
+        return Reverted(0, KeptReason.DISAGREEMENT)
+    required = RequiredConfidence(refined, coarse, region, agreement, evidence, config)
+    if evidence.snapped is not None:
+        _take_snapped(probability, refined, region, evidence.snapped, required)
+    supported, unsupported = _by_support(probability, refined, coarse, region, required)
+    if predicted_gain(coarse, supported, probability, region) < required.gain:
+        _keep_coarse(probability, coarse, region)
+        return Reverted(0, KeptReason.NO_GAIN)
+    for pixels in unsupported:
+        probability[pixels] = keep_label(coarse[pixels], probability[pixels])
+    return Reverted(sum(len(y) for y, _ in unsupported), None)
 
-    def good(rows: Tensor, columns: Tensor, confidence: tuple[float, float] = (1.0, 1.0)) -> Tensor:
-        if around is None:
-            return probability.new_zeros(())
-        here_too = ((around(rows, columns) - low) / (high - low)).clamp(0, 1)
-        return exact * (confidence[1] * here_too).clamp(min=confidence[0] * whole)
 
-    if drawn is not None:
-        for y, x, new in _drawn_pixels(probability, here, drawn, good if exact else None):
-            probability[y, x], proposed[y, x] = new, new >= 0.5
-    # Only what would change is asked for its confidence.
-    sure, unsure = [], []
-    for rows in bands(*probability.shape):
-        y, x = places(proposed[rows] ^ (coarse[rows] & here[rows]))
+def _take_snapped(
+    probability: Tensor, refined: Tensor, region: Tensor, snapped: SnappedBlocks, required: RequiredConfidence
+) -> None:
+    """Draws contours to the photo's edges, in place, as far as the coarse mask does not seem good."""
+    stays = required.goodness if required.exactness else None
+    for y, x, new in _snapped_pixels(probability, region, snapped, stays):
+        probability[y, x], refined[y, x] = new, new >= 0.5
+
+
+def _by_support(
+    probability: Tensor, refined: Tensor, coarse: Tensor, region: Tensor, required: RequiredConfidence
+) -> tuple[Pixels, list[Pixels]]:
+    """The pixels that change with enough confidence, and those without, in parts."""
+    supported, unsupported = [], []
+    for rows in row_bands(*probability.shape):
+        # Only what would change is asked for its confidence.
+        y, x = nonzero_pixels(refined[rows] ^ (coarse[rows] & region[rows]))
         y += rows.start
-        enough = confidence(probability[y, x]) >= good(y, x, config.confidence)
-        sure.append((y[enough], x[enough]))
-        unsure.append((y[~enough], x[~enough]))
-    y, x = (torch.cat(parts) for parts in zip(*sure, strict=True))
-    if predicted_gain(coarse, (y, x), probability, here) < min(config.least_gain, exact * config.least_gain):
-        for rows in bands(*probability.shape):
-            part = probability[rows]
-            part.copy_(torch.where(here[rows], on_side_of(coarse[rows], part), part))
-        return Held(0, Reason.NO_GAIN)
-    for some in unsure:
-        probability[some] = on_side_of(coarse[some], probability[some])
-    return Held(sum(len(y) for y, _ in unsure), None)
+        enough = confidence(probability[y, x]) >= required.at(y, x)
+        supported.append((y[enough], x[enough]))
+        unsupported.append((y[~enough], x[~enough]))
+    y, x = (torch.cat(parts) for parts in zip(*supported, strict=True))
+    return (y, x), unsupported
 
 
-def accept_drawn(probability: Tensor, here: Tensor, drawn: Drawn) -> None:
+def _keep_coarse(probability: Tensor, coarse: Tensor, region: Tensor) -> None:
+    """Leaves a region as the coarse mask has it, in place."""
+    for rows in row_bands(*probability.shape):
+        part = probability[rows]
+        part.copy_(torch.where(region[rows], keep_label(coarse[rows], part), part))
+
+
+def accept_snapped(probability: Tensor, region: Tensor, snapped: SnappedBlocks) -> None:
     """Takes over, in place, all contours that were drawn to the photo's edges.
 
     Args:
         probability: `(H, W)` float, of the refined mask.
-        here: `(H, W)` bool, the pixels that are this object's concern.
-        drawn: The probability with contours drawn to edges.
+        region: `(H, W)` bool, the pixels that are this object's concern.
+        snapped: The probability with contours drawn to edges.
     """
-    for y, x, new in _drawn_pixels(probability, here, drawn):
+    for y, x, new in _snapped_pixels(probability, region, snapped):
         probability[y, x] = new
 
 
-def _drawn_pixels(
-    probability: Tensor, here: Tensor, drawn: Drawn, given: Callable[[Tensor, Tensor], Tensor] | None = None
+def _snapped_pixels(
+    probability: Tensor, region: Tensor, snapped: SnappedBlocks, given: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Rows, columns and new probabilities of the own pixels of some drawn blocks at a time.
 
     `given` says for rows and columns, integers that are broadcast, how much of the given probability stays, in [0, 1].
     """
     height, width = probability.shape
-    for corners, blocks in zip(*(t.split(_BLOCKS_AT_ONCE) for t in (drawn.corners, drawn.blocks)), strict=True):
-        offsets = torch.arange(blocks.shape[1], device=here.device)
+    for corners, blocks in zip(*(t.split(_BLOCKS_AT_ONCE) for t in (snapped.corners, snapped.blocks)), strict=True):
+        offsets = torch.arange(blocks.shape[1], device=region.device)
         y, x = (corners[:, :1] + offsets)[:, :, None], (corners[:, 1:] + offsets)[:, None]
         inside = (y < height) & (x < width)
         y, x = y.clamp(max=height - 1), x.clamp(max=width - 1)
-        own = here[y, x].logical_and_(inside)
+        own = region[y, x].logical_and_(inside)
         new = (torch.lerp(blocks, probability[y, x], given(y, x)) if given else blocks)[own]
         yield y.expand_as(own)[own], x.expand_as(own)[own], new
 
 
-def _within_reach(config: CautionConfig, extent: float) -> tuple[float, float]:
+def _within_reach(config: AcceptanceConfig, extent: float) -> tuple[float, float]:
     """The agreement from which on a coarse mask of this extent in pixels counts as good, and as very good.
 
     Masks of small objects never agree as well as those of large ones: a square whose contour is off by its imprecision
@@ -199,7 +284,7 @@ def _within_reach(config: CautionConfig, extent: float) -> tuple[float, float]:
     return min(low, max(0.5, 1 - 4 * off)), min(high, max(0.75, 1 - 2 * off))
 
 
-def _share(value: float, between: tuple[float, float]) -> float:
+def _fraction(value: float, between: tuple[float, float]) -> float:
     """How far a value has come from the first bound to the second, in [0, 1]."""
     low, high = between
     return min(1.0, max(0.0, (value - low) / (high - low)))
@@ -207,10 +292,10 @@ def _share(value: float, between: tuple[float, float]) -> float:
 
 def _count(plane: Callable[[slice], Tensor], like: Tensor) -> int:
     """How many pixels are set in a plane of this size that is computed band by band."""
-    return sum(int(torch.count_nonzero(plane(rows))) for rows in bands(*like.shape))
+    return sum(int(torch.count_nonzero(plane(rows))) for rows in row_bands(*like.shape))
 
 
-def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, here: Tensor | None = None) -> float:
+def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, region: Tensor | None = None) -> float:
     """By how much the IoU with the truth is expected to rise where pixels of a mask change, in [-1, 1].
 
     The expectation is over truths whose pixels are drawn independently with the given probability, and taken of
@@ -220,13 +305,13 @@ def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, here: T
         coarse: `(H, W)` bool.
         changed: The pixels that change their state, of those that count.
         probability: `(H, W)` float, that a pixel of the truth is set.
-        here: `(H, W)` bool, the pixels that count; by default all.
+        region: `(H, W)` bool, the pixels that count; by default all.
     """
     truth, both, count = 0.0, 0.0, 0
-    for rows in bands(*coarse.shape):
+    for rows in row_bands(*coarse.shape):
         part, mask = probability[rows], coarse[rows]
-        if here is not None:
-            part, mask = torch.where(here[rows], part, 0), mask & here[rows]
+        if region is not None:
+            part, mask = torch.where(region[rows], part, 0), mask & region[rows]
         truth, both = truth + float(part.sum()), both + float(torch.where(mask, part, 0).sum())
         count += int(torch.count_nonzero(mask))
     values, out = probability[changed], coarse[changed]
@@ -240,13 +325,13 @@ def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, here: T
     return after - expected_iou(both, count)
 
 
-def on_side_of(coarse: Tensor, probability: Tensor) -> Tensor:
+def keep_label(coarse: Tensor, probability: Tensor) -> Tensor:
     """The nearest probability that leaves every pixel as the coarse mask has it."""
     below = math.nextafter(0.5, 0) - 1e-7
     return torch.where(coarse, probability.clamp(min=0.5), probability.clamp(max=below))
 
 
-def restrain(
+def limit_changes(
     probability: Tensor, coarse: Tensor, *, max_shift: float | None = None, strength: float = 1.0
 ) -> tuple[Tensor, int, int]:
     """Keeps the coarse label where a change is farther from the coarse contour, or less sure, than the user wants.
@@ -272,9 +357,9 @@ def restrain(
     unsure = changed & ~far
     if strength > 0:
         unsure &= confidence(probability) < 1 - strength
-    held = far | unsure
+    reverted = far | unsure
     return (
-        torch.where(held, on_side_of(coarse, probability), probability),
+        torch.where(reverted, keep_label(coarse, probability), probability),
         int(torch.count_nonzero(far)),
         int(torch.count_nonzero(unsure)),
     )

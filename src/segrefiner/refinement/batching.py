@@ -25,7 +25,7 @@ _SHARE = 0.4
 _log = logging.getLogger(__name__)
 
 
-class Batches:
+class AdaptiveBatcher:
     """Cuts work into batches; a batch for which memory runs out is halved, and so are all after it.
 
     Args:
@@ -43,7 +43,7 @@ class Batches:
         self.size: float = size
         self.shared = shared
 
-    def run(
+    def map(
         self, items: Sequence[Item], evaluate: Callable[[Sequence[Item]], Answer], *, weight: float = 1.0
     ) -> Iterator[tuple[Sequence[Item], Answer]]:
         """Yields each batch with what `evaluate` makes of it.

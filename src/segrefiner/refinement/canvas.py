@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..imaging.boxes import Box
-from ..imaging.ops import bands, contour, crop_resized, places, resize
+from ..imaging.ops import contour, crop_resized, nonzero_pixels, resize, row_bands
 from ..model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
 from ..model.unet import IMAGE_MEAN
 from .config import PipelineConfig, Sampler
@@ -19,7 +19,7 @@ _PIXELS_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
-class Window:
+class PhotoRegion:
     """Where pixels at hand lie in a photo.
 
     Attributes:
@@ -56,10 +56,16 @@ class Canvas:
     """
 
     def __init__(
-        self, image: Tensor, mask: Tensor, box: Box, seed: int, config: PipelineConfig, window: Window | None = None
+        self,
+        image: Tensor,
+        mask: Tensor,
+        box: Box,
+        seed: int,
+        config: PipelineConfig,
+        window: PhotoRegion | None = None,
     ) -> None:
         self.image, self.box, self.seed, self.config = image, box, seed, config
-        self.window = window or Window(Box(0, 0, mask.shape[1], mask.shape[0]), (mask.shape[0], mask.shape[1]))
+        self.window = window or PhotoRegion(Box(0, 0, mask.shape[1], mask.shape[0]), (mask.shape[0], mask.shape[1]))
         self.photo = self.window.photo
         self.view = object_view(box, *self.photo, config)
         self.region = surroundings(box, config)
@@ -76,7 +82,7 @@ class Canvas:
             return []
         # One transfer from a GPU for each band.
         uncertain = torch.empty(self.probability.shape, dtype=torch.bool, device="cpu")
-        for rows in bands(*uncertain.shape):
+        for rows in row_bands(*uncertain.shape):
             uncertain[rows] = self._uncertain(rows, scale)
         return contour_tiles(uncertain, self.area, self.region, self.photo, scale, self.config)
 
@@ -88,13 +94,13 @@ class Canvas:
         probability = self.probability[first : rows.stop + reach]
         uncertain = contour(probability >= 0.5)
         if scale <= 1:
-            y, x = places(uncertain)
+            y, x = nonzero_pixels(uncertain)
             # Labels without any doubt are the coarse mask's own, which no view has decided.
             own = confidence(probability[y, x]) == 1
             uncertain[y, x] = (1 - _confidence_around(probability, y, x, reach) > self.config.undecided) | own
         return uncertain[rows.start - first :][: rows.stop - rows.start]
 
-    def shown(self, view: View) -> tuple[Tensor, Tensor]:
+    def inputs(self, view: View) -> tuple[Tensor, Tensor]:
         """A view's photo `(3, S, S)` float, 0-255, and mask `(1, S, S)` float in {0, 1}."""
         photo = crop_resized(self.image, self.window.within(view.box), view.size, view.size, IMAGE_MEAN)
         inside = view.box.clip(*self.photo).shift(-view.box.x0, -view.box.y0)
@@ -102,7 +108,7 @@ class Canvas:
         mask = crop_resized(self._before[view][None], beside, view.size, view.size)
         return photo, (mask >= 0.5).float()
 
-    def uniform(self, view: View) -> Uniform:
+    def thresholds(self, view: View) -> Uniform:
         """The numbers of a view's steps, a function of seed and place: whatever it is batched with."""
         size, device = view.size, self.image.device
         x0, y0 = round(view.box.x0 / view.scale), round(view.box.y0 / view.scale)
@@ -111,7 +117,7 @@ class Canvas:
         draws = ancestral((1, size, size), Generator().manual_seed(hash((self.seed, x0, y0, size)) % 2**63))
         return lambda: draws().to(device)
 
-    def begin(self, views: Sequence[View]) -> None:
+    def start_level(self, views: Sequence[View]) -> None:
         """Before these views, all of one level, are blended: they show the mask as it is now."""
         self._total = self._total_weights(views) if len(views) > 1 else None
         if sum(view.box.width * view.box.height for view in views) > self.probability.numel() or len(views) == 1:
@@ -126,10 +132,10 @@ class Canvas:
         total = torch.zeros_like(self.probability)
         for view in views:
             for part in self._parts(view):
-                self._here(part).crop(total[None])[0].add_(self._window(view, part))
+                self._region(part).crop(total[None])[0].add_(self._photo_region(view, part))
         return total
 
-    def add(self, view: View, result: Tensor, shown: Tensor) -> None:
+    def blend(self, view: View, result: Tensor, shown: Tensor) -> None:
         """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`.
 
         Where the views' windows sum to more than one, each counts for its share; where they sum to less, the rest is
@@ -139,29 +145,29 @@ class Canvas:
         if view.scale > 1:
             changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
             for part in self._parts(view):
-                self._add_changed(view, result, changed, part)
+                self._blend_changed(view, result, changed, part)
         else:
             for part in self._parts(view):
-                self._add(view, result, part)
+                self._blend(view, result, part)
 
-    def _add(self, view: View, result: Tensor, part: Box) -> None:
+    def _blend(self, view: View, result: Tensor, part: Box) -> None:
         """Blends all of a view's result in this part of the photo."""
-        inner, place = view.box.clip(*self.photo), self._here(part)
+        inner, place = view.box.clip(*self.photo), self._region(part)
         before = part.shift(-inner.x0, -inner.y0).crop(self._before[view][None])[0]
         new = part.shift(-view.box.x0, -view.box.y0).crop(resize(result, view.box.height, view.box.width))[0]
-        weights = self._window(view, part)
+        weights = self._photo_region(view, part)
         if self._total is not None:
             weights = weights / place.crop(self._total[None])[0].clamp(min=1)
         place.crop(self.probability[None])[0].add_(weights * (new - before))
 
-    def _add_changed(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
+    def _blend_changed(self, view: View, result: Tensor, changed: Tensor, part: Box) -> None:
         """Blends what is enlarged from one of the view's pixels `(S, S)` bool that changed: little, as a rule."""
         inside, box, size, device = part.shift(-view.box.x0, -view.box.y0), view.box, view.size, result.device
         top, below, down = _neighbours(size, box.height, inside.y0, inside.y1, device)
         left, right, along = _neighbours(size, box.width, inside.x0, inside.x1, device)
         # Whole rows are copied fast, single columns are not.
         across = (changed.T[left] | changed.T[right]).T.contiguous()
-        y, x = places(across[top] | across[below])
+        y, x = nonzero_pixels(across[top] | across[below])
         if not len(y):
             return
         top, below, down, left, right, along = top[y] * size, below[y] * size, down[y], left[x], right[x], along[x]
@@ -170,7 +176,7 @@ class Canvas:
         new = torch.lerp(upper, torch.lerp(values[below + left], values[below + right], along), down)
         fall_down, fall_across = self._falls(view, part)
         weights = torch.minimum(fall_down[y], fall_across[x])
-        inner, place = view.box.clip(*self.photo), self._here(part)
+        inner, place = view.box.clip(*self.photo), self._region(part)
         before = self._before[view][y + (part.y0 - inner.y0), x + (part.x0 - inner.x0)]
         y, x = y + place.y0, x + place.x0
         if self._total is not None:
@@ -180,7 +186,7 @@ class Canvas:
     def _parts(self, view: View) -> Iterator[Box]:
         """What a view shows of the photo, band by band."""
         inner = view.box.clip(*self.photo)
-        for rows in bands(inner.height, inner.width):
+        for rows in row_bands(inner.height, inner.width):
             yield Box(inner.x0, inner.y0 + rows.start, inner.x1, inner.y0 + rows.stop)
 
     def _falls(self, view: View, part: Box) -> tuple[Tensor, Tensor]:
@@ -188,20 +194,20 @@ class Canvas:
         ramp = max(1, round(self.config.overlap * view.scale / 2))
         return falls(view.box, part, *self.photo, ramp, self.probability.device)
 
-    def _window(self, view: View, part: Box) -> Tensor:
+    def _photo_region(self, view: View, part: Box) -> Tensor:
         down, across = self._falls(view, part)
         return torch.minimum(down[:, None], across)
 
-    def end(self) -> None:
+    def finish_level(self) -> None:
         """After the views of one level are blended."""
         self.probability.clamp_(0, 1)
         self._total, self._before = None, {}
 
     def _cut(self, plane: Tensor, view: View) -> Tensor:
         """The part of a plane of the area that a view shows of the photo."""
-        return self._here(view.box.clip(*self.photo)).crop(plane[None])[0]
+        return self._region(view.box.clip(*self.photo)).crop(plane[None])[0]
 
-    def own(self, before: Sequence[Box], after: Sequence[Box]) -> Tensor:
+    def owned_pixels(self, before: Sequence[Box], after: Sequence[Box]) -> Tensor:
         """Pixels of the area, bool, whose nearest object is this one.
 
         Args:
@@ -218,10 +224,10 @@ class Canvas:
                 mine &= distance <= self._distance(other)
         return mine
 
-    def write(self, own: Tensor, probability: Tensor) -> None:
+    def paste_into(self, own: Tensor, probability: Tensor) -> None:
         """Writes the object's own pixels into the whole mask's probability `(H, W)`, and forgets them."""
         whole = self.window.within(self.area).crop(probability[None])[0]
-        for rows in bands(*own.shape):
+        for rows in row_bands(*own.shape):
             whole[rows] = torch.where(own[rows], self.probability[rows], whole[rows])
         self.probability = self.probability.new_empty(0)
 
@@ -234,7 +240,7 @@ class Canvas:
         down = torch.maximum(box.y0 - y, y - (box.y1 - 1)).clamp(min=0)
         return torch.maximum(across[None, :], down[:, None])
 
-    def _here(self, box: Box) -> Box:
+    def _region(self, box: Box) -> Box:
         return box.shift(-self.area.x0, -self.area.y0)
 
 

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from ..imaging.boxes import Box
 from ..imaging.distances import contour_offset
-from ..imaging.edges import edge_gain, follow_edges
+from ..imaging.edges import edge_gain, snap_to_edges
 from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, sample, silent, spaced_timesteps
 from ..model.unet import normalize
-from .acceptance import Held, OnHeld, accept_drawn, not_told, settle
-from .batching import Batches
+from .acceptance import Evidence, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
+from .batching import AdaptiveBatcher
 from .canvas import Canvas
 from .config import DEFAULT, PipelineConfig
-from .tasks import Job, Refined
+from .tasks import MaskTask, TaskResult
 from .views import View, object_area, tile_scales
 
 __all__ = ["refine_mask", "refine_masks"]
@@ -34,13 +34,13 @@ __all__ = ["refine_mask", "refine_masks"]
 
 def refine_masks(
     network: Network,
-    jobs: Sequence[Job],
+    jobs: Sequence[MaskTask],
     steps: int = NUM_TIMESTEPS,
     *,
     config: PipelineConfig = DEFAULT,
-    batches: Batches | None = None,
+    batches: AdaptiveBatcher | None = None,
     on_progress: OnProgress = silent,
-) -> Iterator[Refined]:
+) -> Iterator[TaskResult]:
     """The default pipeline for several masks at once.
 
     A mask's result does not depend on the others; where batches are shared, it does by rounding.
@@ -66,7 +66,7 @@ def refine_masks(
         for job, boxes, mine in zip(jobs, objects, chosen, strict=True)
     ]
     every = [canvas for mine in canvases for canvas in mine]
-    run = _Run(network, config, batches or Batches(8), on_progress)
+    run = _Run(network, config, batches or AdaptiveBatcher(8), on_progress)
     run.level([(canvas, canvas.view) for canvas in every], spaced_timesteps(steps), "whole objects")
     tile_timesteps = spaced_timesteps(min(steps, config.tile_steps))
     for scale in tile_scales([canvas.seen for canvas in every], config):
@@ -74,23 +74,23 @@ def refine_masks(
         run.level(tiles, tile_timesteps, f"contours, 1:{scale:g}")
     for job, boxes, places, mine in zip(jobs, objects, chosen, canvases, strict=True):
         owned = _owned(boxes, places, mine)
-        held = tuple(_settle(canvas, own) for canvas, own in zip(mine, owned, strict=True))
+        reverted = tuple(_revert_unsupported(canvas, pixels) for canvas, pixels in zip(mine, owned, strict=True))
         if len(boxes) == 1 and mine[0].probability.shape == job.mask.shape:
             # The one object's canvas is the photo: nothing is copied.
             probability = mine[0].probability
         else:
             probability = job.mask.float()
-            for canvas, own in zip(mine, owned, strict=True):
-                canvas.write(own, probability)
+            for canvas, pixels in zip(mine, owned, strict=True):
+                canvas.paste_into(pixels, probability)
         seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
         if job.part:
-            own = torch.zeros_like(job.mask)
-            mine[0].window.within(mine[0].area).paste(owned[0][None], own[None])
-            yield Refined(probability, held, seen, own=own)
+            about = torch.zeros_like(job.mask)
+            mine[0].window.within(mine[0].area).paste(owned[0][None], about[None])
+            yield TaskResult(probability, reverted, seen, owned=about)
             continue
         del owned
         area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
-        yield Refined(probability, held, seen, area)
+        yield TaskResult(probability, reverted, seen, area)
 
 
 def refine_mask(
@@ -101,9 +101,9 @@ def refine_mask(
     *,
     seed: int = 0,
     config: PipelineConfig = DEFAULT,
-    batches: Batches | None = None,
+    batches: AdaptiveBatcher | None = None,
     on_progress: OnProgress = silent,
-    on_held: OnHeld = not_told,
+    on_held: OnReverted = ignore_reverted,
 ) -> Tensor:
     """The default pipeline for one mask: `(H, W)` float32, the probability of the refined one.
 
@@ -118,17 +118,19 @@ def refine_mask(
         on_progress: Called after each network evaluation.
         on_held: Called with what was taken back of each object.
     """
-    job = Job(image, mask, seed)
+    job = MaskTask(image, mask, seed)
     (refined,) = refine_masks(network, [job], steps, config=config, batches=batches, on_progress=on_progress)
-    for held in refined.held:
-        on_held(held)
+    for reverted in refined.reverted:
+        on_held(reverted)
     return refined.probability
 
 
 class _Run:
     """What all levels of a run share."""
 
-    def __init__(self, network: Network, config: PipelineConfig, batches: Batches, on_progress: OnProgress) -> None:
+    def __init__(
+        self, network: Network, config: PipelineConfig, batches: AdaptiveBatcher, on_progress: OnProgress
+    ) -> None:
         self.network, self.config, self.batches, self.on_progress = network, config, batches, on_progress
         self.evaluations: dict[int, int] = {}
 
@@ -141,12 +143,12 @@ class _Run:
         for canvas, view in shown:
             views.setdefault(id(canvas), []).append(view)
         for key, canvas in canvases.items():
-            canvas.begin(views[key])
+            canvas.start_level(views[key])
         done, total = 0, len(shown) * len(timesteps)
 
         def evaluate(part: Sequence[tuple[Canvas, View]]) -> tuple[Tensor, Tensor, list[int]]:
-            photos, coarse = zip(*(canvas.shown(view) for canvas, view in part), strict=True)
-            draws = [canvas.uniform(view) for canvas, view in part] if len(timesteps) > 1 else []
+            photos, coarse = zip(*(canvas.inputs(view) for canvas, view in part), strict=True)
+            draws = [canvas.thresholds(view) for canvas, view in part] if len(timesteps) > 1 else []
             masks = torch.stack(coarse)
             taken, seen = done, [0] * len(part)
             for state in sample(
@@ -168,13 +170,13 @@ class _Run:
         weight = (shown[0][1].size / self.config.patch) ** 2
         alone = [[(canvas, view) for view in views[key]] for key, canvas in canvases.items()]
         for group in [shown] if self.batches.shared else alone:
-            for part, (masks, results, seen) in self.batches.run(group, evaluate, weight=weight):
+            for part, (masks, results, seen) in self.batches.map(group, evaluate, weight=weight):
                 done += len(part) * len(timesteps)
                 for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
-                    canvas.add(view, result, mask)
+                    canvas.blend(view, result, mask)
                     self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
         for canvas in canvases.values():
-            canvas.end()
+            canvas.finish_level()
 
 
 def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canvas]) -> list[Tensor]:
@@ -183,22 +185,24 @@ def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canva
     owned = []
     for i, canvas in zip(places, canvases, strict=True):
         near = [k for k, area in enumerate(areas) if area.overlaps(canvas.area)]
-        owned.append(canvas.own([boxes[k] for k in near if k < i], [boxes[k] for k in near if k > i]))
+        owned.append(canvas.owned_pixels([boxes[k] for k in near if k < i], [boxes[k] for k in near if k > i]))
     return owned
 
 
-def _settle(canvas: Canvas, own: Tensor) -> Held:
+def _revert_unsupported(canvas: Canvas, pixels: Tensor) -> Reverted:
     """Takes back what one object's refinement changed without enough reason."""
     config = canvas.config
     photo = canvas.window.within(canvas.area).crop(canvas.image)
-    drawn = None
+    snapped = None
     if config.edge_radius:
-        drawn = follow_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
-    if config.caution is None:
-        if drawn is not None:
-            accept_drawn(canvas.probability, own, drawn)
-        return Held(0, None)
-    refined, coarse = (canvas.probability >= 0.5) & own, canvas.coarse & own
-    gain = edge_gain(photo, refined, coarse, config.caution.edges[1])
-    offset = contour_offset(refined, coarse, config.caution.imprecision)
-    return settle(canvas.probability, canvas.coarse, own, config.caution, drawn, gain, offset)
+        snapped = snap_to_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
+    if config.acceptance is None:
+        if snapped is not None:
+            accept_snapped(canvas.probability, pixels, snapped)
+        return Reverted(0, None)
+    refined, coarse = (canvas.probability >= 0.5) & pixels, canvas.coarse & pixels
+    gain = edge_gain(photo, refined, coarse, config.acceptance.edges[1])
+    offset = contour_offset(refined, coarse, config.acceptance.imprecision)
+    return revert_unsupported(
+        canvas.probability, canvas.coarse, pixels, config.acceptance, Evidence(gain, offset, snapped)
+    )

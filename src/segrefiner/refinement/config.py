@@ -5,7 +5,7 @@ from enum import Enum
 
 
 @dataclass(frozen=True)
-class CautionConfig:
+class AcceptanceConfig:
     """When a change is taken back.
 
     Attributes:
@@ -67,7 +67,7 @@ class PipelineConfig:
             moves; on a GPU, where looking would cost more, all steps are taken.
         edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
         edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
-        caution: What a change needs to be kept; `None` keeps every change, so that the result is what the network says.
+        acceptance: What a change needs to be kept; `None` keeps every change, so that the result is what the network says.
     """
 
     patch: int = 256
@@ -86,7 +86,7 @@ class PipelineConfig:
     converged: float = 0.01
     edge_radius: int = 2
     edge_smoothness: float = 1e-4
-    caution: CautionConfig | None = field(default_factory=CautionConfig)
+    acceptance: AcceptanceConfig | None = field(default_factory=AcceptanceConfig)
 
     def __post_init__(self) -> None:
         if self.tile > self.patch:

@@ -22,13 +22,13 @@ from ..errors import InputError
 from ..imaging.boxes import Box
 from ..imaging.codecs.option_checks import check_options
 from ..imaging.reading import check_fits, check_same_size, warn_of
-from ..imaging.vips import MaskFile, Picture, check_target
+from ..imaging.vips import LargePicture, MaskFile, check_target
 from ..model.diffusion import OnProgress, silent
-from .canvas import Window
+from .canvas import PhotoRegion
 from .config import DEFAULT
 from .pipelines import default_pipeline
 from .report import Report
-from .tasks import Job, Part
+from .tasks import MaskTask, PhotoPart
 from .views import gather_parts, object_area, part_gap
 
 if TYPE_CHECKING:
@@ -78,18 +78,18 @@ def refine_large(
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")
-    photo, coarse = Picture.photo(image), Picture.mask(mask)
+    photo, coarse = LargePicture.photo(image), LargePicture.mask(mask)
     # Of one element each: only their shapes are looked at.
     shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
     check_same_size(*shapes, image_source=image, mask_source=mask)
     reports = []
     with TemporaryDirectory(prefix="segrefiner-") as folder:
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
-        objects = [] if store.pixels == math.prod(coarse.size) else find_objects(store)
+        objects = [] if store.pixels == math.prod(coarse.size) else find_large_objects(store)
         notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
         warn_of(notes)
         parts = _parts(objects, coarse.size, max_shift)
-        jobs = _jobs(refiner, photo, store, parts, seed, Path(folder))
+        jobs = _mask_tasks(refiner, photo, store, parts, seed, Path(folder))
         results = refiner.run(jobs, steps=steps, max_shift=max_shift, strength=strength, on_progress=on_progress)
         for part, result in zip(parts, results, strict=True):
             store.change(part.window.box, result.mask)
@@ -98,7 +98,7 @@ def refine_large(
     return reports
 
 
-def find_objects(mask: MaskFile) -> list[Box]:
+def find_large_objects(mask: MaskFile) -> list[Box]:
     """`views.find_objects`, row by row."""
     if mask.box is None:
         return []
@@ -148,7 +148,7 @@ def joined(rows: Iterable[tuple[int, NDArray[np.bool_]]], width: int, gap: int) 
     return [box for i, box in enumerate(boxes) if united[i] == i]
 
 
-def _parts(objects: list[Box], size: tuple[int, int], max_shift: float | None) -> list[Part]:
+def _parts(objects: list[Box], size: tuple[int, int], max_shift: float | None) -> list[PhotoPart]:
     """What is read for each of the objects."""
     areas = [object_area(box, *size, DEFAULT) for box in objects]
     corners = np.array([(a.x0, a.y0, a.x1, a.y1) for a in areas]).reshape(-1, 4)
@@ -158,17 +158,17 @@ def _parts(objects: list[Box], size: tuple[int, int], max_shift: float | None) -
         near = np.flatnonzero(beside.all(axis=1)).tolist()
         # Contours outside of the area count as well; none is farther than the object's own.
         margin = 0 if max_shift is None else math.ceil(min(max_shift, area.width + area.height)) + 1
-        window = Window(area.grow(margin).clip(*size), size)
-        parts.append(Part(window, tuple(objects[i] for i in near), near.index(chosen)))
+        window = PhotoRegion(area.grow(margin).clip(*size), size)
+        parts.append(PhotoPart(window, tuple(objects[i] for i in near), near.index(chosen)))
     return parts
 
 
-def _jobs(
-    refiner: "Refiner", photo: Picture, mask: MaskFile, parts: list[Part], seed: int, folder: Path
-) -> Iterator[Job]:
+def _mask_tasks(
+    refiner: "Refiner", photo: LargePicture, mask: MaskFile, parts: list[PhotoPart], seed: int, folder: Path
+) -> Iterator[MaskTask]:
     if not parts:
         return
     pixels = photo.parts(folder)
     for part in parts:
         image = torch.from_numpy(pixels(part.window.box)).to(refiner.device).permute(2, 0, 1)
-        yield Job(image, torch.from_numpy(mask.part(part.window.box)), seed, part=part)
+        yield MaskTask(image, torch.from_numpy(mask.part(part.window.box)), seed, part=part)

@@ -17,9 +17,9 @@ from ..errors import InputError
 from ..imaging.boxes import mask_box, non_maximum_suppression
 from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, ancestral, sample, silent
 from ..model.unet import normalize
-from .batching import Batches
+from .batching import AdaptiveBatcher
 from .coarse_to_fine import refine_masks
-from .tasks import Job, Refined
+from .tasks import MaskTask, TaskResult
 
 _GLOBAL_TIMESTEPS = (5, 4, 3, 2, 1)
 _ALL_TIMESTEPS = (5, 4, 3, 2, 1, 0)
@@ -33,8 +33,14 @@ class Pipeline(Protocol):
     """A way through the photo: which views the network sees, at which scale, in which order."""
 
     def __call__(
-        self, network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
-    ) -> Iterator[Refined]:
+        self,
+        network: Network,
+        jobs: Sequence[MaskTask],
+        *,
+        steps: int,
+        batches: AdaptiveBatcher,
+        on_progress: OnProgress,
+    ) -> Iterator[TaskResult]:
         """Gives what becomes of each job, in order."""
         ...
 
@@ -47,8 +53,8 @@ def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
     """A published pipeline, for photos of at least so many pixels on each side; it holds nothing back."""
 
     def pipeline(
-        network: Network, jobs: Sequence[Job], *, steps: int, batches: Batches, on_progress: OnProgress
-    ) -> Iterator[Refined]:
+        network: Network, jobs: Sequence[MaskTask], *, steps: int, batches: AdaptiveBatcher, on_progress: OnProgress
+    ) -> Iterator[TaskResult]:
         for job in jobs:
             _check_published(steps, job.image, smallest)
             stages: dict[str, int] = {}
@@ -59,7 +65,7 @@ def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:
 
             generator = Generator().manual_seed(job.seed)
             mask = run(network, job.image, job.mask, generator, batches=batches, on_progress=follow)
-            yield Refined(mask.float(), (), sum(stages.values()))
+            yield TaskResult(mask.float(), (), sum(stages.values()))
 
     return pipeline
 
@@ -84,7 +90,7 @@ def semantic(
     mask: Tensor,
     generator: Generator,
     *,
-    batches: Batches | None = None,
+    batches: AdaptiveBatcher | None = None,
     on_progress: OnProgress = silent,
 ) -> Tensor:
     """The published pipeline for semantic and dichotomous masks: one global pass, then native patches.
@@ -121,7 +127,7 @@ def semantic(
         on_progress(Progress("patches", done + len(part), len(chosen), state))
         return state.probability
 
-    for part, probabilities in (batches or Batches(8)).run(chosen, refined):
+    for part, probabilities in (batches or AdaptiveBatcher(8)).map(chosen, refined):
         done += len(part)
         for i, probability in zip(part, probabilities, strict=True):
             x, y = boxes[i]
@@ -136,7 +142,7 @@ def instance(
     mask: Tensor,
     generator: Generator,
     *,
-    batches: Batches | None = None,
+    batches: AdaptiveBatcher | None = None,
     on_progress: OnProgress = silent,
 ) -> Tensor:
     """The published pipeline for one instance: its padded box at 256x256, all six steps.

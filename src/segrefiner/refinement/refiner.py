@@ -32,13 +32,13 @@ from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.onnx_export import onnx_metadata
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
-from .acceptance import restrain
-from .batching import Batches, batch_size
+from .acceptance import limit_changes
+from .batching import AdaptiveBatcher, batch_size
 from .config import DEFAULT
 from .forking import check_own, revive
 from .pipelines import Pipeline, default_pipeline
-from .report import Report, describe
-from .tasks import Job, Refined, next_group, nothing_to_do, same_photo, triples, whole_boxes
+from .report import Report, make_report
+from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Refiner:
         self._process = os.getpid()
         fitting = batch_size(self.backend.config, DEFAULT.patch, self.dtype, self.device)
         shared = self.device.type != "cpu" if batch_invariant is None else not batch_invariant
-        self._batches = Batches(fitting if batch is None else whole_number("batch", batch, 1), shared=shared)
+        self._batches = AdaptiveBatcher(fitting if batch is None else whole_number("batch", batch, 1), shared=shared)
 
     @classmethod
     def from_pretrained(
@@ -359,7 +359,7 @@ class Refiner:
 
     def run(
         self,
-        jobs: Iterator[Job],
+        jobs: Iterator[MaskTask],
         *,
         steps: int | None = None,
         max_shift: float | None = None,
@@ -383,13 +383,13 @@ class Refiner:
         steps = self.steps if steps is None else steps
 
         def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
-            return restrain(probability, coarse, max_shift=max_shift, strength=strength)
+            return limit_changes(probability, coarse, max_shift=max_shift, strength=strength)
 
         return self._results(jobs, steps, restrained, on_progress)
 
     def _read(
         self, triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]], threshold: float | None, seed: int
-    ) -> Iterator[Job]:
+    ) -> Iterator[MaskTask]:
         """Photos on the device, masks still on the CPU."""
         source: ImageSource | Photo | None = None
         for image, mask, box in triples:
@@ -404,11 +404,11 @@ class Refiner:
             # Who has read the photo asks the report; others may not.
             if not isinstance(image, Photo):
                 warn_of(notes)
-            yield Job(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
+            yield MaskTask(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
     def _results(
         self,
-        jobs: Iterator[Job],
+        jobs: Iterator[MaskTask],
         steps: int,
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
         on_progress: OnProgress,
@@ -436,7 +436,7 @@ class Refiner:
 
     def _refine_group(
         self,
-        group: list[Job],
+        group: list[MaskTask],
         results: list[Result],
         steps: int,
         restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
@@ -455,7 +455,7 @@ class Refiner:
                 else iter(())
             )
             for job, note in zip(group, notes, strict=True):
-                one = Refined(job.mask.float(), (), 0) if note else next(refined)
+                one = TaskResult(job.mask.float(), (), 0) if note else next(refined)
                 probability = one.probability.float().cpu()
                 height, width = job.mask.shape
                 area = one.area or Box(0, 0, width, height)
@@ -464,10 +464,10 @@ class Refiner:
                 settled, far, unsure = restrained(part, given)
                 if settled is not part:
                     part.copy_(settled)
-                if one.own is not None:
-                    own = one.own.cpu()
+                if one.owned is not None:
+                    own = one.owned.cpu()
                     given, settled = given & own, settled * own
-                report = describe(given, settled, one.held, far=far, unsure=unsure, pixels=pixels)
+                report = make_report(given, settled, one.reverted, far=far, unsure=unsure, pixels=pixels)
                 report = replace(
                     report,
                     evaluations=one.evaluations,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..imaging.distances import largest_distance
-from ..imaging.ops import bands, contour, places
+from ..imaging.ops import contour, nonzero_pixels, row_bands
 from ..model.diffusion import confidence
-from .acceptance import Held, predicted_gain
+from .acceptance import Reverted, predicted_gain
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Report:
         )
 
 
-def describe(
-    coarse: Tensor, probability: Tensor, held: Sequence[Held], *, far: int, unsure: int, pixels: int | None = None
+def make_report(
+    coarse: Tensor, probability: Tensor, held: Sequence[Reverted], *, far: int, unsure: int, pixels: int | None = None
 ) -> Report:
     """The report of a refinement, without what only its caller knows: time, evaluations, steps, model and seed.
 
@@ -86,11 +86,11 @@ def describe(
     """
     pixels = pixels or coarse.numel()
     mask = probability >= 0.5
-    both = sum(int(torch.count_nonzero(mask[rows] & coarse[rows])) for rows in bands(*mask.shape))
-    rim, changed = contour(mask), places(mask ^ coarse)
+    both = sum(int(torch.count_nonzero(mask[rows] & coarse[rows])) for rows in row_bands(*mask.shape))
+    rim, changed = contour(mask), nonzero_pixels(mask ^ coarse)
     union = both + len(changed[0])
     rim[changed] = False
-    told = torch.cat([confidence(probability[some]) for some in (changed, places(rim))])
+    told = torch.cat([confidence(probability[some]) for some in (changed, nonzero_pixels(rim))])
     gain = predicted_gain(coarse, changed, probability)
     del mask, rim
     reasons = Counter(h.whole.value for h in held if h.whole)

@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..imaging.boxes import Box, mask_box, whole_box
 from ..imaging.codecs.option_checks import listed_boxes, shown
 from ..imaging.reading import ImageSource, MaskSource, Photo
-from .acceptance import Held
-from .canvas import Window
+from .acceptance import Reverted
+from .canvas import PhotoRegion
 from .config import PipelineConfig
 from .views import find_objects
 
@@ -22,7 +22,7 @@ _GROUP_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
-class Part:
+class PhotoPart:
     """Of a photo that is too large to be held: the pixels around one object.
 
     Attributes:
@@ -31,13 +31,13 @@ class Part:
         chosen: Which of them is refined.
     """
 
-    window: Window
+    window: PhotoRegion
     objects: tuple[Box, ...]
     chosen: int
 
 
 @dataclass(frozen=True)
-class Job:
+class MaskTask:
     """A coarse mask to refine.
 
     Attributes:
@@ -54,7 +54,7 @@ class Job:
     mask: Tensor
     seed: int = 0
     box: Box | None = None
-    part: Part | None = None
+    part: PhotoPart | None = None
     notes: tuple[str, ...] = ()
 
     def objects(self, config: PipelineConfig) -> list[Box]:
@@ -66,22 +66,22 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Refined:
+class TaskResult:
     """What became of a job.
 
     Attributes:
         probability: `(H, W)` float32, of the refined mask.
-        held: What was taken back of each object.
+        reverted: What was taken back of each object.
         evaluations: Views of it that the network saw, counted once per step.
         area: Outside of it, coarse mask and probability are zero; `None` where that is not known.
-        own: `(H, W)` bool, the pixels that the job is about; `None` for all. Others are as in the coarse mask.
+        owned: `(H, W)` bool, the pixels that the job is about; `None` for all. Others are as in the coarse mask.
     """
 
     probability: Tensor
-    held: tuple[Held, ...]
+    reverted: tuple[Reverted, ...]
     evaluations: int
     area: Box | None = None
-    own: Tensor | None = None
+    owned: Tensor | None = None
 
 
 def whole_boxes(boxes: Any, count: int, size: tuple[int, ...]) -> list[Box | None]:
@@ -125,12 +125,12 @@ def same_photo(image: ImageSource | Photo, source: ImageSource | Photo) -> bool:
     return image is source or (both_paths and image == source)
 
 
-def next_group(jobs: Iterator[Job]) -> tuple[list[Job], Exception | None]:
+def next_group(jobs: Iterator[MaskTask]) -> tuple[list[MaskTask], Exception | None]:
     """The next jobs that are refined together: enough to fill batches, few enough for their results to fit.
 
     An error in making a job comes beside those before it, whose results shall not be lost.
     """
-    group: list[Job] = []
+    group: list[MaskTask] = []
     pixels = 0
     try:
         for job in jobs:

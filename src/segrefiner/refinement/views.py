@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..imaging.boxes import Box, mask_box, merge_overlapping, square_around
-from ..imaging.ops import bands, box_max
+from ..imaging.ops import box_max, row_bands
 from .config import PipelineConfig
 
 _CELLS = 7
 """Cells along the side of what a tile shows well; finer ones let tiles be placed better and take longer to place."""
 
 
-FREE = PipelineConfig(caution=None, edge_radius=0)
+FREE = PipelineConfig(acceptance=None, edge_radius=0)
 """The network and its diffusion alone, blended to full size: no change is taken back, no contour drawn to edges."""
 
 
@@ -158,7 +158,7 @@ def _worth(cells: NDArray[np.int64], size: int, total: int) -> NDArray[np.float6
 def _cell_sums(pixels: NDArray[np.bool_], cell: int) -> NDArray[np.int64]:
     """How many pixels are set in each square of `cell` pixels."""
     across, parts = -(-pixels.shape[1] // cell), []
-    for rows in bands(pixels.shape[0], pixels.shape[1], multiple=cell):
+    for rows in row_bands(pixels.shape[0], pixels.shape[1], multiple=cell):
         y, x = np.divmod(np.flatnonzero(pixels[rows]), pixels.shape[1])
         down = -(-(rows.stop - rows.start) // cell)
         parts.append(np.bincount(y // cell * across + x // cell, minlength=down * across).reshape(down, across))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import ImageError, MaskError, needed
+from ..errors import ImageError, MaskError, import_extra
 from ..imaging.boxes import mask_box
 from ..imaging.codecs.arrays import as_numpy
 from ..imaging.reading import check_same_size
@@ -38,7 +38,7 @@ def cutout(image: Any, probability: Any) -> NDArray[np.uint8]:
         MissingExtraError: PyMatting is not installed.
     """
     image, probability = _checked(image, probability)
-    pymatting = needed("pymatting", "cutting objects out", extra="matting")
+    pymatting = import_extra("pymatting", "cutting objects out", extra="matting")
     alpha = np.rint(np.asarray(probability, np.float32) * 255).astype(np.uint8)
     result = np.zeros((*alpha.shape, 4), np.uint8)
     seen = mask_box(torch.from_numpy(alpha > 0))

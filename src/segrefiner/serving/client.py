@@ -36,7 +36,7 @@ _ERRORS: dict[str, type[SegRefinerError]] = {
 
 
 @dataclass(frozen=True)
-class Refined:
+class RemoteResult:
     """A mask that a server refined.
 
     Attributes:
@@ -84,12 +84,12 @@ class Client:
     @overload
     def refine(
         self, image: ImageSource, mask: list[MaskSource] | tuple[MaskSource, ...], **options: Any
-    ) -> list[Refined]: ...
+    ) -> list[RemoteResult]: ...
 
     @overload
-    def refine(self, image: ImageSource, mask: MaskSource, **options: Any) -> Refined: ...
+    def refine(self, image: ImageSource, mask: MaskSource, **options: Any) -> RemoteResult: ...
 
-    def refine(self, image: ImageSource, mask: Any, **options: Any) -> Refined | list[Refined]:
+    def refine(self, image: ImageSource, mask: Any, **options: Any) -> RemoteResult | list[RemoteResult]:
         """Refines one mask or several of a photo, as `Refiner` does on this machine.
 
         Args:
@@ -120,7 +120,7 @@ class Client:
 
         notes: dict[str, None] = {}
 
-        def read(answer: Any) -> list[Refined]:
+        def read(answer: Any) -> list[RemoteResult]:
             for got in answer["masks"]:
                 notes.update(dict.fromkeys(dict(got["report"]).get("warnings", ())))
             return [_refined(got, one.shape) for got, one in zip(answer["masks"], coarse, strict=True)]
@@ -188,10 +188,10 @@ def _form(image: bytes, fields: Mapping[str, Any]) -> tuple[bytes, str]:
     ), f"multipart/form-data; boundary={boundary}"
 
 
-def _refined(answer: Mapping[str, Any], size: tuple[int, ...]) -> Refined:
+def _refined(answer: Mapping[str, Any], size: tuple[int, ...]) -> RemoteResult:
     mask = decode_rle(answer["rle"], (size[0], size[1]))
     png = answer.get("probability_png")
     probability = None
     if png is not None:
         probability = np.asarray(read_image(base64.b64decode(png))[..., 0], np.float32) / np.float32(255)
-    return Refined(mask, probability, answer["report"])
+    return RemoteResult(mask, probability, answer["report"])

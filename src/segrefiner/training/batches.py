@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.coarse.masks import coarse_mask
 from ..data.coarse.polygons import polygon_coarse
 from ..data.coarse.published import published_coarse
-from ..data.packed_photos import Batch, PackedPhotos, ViewConfig, shuffled
-from ..data.published_crops import Crop, PublishedViews, mirrored, object_view, patch, resized
+from ..data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
+from ..data.published_crops import Crop, PublishedViews, mirrored, patch, published_object_view, resized
 from ..data.sources import Sample, Source, data_set_of
 from ..errors import InputError, TrainingError
 from ..imaging.distances import signed_distance
-from .recipes import Portion, Recipe
+from .recipes import Recipe, StepSlice
 
-Feed: TypeAlias = Callable[[Iterable[Portion]], Iterator[Batch]]
+BatchSource: TypeAlias = Callable[[Iterable[StepSlice]], Iterator[CropBatch]]
 """Gives the batch of each portion, in order."""
 
 _NEIGHBOURS = 20
@@ -37,7 +37,7 @@ def generator_of(recipe: Recipe, sample: int, device: torch.device, *, noise: bo
     return Generator(device).manual_seed(2 * (recipe.seed * 1_000_000_007 + sample) + noise)
 
 
-def packed_feed(photos: PackedPhotos, recipe: Recipe) -> Feed:
+def packed_batches(photos: PackedPhotos, recipe: Recipe) -> BatchSource:
     """Batches of photos in memory.
 
     Raises:
@@ -77,8 +77,8 @@ def times_drawn(
 
 
 def _packed(
-    photos: PackedPhotos, recipe: Recipe, views: ViewConfig, times: NDArray[np.float64], portions: Iterable[Portion]
-) -> Iterator[Batch]:
+    photos: PackedPhotos, recipe: Recipe, views: ViewConfig, times: NDArray[np.float64], portions: Iterable[StepSlice]
+) -> Iterator[CropBatch]:
     order = _Order(len(photos), recipe.seed, times)
     for portion in portions:
         perfect = recipe.large_perfect if portion.large else recipe.coarse.perfect
@@ -95,7 +95,7 @@ def _packed(
         yield parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _with_drawn(batch: Batch, group: range, recipe: Recipe) -> Batch:
+def _with_drawn(batch: CropBatch, group: range, recipe: Recipe) -> CropBatch:
     """The batch, some of its coarse masks drawn as the paper's or as annotators' polygons; they go through the CPU."""
     config = recipe.coarse
     if not config.published and not config.polygons:
@@ -112,11 +112,11 @@ def _with_drawn(batch: Batch, group: range, recipe: Recipe) -> Batch:
     return replace(batch, coarse=coarse)
 
 
-def _joined(parts: list[Batch]) -> Batch:
+def _joined(parts: list[CropBatch]) -> CropBatch:
     image, fine, coarse, distance = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("image", "fine", "coarse", "distance")
     )
-    return Batch(image, fine, coarse, distance)
+    return CropBatch(image, fine, coarse, distance)
 
 
 class _Order:
@@ -182,7 +182,7 @@ class StreamedCrops(Dataset[_Arrays]):
         photo, view = divmod(number, self.views.per_photo)
         sample, failures = self._read(self._order[photo])
         random = np.random.default_rng((self.recipe.seed, photo))
-        crop = object_view(Crop(sample.image, sample.mask, sample.coarse), size, self.views.pad, random)
+        crop = published_object_view(Crop(sample.image, sample.mask, sample.coarse), size, self.views.pad, random)
         if view:
             crop = patch(crop, size, random)
         random = np.random.default_rng((self.recipe.seed, photo, view))
@@ -218,7 +218,7 @@ class StreamedCrops(Dataset[_Arrays]):
         return mask
 
 
-def streamed_feed(source: Source, recipe: Recipe, device: torch.device, *, workers: int = 1) -> Feed:
+def streamed_batches(source: Source, recipe: Recipe, device: torch.device, *, workers: int = 1) -> BatchSource:
     """Batches of photos that worker processes read while training goes on.
 
     Args:
@@ -230,7 +230,9 @@ def streamed_feed(source: Source, recipe: Recipe, device: torch.device, *, worke
     return partial(_streamed, StreamedCrops(source, recipe), device, workers)
 
 
-def _streamed(crops: StreamedCrops, device: torch.device, workers: int, portions: Iterable[Portion]) -> Iterator[Batch]:
+def _streamed(
+    crops: StreamedCrops, device: torch.device, workers: int, portions: Iterable[StepSlice]
+) -> Iterator[CropBatch]:
     keys = ([(n, p.size, p.large) for group in p.groups for n in group] for p in portions)
     loader = DataLoader(
         crops,
@@ -245,7 +247,7 @@ def _streamed(crops: StreamedCrops, device: torch.device, workers: int, portions
     for image, fine, coarse, distance, failures in loader:
         pixels = image.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         truth, mask, far = (t.to(device, non_blocking=True)[:, None].float() for t in (fine, coarse, distance))
-        yield Batch(pixels, truth, mask, far, failures)
+        yield CropBatch(pixels, truth, mask, far, failures)
 
 
 class _Keys:
@@ -276,7 +278,7 @@ class Example:
         mixed: `(B, 1, S, S)` float in {0, 1}.
     """
 
-    batch: Batch
+    batch: CropBatch
     timesteps: Tensor
     mixed: Tensor
 
@@ -287,7 +289,7 @@ class Example:
         """Some of the samples."""
         b = self.batch
         return Example(
-            Batch(b.image[rows], b.fine[rows], b.coarse[rows], b.distance[rows]),
+            CropBatch(b.image[rows], b.fine[rows], b.coarse[rows], b.distance[rows]),
             self.timesteps[rows],
             self.mixed[rows],
         )

@@ -13,7 +13,7 @@ from ..errors import TrainingError
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """This process among those of a run.
 
     Attributes:
@@ -24,7 +24,7 @@ class Processes:
     rank: int = 0
     world: int = 1
 
-    def shared(self, net: nn.Module) -> nn.Module:
+    def wrap(self, net: nn.Module) -> nn.Module:
         """The network, with gradients that are means over all processes; all begin with the weights of the first."""
         return net if self.world == 1 else DistributedDataParallel(net, gradient_as_bucket_view=True)
 
@@ -39,17 +39,17 @@ class Processes:
         """Whether any process says so; all of them must ask."""
         return value if self.world == 1 else bool(self.sum(torch.tensor(float(value), device=device)))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all have come here."""
         if self.world > 1:
             distributed.barrier()
 
 
-ALONE = Processes()
+SINGLE = ProcessGroup()
 
 
 @contextmanager
-def launched(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
+def launched(device: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]]:
     """The processes that `torchrun` started, or this one alone, and the device that is this one's.
 
     Args:
@@ -59,7 +59,7 @@ def launched(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
         TrainingError: There are fewer GPUs than processes on this machine, or the processes do not find each other.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
-        yield ALONE, device
+        yield SINGLE, device
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
@@ -75,6 +75,6 @@ def launched(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     except Exception as error:
         raise TrainingError(f"the processes of this run do not find each other ({error})") from error
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size()), device
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .batches import Feed
+from .batches import BatchSource
 from .recipes import Recipe
 from .trainer import Trainer
 
@@ -46,7 +46,7 @@ class Measured:
         return self.memory + (self.crops - 1) * self.memory_per_crop
 
 
-def measure(trainer: Trainer, feed: Feed) -> Iterator[Measured]:
+def measure(trainer: Trainer, feed: BatchSource) -> Iterator[Measured]:
     """Takes a few crops of each size of a recipe and says what they take; the trainer is spent afterwards.
 
     Args:

@@ -40,7 +40,7 @@ _GRID_ROWS = 6
 _CHECK_STEPS = 10
 """Steps after which several processes ask each other whether to stop."""
 
-Row = dict[str, float]
+LogRow = dict[str, float]
 Validate = Callable[[DenoisingUNet], Sequence[Mapping[str, Any]]]
 """Rows of a validation of a network: pipeline, iou_after, mba_after and what else is to be logged."""
 
@@ -57,7 +57,7 @@ class Watch:
     """
 
     begin: Callable[[int], None] = lambda step: None
-    log: Callable[[Row], None] = lambda row: None
+    log: Callable[[LogRow], None] = lambda row: None
     validation: Callable[[Mapping[str, Any]], None] = lambda row: None
     picture: Callable[[int, NDArray[np.uint8]], None] = lambda step, picture: None
 
@@ -162,13 +162,13 @@ class _Run:
         self._save()
         if trainer.step >= recipe.steps:
             self._validate()
-        trainer.processes.wait()
+        trainer.processes.barrier()
         return trainer.step >= recipe.steps
 
     def _begin(self) -> None:
         if self.first:
             self.folder.mkdir(parents=True, exist_ok=True)
-        self.trainer.processes.wait()
+        self.trainer.processes.barrier()
         if self.checkpoint.exists():
             self.trainer.load(self.checkpoint)
         if self.first:
@@ -177,7 +177,7 @@ class _Run:
             recipe = json_text(self.trainer.recipe.to_dict(), indent=1)
             atomic_write(self.folder / RECIPE_NAME, lambda file: file.write(recipe.encode()))
             self.watch.begin(self.trainer.step)
-        self.trainer.processes.wait()
+        self.trainer.processes.barrier()
 
     def _stops(self, wanted: bool) -> bool:
         """Whether to stop now; several processes agree on it now and then."""
@@ -250,7 +250,7 @@ class _Run:
         if self.first:
             self._show()
             self._judge()
-        self.trainer.processes.wait()
+        self.trainer.processes.barrier()
         self.logged += time.monotonic() - began  # the rate of samples is that of training alone
 
     def _show(self) -> None:

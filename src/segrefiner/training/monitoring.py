@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-Picture = NDArray[np.uint8]
+GridPicture = NDArray[np.uint8]
 
 _COLUMNS = ("photo", "coarse mask", "mixed mask", "prediction", "truth")
 _FALSE_COLOUR = (240, 80, 60)
@@ -18,7 +18,7 @@ _GAP = 6
 
 def example_grid(
     image: Tensor, coarse: Tensor, mixed: Tensor, probability: Tensor, fine: Tensor, timesteps: Tensor
-) -> Picture:
+) -> GridPicture:
     """A row for each example of a batch: photo, coarse mask, mixed mask, prediction and truth.
 
     Masks are white on dark grey; what they have too much is red and what they miss is blue, pixel for pixel. The
@@ -62,7 +62,7 @@ def example_grid(
     return np.concatenate(rows)
 
 
-def _show(share: NDArray[np.float32], truth: NDArray[np.bool_]) -> Picture:
+def _show(share: NDArray[np.float32], truth: NDArray[np.bool_]) -> GridPicture:
     """A mask in greys, `(S, S, 3)` uint8, its errors in colours."""
     # Neither black nor white, so that labels and errors stand out from both.
     grey = 30 + 200 * np.nan_to_num(share).clip(0, 1)
@@ -77,13 +77,13 @@ def _wrong(share: NDArray[np.float32], truth: NDArray[np.bool_]) -> str:
     return f"{100 * np.mean((share >= 0.5) != truth):.2f} %"
 
 
-def _joined(panels: list[Picture]) -> Picture:
+def _joined(panels: list[GridPicture]) -> GridPicture:
     gap = np.full((panels[0].shape[0], _GAP, 3), 255, np.uint8)
     parts = [part for panel in panels for part in (panel, gap)][:-1]
     return np.concatenate(parts, axis=1)
 
 
-def _band(text: str, width: int) -> Picture:
+def _band(text: str, width: int) -> GridPicture:
     picture = Image.new("RGB", (width, _BAND), "white")
     ImageDraw.Draw(picture).text((4, 3), text, fill="black", font=ImageFont.load_default(size=13))
     return np.asarray(picture)

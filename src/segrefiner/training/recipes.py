@@ -60,7 +60,7 @@ Views: TypeAlias = ViewConfig | PublishedViews
 
 
 @dataclass(frozen=True)
-class Portion:
+class StepSlice:
     """What one process trains on in one step.
 
     Attributes:
@@ -263,7 +263,7 @@ class Recipe:
         small = self.small_steps_before(step)
         return small * self.batches[0] + (step - small) * self.batches[1]
 
-    def portion(self, step: int, rank: int = 0, world: int = 1) -> Portion:
+    def portion(self, step: int, rank: int = 0, world: int = 1) -> StepSlice:
         """What process `rank` of `world` trains on in a step.
 
         Raises:
@@ -278,7 +278,7 @@ class Recipe:
         first, part = self.samples_before(step), batch // world
         starts = range(rank * part, (rank + 1) * part, self.group)
         groups = tuple(range(first + s, first + min(s + self.group, (rank + 1) * part)) for s in starts)
-        return Portion(step, size, self.is_large(step), rank * part, groups)
+        return StepSlice(step, size, self.is_large(step), rank * part, groups)
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step."""

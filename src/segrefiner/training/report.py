@@ -18,7 +18,7 @@ from ..imaging.reading import read_image
 from ..rendering.html import data_uri, html_page, html_table
 from ..rendering.markdown import NOTHING, Json, Table, flattened
 from ..rendering.svg import CURVE_COLOURS, Curve, curves
-from .run_folder import Run, _number, _pipeline, read_run
+from .run_folder import RunRecord, _number, _pipeline, read_run
 
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)
@@ -47,7 +47,7 @@ def write_training_report(run: Path, target: Path) -> None:
     atomic_write(target, lambda stream: stream.write(page.encode("utf-8", "backslashreplace")))
 
 
-def training_page(run: Run) -> str:
+def training_page(run: RunRecord) -> str:
     """The page as HTML."""
     heading = f"Training: {run.name}"
     parts = [f"<h1>{escape(heading)}</h1>", f'<p class="lead">{escape(headline(run))}</p>']
@@ -65,7 +65,7 @@ def training_page(run: Run) -> str:
     return html_page(heading, parts)
 
 
-def headline(run: Run) -> str:
+def headline(run: RunRecord) -> str:
     """How far the run is and what it reached, in one paragraph."""
     steps, samples, loss = (_last(run.log, name) for name in ("step", "samples", "loss"))
     if steps is None:
@@ -109,7 +109,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> 
     return kept
 
 
-def _plots(run: Run) -> list[str]:
+def _plots(run: RunRecord) -> list[str]:
     plots = [_raw_and_smooth(run, "loss", "Loss")]
     plots.append(_together(run, [("bce", "cross-entropy"), ("texture", "texture")], "Parts of the loss", "loss"))
     by_timestep = [(f"loss_t{index}", f"t{index}") for index in range(_TIMESTEPS)]
@@ -127,7 +127,7 @@ def _plots(run: Run) -> list[str]:
     return [plot for plot in plots if plot]
 
 
-def _raw_and_smooth(run: Run, key: str, title: str) -> str:
+def _raw_and_smooth(run: RunRecord, key: str, title: str) -> str:
     points = _points(run.log, key)
     smooth = len(points) >= _FEW_POINTS
     lines = [Curve(thinned(points), "as logged", CURVE_COLOURS[0], thin=smooth)]
@@ -136,7 +136,7 @@ def _raw_and_smooth(run: Run, key: str, title: str) -> str:
     return _plot(lines, title, title.lower(), points)
 
 
-def _together(run: Run, names: Sequence[tuple[str, str]], title: str, label: str) -> str:
+def _together(run: RunRecord, names: Sequence[tuple[str, str]], title: str, label: str) -> str:
     lines = []
     for (key, name), colour in zip(names, CURVE_COLOURS, strict=False):
         lines.append(Curve(thinned(smoothed(_points(run.log, key))), name, colour))
@@ -166,7 +166,7 @@ def _plot(
     return f"<figcaption><b>{escape(title)}</b></figcaption>{drawn}"
 
 
-def _validation_part(run: Run) -> list[str]:
+def _validation_part(run: RunRecord) -> list[str]:
     if not run.validation:
         return []
     figures = [(f"{figure}_{stage}", f"{name} {stage}") for figure, name in _FIGURES.items() for stage in
@@ -182,7 +182,7 @@ def _validation_part(run: Run) -> list[str]:
     return ["<h2>Validation</h2>", html_table(table), *note]
 
 
-def _grids_part(run: Run) -> list[str]:
+def _grids_part(run: RunRecord) -> list[str]:
     if not run.grids:
         return []
     parts = ["<h2>Examples</h2>"]
@@ -199,7 +199,7 @@ def _grids_part(run: Run) -> list[str]:
     return parts
 
 
-def _times_part(run: Run) -> list[str]:
+def _times_part(run: RunRecord) -> list[str]:
     lines = []
     minutes = _minutes(run.log)
     if minutes:
@@ -222,7 +222,7 @@ def _times_part(run: Run) -> list[str]:
     return parts
 
 
-def _failures_part(run: Run) -> list[str]:
+def _failures_part(run: RunRecord) -> list[str]:
     if not run.failures:
         return []
     told = [f"{row.get('name')}: {row.get('reason')}" for row in run.failures[:_MOST_LINES]]
@@ -235,7 +235,7 @@ def _failures_part(run: Run) -> list[str]:
     ]
 
 
-def _recipe_part(run: Run) -> list[str]:
+def _recipe_part(run: RunRecord) -> list[str]:
     if not run.recipe:
         return []
     lines = "".join(
@@ -244,7 +244,7 @@ def _recipe_part(run: Run) -> list[str]:
     return ["<h2>Recipe</h2>", f"<dl>{lines}</dl>"]
 
 
-def _by_pipeline(run: Run) -> dict[str, list[Json]]:
+def _by_pipeline(run: RunRecord) -> dict[str, list[Json]]:
     names = sorted({_pipeline(row) for row in run.validation})
     return {name: [row for row in run.validation if _pipeline(row) == name] for name in names}
 

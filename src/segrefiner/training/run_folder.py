@@ -17,7 +17,7 @@ PICTURES_NAME = "pictures"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What a run's folder holds.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run:
     unreadable: list[str]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """Reads a run's folder.
 
     Raises:
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Run:
     )
     grids = [path for path in (folder / PICTURES_NAME).glob("*.png") if path.stem.isdecimal()]
     files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    return Run(
+    return RunRecord(
         name=folder.resolve().name,
         recipe=_recipe(folder / RECIPE_NAME, unreadable),
         log=_in_order(log),

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import needed
+from ..errors import import_extra
 
 _LOSSES = {"loss": "loss/total", "bce": "loss/bce", "texture": "loss/texture"}
 _BY_TIMESTEP = "loss_t"
 
 
-class Board:
+class TensorBoardLog:
     """Writes a run for TensorBoard.
 
     A run that is continued writes another file into the same folder. What the run had written after the step from
@@ -29,7 +29,7 @@ class Board:
     """
 
     def __init__(self, folder: str | PathLike[str], *, steps_taken: int = 0) -> None:
-        needed("tensorboard", "writing for TensorBoard", extra="tensorboard")
+        import_extra("tensorboard", "writing for TensorBoard", extra="tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(str(folder), purge_step=steps_taken + 1)

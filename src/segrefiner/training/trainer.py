@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.packed_photos import Batch
+from ..data.packed_photos import CropBatch
 from ..errors import TrainingError
 from ..imaging.files import atomic_write
 from ..model.diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
 from ..model.unet import DenoisingUNet, normalize
 from ..refinement.batching import ran_out_of_memory
-from .batches import Example, Feed, generator_of
-from .distributed import ALONE, Processes
+from .batches import BatchSource, Example, generator_of
+from .distributed import SINGLE, ProcessGroup
 from .losses import cross_entropy, texture_loss
 from .overrides import differences
-from .recipes import Portion, Recipe
+from .recipes import Recipe, StepSlice
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -83,11 +83,11 @@ class Trainer:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: BatchSource,
         recipe: Recipe,
         device: torch.device,
         *,
-        processes: Processes = ALONE,
+        processes: ProcessGroup = SINGLE,
         micro_batch: int | None = None,
     ) -> None:
         self.recipe, self.device, self.processes, self.micro_batch = recipe, device, processes, micro_batch
@@ -103,7 +103,7 @@ class Trainer:
             self.net.image_encoder.requires_grad_(recipe.image_lr > 0)
             self.net.image_encoder.freeze(recipe.image_frozen)
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
-        self._model = processes.shared(self.net)
+        self._model = processes.wrap(self.net)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
@@ -145,7 +145,7 @@ class Trainer:
             torch._foreach_lerp_(list(mixed.parameters()), list(self._start.parameters()), self.recipe.start_share)
         return mixed
 
-    def portion(self, step: int) -> Portion:
+    def portion(self, step: int) -> StepSlice:
         """This process's part of a step."""
         return self.recipe.portion(step, self.processes.rank, self.processes.world)
 
@@ -172,7 +172,7 @@ class Trainer:
         portion = self.portion(self.step)
         return self.prepared(next(iter(self._feed([portion]))), portion)
 
-    def prepared(self, batch: Batch, portion: Portion) -> Example:
+    def prepared(self, batch: CropBatch, portion: StepSlice) -> Example:
         """The crops of a portion, mixed as its timesteps ask for."""
         recipe = self.recipe
         own = recipe.large_self_coarse if portion.large else recipe.small_self_coarse
@@ -197,7 +197,7 @@ class Trainer:
 
     @torch.no_grad()
     def _as_in_inference(
-        self, batch: Batch, t: Tensor, mixed: Tensor, choice: Tensor, step: int
+        self, batch: CropBatch, t: Tensor, mixed: Tensor, choice: Tensor, step: int
     ) -> tuple[Tensor, Tensor]:
         """Timesteps and mixed masks, some of them replaced by states that only inference meets.
 
@@ -229,7 +229,9 @@ class Trainer:
                 break
         return t, mixed
 
-    def _roll_out(self, batch: Batch, rows: Tensor, schedule: Sequence[int], seeds: Sequence[int]) -> Iterator[State]:
+    def _roll_out(
+        self, batch: CropBatch, rows: Tensor, schedule: Sequence[int], seeds: Sequence[int]
+    ) -> Iterator[State]:
         """The sampler's states for some of a batch's samples, by the moving average, each with a seed of its own."""
         size = batch.coarse.shape[-1]
         thresholds = torch.stack([pixel_thresholds(0, 0, size, size, seed)[None] for seed in seeds])
@@ -241,7 +243,7 @@ class Trainer:
         return sample(network, image, batch.coarse[rows], schedule, monotone(thresholds.to(self.device)))
 
     @torch.no_grad()
-    def _with_own(self, masks: Tensor, batch: Batch, rows: list[int]) -> Tensor:
+    def _with_own(self, masks: Tensor, batch: CropBatch, rows: list[int]) -> Tensor:
         """Masks, some of which are replaced by what the network makes of the batch's coarse ones at T-1."""
         first = torch.full((len(rows),), NUM_TIMESTEPS - 1, device=self.device)
         logits = self._logits(self.net, batch.image[rows], batch.coarse[rows], first)
@@ -301,7 +303,7 @@ class Trainer:
         average, current = list(self.ema.parameters()), list(self.net.parameters())
         torch._foreach_lerp_(average, current, 1 - decay)
 
-    def _fits(self, batch: Batch, portion: Portion) -> bool:
+    def _fits(self, batch: CropBatch, portion: StepSlice) -> bool:
         """Learns from a batch, or tells that memory ran out: outside of a handler, whose error holds on to tensors."""
         try:
             self.learn(self.prepared(batch, portion))
@@ -311,7 +313,7 @@ class Trainer:
             return False
         return True
 
-    def _fitting(self, batch: Batch, portion: Portion) -> str:
+    def _fitting(self, batch: CropBatch, portion: StepSlice) -> str:
         """What to say when memory ran out: the largest part of a batch that fits, tried."""
         size = min(self.micro_batch or len(portion), len(portion)) // 2
         if self.processes.world > 1:  # the others wait elsewhere, so nothing can be tried
@@ -399,7 +401,7 @@ class Tally:
         self._sums[self._NORM] += norm.detach()
         self._sums[self._NORMS] += 1
 
-    def means(self, processes: Processes = ALONE) -> dict[str, float]:
+    def means(self, processes: ProcessGroup = SINGLE) -> dict[str, float]:
         """Means over the samples of all processes: loss, bce, texture, gradient_norm, degenerate, loss_t0 ….
 
         `degenerate` is the share of predictions that are empty or full where the truth is neither.

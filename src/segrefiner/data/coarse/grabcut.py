@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ...errors import needed
+from ...errors import import_extra
 
 LONGEST = 320
 """Masks are made at this long side, as the tools themselves work on shrunk photos, and enlarged."""
@@ -78,7 +78,7 @@ def _drawn_states(truth: Mask, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _grabcut(photo: NDArray[np.uint8], states: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
-    cv2 = needed("cv2", "making coarse masks by GrabCut", extra="training")
+    cv2 = import_extra("cv2", "making coarse masks by GrabCut", extra="training")
     rows, columns = (np.flatnonzero((states > 0).any(axis=axis)) for axis in (1, 0))
     around = []
     for found, limit in ((rows, states.shape[0]), (columns, states.shape[1])):

@@ -29,13 +29,13 @@ from .pictures import animation, coco_document, confidence_picture, numbers, sho
 from .reading import declared_pixels, read_layers, read_objects, read_photo
 from .routes import Visit, update
 from .sessions import Tabs
-from .watching import Meter, Options, Watched, Work, refine_watched
+from .watching import Meter, PageOptions, PageWork, RefinementTrace, refine_watched
 
 _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
 _WEBP_QUALITY = 85
 
-Run = Callable[[str, ReadPhoto, Sequence[Mask], int, Work], Awaitable[list[Watched]]]
+RunningTask = Callable[[str, ReadPhoto, Sequence[Mask], int, PageWork], Awaitable[list[RefinementTrace]]]
 """Does work with the refiner of this name, for a photo and masks, with so many diffusion steps."""
 
 Outputs: TypeAlias = Sequence[Any]
@@ -56,7 +56,7 @@ class Shown:
     name: str
     photo: Photo
     coarse: dict[str, Mask]
-    watched: list[Watched]
+    watched: list[RefinementTrace]
     soft: bool
 
     @property
@@ -64,7 +64,7 @@ class Shown:
         """Memory that it takes."""
         return bytes_shown(self.photo, len(self.coarse))
 
-    def of(self, chosen: str | None) -> tuple[str, Mask, Watched]:
+    def of(self, chosen: str | None) -> tuple[str, Mask, RefinementTrace]:
         """The chosen object, or the first."""
         names = list(self.coarse)
         index = names.index(chosen) if chosen in names else 0
@@ -81,7 +81,7 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-class Events:
+class Handlers:
     """The page's handlers.
 
     Args:
@@ -91,7 +91,9 @@ class Events:
         samples: Each photo and its rough mask.
     """
 
-    def __init__(self, run: Run, service: Service, tabs: Tabs, samples: Sequence[tuple[PageFile, PageFile]]) -> None:
+    def __init__(
+        self, run: RunningTask, service: Service, tabs: Tabs, samples: Sequence[tuple[PageFile, PageFile]]
+    ) -> None:
         self._run, self._service, self._tabs, self._samples = run, service, tabs, samples
 
     async def turn(self, visit: Visit, way: str) -> Outputs:
@@ -151,7 +153,7 @@ class Events:
                 f"{self._service.limits.side}: cut it into parts"
             )
         self._tabs.check_fits(bytes_shown(photo.pixels, len(coarse)))
-        options = Options(given_steps, given_seed, max_shift, strength)
+        options = PageOptions(given_steps, given_seed, max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(

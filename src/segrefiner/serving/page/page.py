@@ -28,11 +28,11 @@ from ..service import Service
 from ..worker import Settings, Task
 from .components import CSS, SCROLL, Inputs, inputs, lead, outputs, sample_files, theme
 from .files import PageFile, PageFiles
-from .handlers import Events
+from .handlers import Handlers
 from .routes import Actions, PageApi
 from .sessions import Tabs
 from .values import read_index
-from .watching import Watched, Work
+from .watching import PageWork, RefinementTrace
 
 _KEPT_SECONDS = 1800.0
 """For which a visitor's pictures stay after they were last used, in memory and as files."""
@@ -63,8 +63,8 @@ def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs)
         tabs: Where their results are kept.
     """
 
-    async def run(model: str, photo: Any, masks: Sequence[Any], steps: int, work: Work) -> list[Watched]:
-        def alone(refiner: Refiner, *, on_progress: Any) -> list[Watched]:
+    async def run(model: str, photo: Any, masks: Sequence[Any], steps: int, work: PageWork) -> list[RefinementTrace]:
+        def alone(refiner: Refiner, *, on_progress: Any) -> list[RefinementTrace]:
             return work(refiner, on_progress)
 
         # A model is chosen from a list, but what a browser sends is not bound to it.
@@ -79,7 +79,7 @@ def build_page(service: Service, actions: Actions, files: PageFiles, tabs: Tabs)
     # imported: one for all users of a machine, which may be another user's.
     vars(gr.routes)["DEFAULT_TEMP_DIR"] = str(files.folder)
     samples = sample_files(files)
-    events = Events(run, service, tabs, samples)
+    events = Handlers(run, service, tabs, samples)
     refiners = service.refiners
     with gr.Blocks(title="segrefiner", analytics_enabled=False) as page:
         _compose(events, actions, list(refiners), next(iter(refiners.values())).steps, samples)
@@ -120,7 +120,7 @@ def _without(value: Any, folder: str) -> Any:
 
 
 def _compose(
-    events: Events, actions: Actions, models: list[str], steps: int, samples: Sequence[tuple[PageFile, PageFile]]
+    events: Handlers, actions: Actions, models: list[str], steps: int, samples: Sequence[tuple[PageFile, PageFile]]
 ) -> None:
     """Lays out the page and ties its handlers to it."""
     lead()
@@ -159,7 +159,7 @@ def _compose(
     stop.click(None, cancels=begun, api_visibility="private")
 
 
-def _tie_ways(events: Events, actions: Actions, given: Inputs, groups: list[Any], quiet: dict[str, Any]) -> None:
+def _tie_ways(events: Handlers, actions: Actions, given: Inputs, groups: list[Any], quiet: dict[str, Any]) -> None:
     """Shows what a way to give the mask needs, with the photo to paint on."""
     photo_and_way = [given.photo, given.way]
     turned = actions.on(given.way.input, events.turn, [given.way], groups, **quiet)

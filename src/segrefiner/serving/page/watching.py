@@ -21,7 +21,7 @@ _FIRST_STAGE = "whole objects"
 
 
 @dataclass(frozen=True)
-class Options:
+class PageOptions:
     """What a visitor chooses.
 
     Attributes:
@@ -38,7 +38,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Watched:
+class RefinementTrace:
     """A refined mask and its way.
 
     Attributes:
@@ -73,7 +73,7 @@ class Meter:
 
 
 @dataclass
-class _Watcher:
+class _TraceRecorder:
     """Picks from all that a run tells the views of one part of the mask.
 
     Views come in batches, each step by step; which one of the sorted views begins a batch follows from the sizes of
@@ -100,8 +100,8 @@ class _Watcher:
 
 
 def refine_watched(
-    refiner: Refiner, photo: Photo, masks: Sequence[Mask], options: Options, on_progress: OnProgress, meter: Meter
-) -> list[Watched]:
+    refiner: Refiner, photo: Photo, masks: Sequence[Mask], options: PageOptions, on_progress: OnProgress, meter: Meter
+) -> list[RefinementTrace]:
     """Refines masks of one photo one after the other, which is slower than at once, and keeps their ways.
 
     Args:
@@ -115,11 +115,11 @@ def refine_watched(
     done = []
     for index, mask in enumerate(masks):
         place, view = _largest_part(mask)
-        watcher = _Watcher(place)
+        watcher = _TraceRecorder(place)
         stages: list[str] = []
 
         def follow(
-            progress: Progress, index: int = index, watcher: _Watcher = watcher, stages: list[str] = stages
+            progress: Progress, index: int = index, watcher: _TraceRecorder = watcher, stages: list[str] = stages
         ) -> None:
             on_progress(progress)
             watcher.watch(progress)
@@ -139,7 +139,7 @@ def refine_watched(
             strength=options.strength,
             on_progress=follow,
         )
-        done.append(Watched(result, watcher.states, watcher.seen, view))
+        done.append(RefinementTrace(result, watcher.states, watcher.seen, view))
     return done
 
 
@@ -155,4 +155,4 @@ def _largest_part(mask: Mask) -> tuple[int, Window]:
     return place, (box.y0, box.x0, box.y1, box.x1)
 
 
-Work = Callable[[Refiner, OnProgress], list[Watched]]
+PageWork = Callable[[Refiner, OnProgress], list[RefinementTrace]]
