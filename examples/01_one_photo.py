@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from PIL import Image
+
 from segrefiner import Refiner
-from segrefiner.imaging.files import write_png
 
 here = Path(__file__).parent
 result = Refiner.from_pretrained()(here / "car.jpg", here / "car_coarse.png")
-write_png("refined.png", result.mask)
+Image.fromarray(result.mask.astype("uint8") * 255).save("refined.png")
 print(result.report)

@@ -1,18 +1,18 @@
 """Watch a mask move from coarse to fine: an animation of the diffusion's states."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from segrefiner import Refiner
-from segrefiner.model.diffusion import Progress
 
 here = Path(__file__).parent
 frames = []
 
 
-def keep(progress: Progress) -> None:
+def keep(progress: Any) -> None:
     """Keeps what the network makes of the whole object after each step."""
     if progress.stage == "whole objects":
         frames.append(Image.fromarray((progress.state.mixed[0, 0].numpy() * 255).astype(np.uint8)))

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segrefiner import Refiner
-from segrefiner.refinement.adapters import refine_outputs
+from segrefiner import Refiner, refine_outputs
 
 try:
     import supervision as sv

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from segrefiner import Refiner
-from segrefiner.refinement.adapters import refine_outputs
+from segrefiner import Refiner, refine_outputs
 
 here = Path(__file__).parent
 # Stands in for pipeline("image-segmentation")("person.jpg").

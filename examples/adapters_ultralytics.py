@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segrefiner import Refiner
-from segrefiner.refinement.adapters import refine_outputs
+from segrefiner import Refiner, refine_outputs
 
 try:
     from ultralytics.engine.results import Results

@@ -1,6 +1,7 @@
 """The package's door, and who may import whom: over every module, read from its text."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,3 +206,9 @@ def test_public_names_are_exactly_those_of_all() -> None:
         assert getattr(segrefiner, name) is not None
     assert dir(segrefiner) == sorted(segrefiner.__all__)
     assert len(set(segrefiner.__all__)) == len(segrefiner.__all__)
+
+
+def test_readme_and_examples_come_in_by_the_door() -> None:
+    root = Path(__file__).parent.parent
+    for path in (root / "README.md", *sorted((root / "examples").glob("*.py"))):
+        assert not re.findall(r"(?:from|import) segrefiner\.[\w.]+", path.read_text()), path.name

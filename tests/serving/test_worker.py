@@ -11,6 +11,7 @@ import pytest
 
 from helpers.serving import MASK, OTHER, PHOTO, Stub
 from segrefiner.imaging.reading import Photo
+from segrefiner.refinement.options import Options
 from segrefiner.refinement.refiner import Refiner
 from segrefiner.serving.worker import QueueFullError, Settings, StoppedError, Task, Worker
 
@@ -61,13 +62,13 @@ def test_what_waits_with_the_same_settings_is_computed_together_and_each_gets_it
 def test_other_settings_wait_for_their_turn_and_the_first_comes_first(worker: Worker, stub: Stub) -> None:
     hold(worker, stub)
     seeds = [1, 2, 1, 3, 2]
-    tasks = [task(settings=replace(SETTINGS, seed=seed)) for seed in seeds]
+    tasks = [task(settings=replace(SETTINGS, options=Options(seed=seed))) for seed in seeds]
     for one in tasks:
         worker.submit(one)
     stub.let.set()
     for one in tasks:
         one.finished.result(SECONDS)
-    assert [options["seed"] for options in stub.options] == [0, 1, 2, 3]
+    assert [given["options"].seed for given in stub.options] == [0, 1, 2, 3]
     assert stub.calls == [1, 2, 2, 1]
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..imaging.boxes import Box
-from ..imaging.codecs.option_checks import check_options
 from ..imaging.reading import check_fits, check_same_size, warn_of
 from ..imaging.vips import LargePicture, MaskFile, check_target
 from ..model.diffusion import OnProgress, silent
 from .canvas import PhotoRegion
 from .config import DEFAULT
+from .options import PLAIN, OptionFields, Options
 from .pipelines import default_pipeline
 from .report import Report
 from .tasks import MaskTask, PhotoPart
@@ -40,13 +40,11 @@ def refine_large(
     image: str | PathLike[str],
     mask: str | PathLike[str],
     target: str | PathLike[str],
+    options: Options = PLAIN,
     *,
-    seed: int = 0,
-    steps: int | None = None,
-    max_shift: float | None = None,
-    strength: float = 1.0,
     threshold: float | None = None,
     on_progress: OnProgress = silent,
+    **changed: Unpack[OptionFields],
 ) -> list[Report]:
     """Refines the mask of a photo of any size, without ever holding all of either.
 
@@ -58,12 +56,10 @@ def refine_large(
         image: The photo's file: grey or RGB of 8 or 16 bits. TIFF is the quickest.
         mask: The coarse mask's file.
         target: Refined mask: a PNG, or a TIFF in compressed tiles. Replaced only when the new file is complete.
-        seed: As in a call of the refiner, and so are the others.
-        steps: See `seed`.
-        max_shift: See `seed`.
-        strength: See `seed`.
-        threshold: See `seed`.
+        options: How the mask is refined.
+        threshold: As in a call of the refiner.
         on_progress: Called after each network evaluation.
+        changed: Fields of `Options` that are to be others.
 
     Returns:
         What changed, for each object in reading order; shares are of the whole photo's pixels. None of an empty or full
@@ -74,7 +70,7 @@ def refine_large(
         OutputError: The target cannot be written.
         MissingExtraError: pyvips is not installed.
     """
-    seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
+    options = options.changed(**changed)
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")
@@ -88,9 +84,9 @@ def refine_large(
         objects = [] if store.pixels == math.prod(coarse.size) else find_large_objects(store)
         notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
         warn_of(notes)
-        parts = _parts(objects, coarse.size, max_shift)
-        jobs = _mask_tasks(refiner, photo, store, parts, seed, Path(folder))
-        results = refiner.run(jobs, steps=steps, max_shift=max_shift, strength=strength, on_progress=on_progress)
+        parts = _parts(objects, coarse.size, options.max_shift)
+        jobs = _mask_tasks(refiner, photo, store, parts, options.seed, Path(folder))
+        results = refiner.run(jobs, options, on_progress=on_progress)
         for part, result in zip(parts, results, strict=True):
             store.change(part.window.box, result.mask)
             reports.append(replace(result.report, warnings=notes))

@@ -1,13 +1,33 @@
 """What a single refinement can be told. Without PyTorch, for processes that only decode and encode."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
-from ..imaging.codecs.option_checks import check_options
+from ..errors import InputError
+from ..imaging.codecs.option_checks import MAX_SEED, MAX_STEPS, real_number, shown, whole_number
 
 
 @dataclass(frozen=True)
 class Options:
-    """Of each refinement, as of `Refiner.many`. Raises `InputError` for what it does not take."""
+    """How one mask is refined.
+
+    Attributes:
+        seed: Same seed, same result, from 0 to 2**63 - 1: to the bit with the same weights, precision, kind of
+            processor, number of threads and version of PyTorch.
+        steps: Diffusion steps, 1 to 6; `None` for those of the refiner.
+        max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; `None` for anywhere.
+        strength: 1 for every change that the pipeline is for, 0 for none; in between, changes need a confidence of
+            `1 - strength`.
+
+    Raises:
+        InputError: A number is of the wrong kind or outside of its range; the message names it.
+
+    ```python
+    from segrefiner import Options
+
+    careful = Options(max_shift=8, strength=0.5)
+    ```
+    """
 
     seed: int = 0
     steps: int | None = None
@@ -15,11 +35,36 @@ class Options:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        names = ("seed", "steps", "max_shift", "strength")
-        for name, value in zip(names, check_options(*(getattr(self, name) for name in names)), strict=True):
+        checked = {
+            "seed": whole_number("seed", self.seed, 0, MAX_SEED),
+            "steps": self.steps if self.steps is None else whole_number("steps", self.steps, 1, MAX_STEPS),
+            "max_shift": self.max_shift if self.max_shift is None else _pixels(self.max_shift),
+            "strength": real_number("strength", self.strength, 0, 1, expected="a number from 0 to 1"),
+        }
+        for name, value in checked.items():
             # A whole number of Python stays one: manifests of jobs that have begun hold it as it was given.
             if type(getattr(self, name)) is not int:
                 object.__setattr__(self, name, value)
 
+    def changed(self, **fields: Any) -> "Options":
+        """Gives a copy with other fields. Raises `InputError` for a field that there is not, or a value it refuses."""
+        if unknown := sorted(fields.keys() - self.__dataclass_fields__.keys()):
+            names = ", ".join(self.__dataclass_fields__)
+            raise InputError(f"there is no option {shown(unknown[0])}: expected one of {names}")
+        return Options(**{**asdict(self), **fields})
+
+
+class OptionFields(TypedDict, total=False):
+    """The fields of `Options`, for calls that name some of them."""
+
+    seed: int
+    steps: int | None
+    max_shift: float | None
+    strength: float
+
 
 PLAIN = Options()
+
+
+def _pixels(value: Any) -> float:
+    return real_number("max_shift", value, 0, expected="a number of pixels, 0 or more")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..imaging.boxes import Box
-from ..imaging.codecs.option_checks import check_options, shown, whole_number
+from ..imaging.codecs.option_checks import shown, whole_number
 from ..imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
 from ..model import weights
 from ..model.backends import (
@@ -36,6 +37,7 @@ from .acceptance import limit_changes
 from .batching import AdaptiveBatcher, batch_size
 from .config import DEFAULT
 from .forking import check_own, revive
+from .options import PLAIN, OptionFields, Options
 from .pipelines import Pipeline, default_pipeline
 from .report import Report, make_report
 from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
@@ -215,13 +217,11 @@ class Refiner:
         self,
         image: ImageSource | Photo,
         mask: MaskSource,
+        options: Options = PLAIN,
         *,
-        seed: int = 0,
-        steps: int | None = None,
         threshold: float | None = None,
-        max_shift: float | None = None,
-        strength: float = 1.0,
         on_progress: OnProgress = silent,
+        **changed: Unpack[OptionFields],
     ) -> Result:
         """Refines one mask.
 
@@ -229,14 +229,10 @@ class Refiner:
             image: The photo: a path, a PIL image or `(H, W, 3)` uint8 RGB; see `reading.read_photo` for what else
                 works.
             mask: Its coarse mask: a path, a PIL image or `(H, W)` bool, {0, 1}, {0, 255} or float probabilities.
-            seed: Same seed, same result: to the bit with the same weights, precision, kind of processor, number of
-                threads and version of PyTorch.
-            steps: Diffusion steps, 1 to 6; by default those of the refiner.
+            options: How it is refined.
             threshold: What counts as foreground in a mask of more than two values, on the values as stored.
-            max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; by default anywhere.
-            strength: 1 for every change that the pipeline is for, 0 for none; in between, changes need a confidence of
-                `1 - strength`.
             on_progress: Called after each network evaluation.
+            changed: Fields of `Options` that are to be others, such as `seed=1`.
 
         Returns:
             The refined mask. An empty or full mask comes back as it is, and the report says so.
@@ -247,28 +243,23 @@ class Refiner:
         Warns:
             InputWarning: Something of the pair had to be guessed, which the report says as well. Not for a photo from
                 `reading.read_photo`, which has been asked for its notes.
+
+        ```python
+        refiner = Refiner.from_pretrained()
+        result = refiner("photo.jpg", "coarse.png", max_shift=8)
+        print(result.report)
+        ```
         """
-        results = self.many(
-            [(image, mask)],
-            seed=seed,
-            steps=steps,
-            threshold=threshold,
-            max_shift=max_shift,
-            strength=strength,
-            on_progress=on_progress,
-        )
-        return next(results)
+        return next(self.many([(image, mask)], options, threshold=threshold, on_progress=on_progress, **changed))
 
     def many(
         self,
         pairs: Iterable[tuple[ImageSource | Photo, MaskSource]],
+        options: Options = PLAIN,
         *,
-        seed: int = 0,
-        steps: int | None = None,
         threshold: float | None = None,
-        max_shift: float | None = None,
-        strength: float = 1.0,
         on_progress: OnProgress = silent,
+        **changed: Unpack[OptionFields],
     ) -> Iterator[Result]:
         """Refines masks of one photo or of several.
 
@@ -278,12 +269,10 @@ class Refiner:
 
         Args:
             pairs: Photos and masks, each as in a call; read a few ahead of the results.
-            seed: As in a call, and so are the others.
-            steps: See `seed`.
-            threshold: See `seed`.
-            max_shift: See `seed`.
-            strength: See `seed`.
+            options: How all of them are refined.
+            threshold: As in a call.
             on_progress: Called after each network evaluation, which may be of several masks.
+            changed: Fields of `Options` that are to be others.
 
         Returns:
             The results in order; `report.seconds` is a mask's share of its group's time.
@@ -292,20 +281,18 @@ class Refiner:
             InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
             for is checked at once.
         """
-        return self._refined(triples(pairs), seed, steps, threshold, max_shift, strength, on_progress)
+        return self._refined(triples(pairs), options.changed(**changed), threshold, on_progress)
 
     def instances(
         self,
         image: ImageSource | Photo,
         masks: Iterable[MaskSource],
         boxes: Iterable[Sequence[float]] | None = None,
+        options: Options = PLAIN,
         *,
-        seed: int = 0,
-        steps: int | None = None,
         threshold: float | None = None,
-        max_shift: float | None = None,
-        strength: float = 1.0,
         on_progress: OnProgress = silent,
+        **changed: Unpack[OptionFields],
     ) -> Iterator[Result]:
         """Refines the masks of one photo's objects, as `many` does. Refined masks may overlap, as coarse ones may.
 
@@ -315,12 +302,10 @@ class Refiner:
             boxes: `(N, 4)`, `x0, y0, x1, y1` in pixels, of the objects, as an array, a tensor or a list. A mask with a
                 box is one object, in however many parts, and the network sees all of the box: of use where coarse masks
                 lack much of their objects.
-            seed: As in a call, and so are the others.
-            steps: See `seed`.
-            threshold: See `seed`.
-            max_shift: See `seed`.
-            strength: See `seed`.
+            options: How all of them are refined.
+            threshold: As in a call.
             on_progress: Called after each network evaluation, which may be of several masks.
+            changed: Fields of `Options` that are to be others.
 
         Returns:
             The results in order.
@@ -328,6 +313,7 @@ class Refiner:
         Raises:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
         """
+        options = options.changed(**changed)
         try:
             given = list(masks)
         except TypeError as error:
@@ -335,55 +321,38 @@ class Refiner:
         photo = read_photo(image)
         places = whole_boxes(boxes, len(given), photo.pixels.shape[:2])
         located = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
-        results = self._refined(located, seed, steps, threshold, max_shift, strength, on_progress)
+        results = self._refined(located, options, threshold, on_progress)
         return results if isinstance(image, Photo) else _warned(results)
 
     def _refined(
         self,
         triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]],
-        seed: int,
-        steps: int | None,
+        options: Options,
         threshold: float | None,
-        max_shift: float | None,
-        strength: float,
         on_progress: OnProgress,
     ) -> Iterator[Result]:
-        seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
-        return self.run(
-            self._read(triples, threshold, seed),
-            steps=steps,
-            max_shift=max_shift,
-            strength=strength,
-            on_progress=on_progress,
-        )
+        return self.run(self._read(triples, threshold, options.seed), options, on_progress=on_progress)
 
     def run(
-        self,
-        jobs: Iterator[MaskTask],
-        *,
-        steps: int | None = None,
-        max_shift: float | None = None,
-        strength: float = 1.0,
-        on_progress: OnProgress = silent,
+        self, jobs: Iterator[MaskTask], options: Options = PLAIN, *, on_progress: OnProgress = silent
     ) -> Iterator[Result]:
-        """Refines jobs that are ready for the pipeline: the photos on the device, the masks on the CPU.
+        """Refines tasks that are ready for the pipeline: the photos on the device, the masks on the CPU.
 
-        Of a part of a photo, the report is about the chosen object, and its shares are of the whole photo.
+        The report on a part of a photo is about the chosen object, and its shares are of the whole photo.
 
         Args:
-            jobs: Read a few ahead of the results.
-            steps: As in a call, as `check_options` allows them, and so are the others.
-            max_shift: See `steps`. A part holds this much around the object's area, where it is to hold exactly.
-            strength: See `steps`.
+            jobs: Read a few ahead of the results. Each has a seed of its own.
+            options: How all of them are refined. A part holds `max_shift` pixels around the object's area, where it is
+                to hold exactly.
             on_progress: Called after each network evaluation, which may be of several masks.
 
         Returns:
             The results in order.
         """
-        steps = self.steps if steps is None else steps
+        steps = self.steps if options.steps is None else options.steps
 
         def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
-            return limit_changes(probability, coarse, max_shift=max_shift, strength=strength)
+            return limit_changes(probability, coarse, max_shift=options.max_shift, strength=options.strength)
 
         return self._results(jobs, steps, restrained, on_progress)
 

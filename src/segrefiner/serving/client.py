@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError, InputError, MaskError, SegRefinerError, ServerError, SizeMismatchError, reason
 from ..imaging.coco_masks import decode_rle, encode_rle
-from ..imaging.codecs.option_checks import check_options, listed_boxes
+from ..imaging.codecs.option_checks import listed_boxes
 from ..imaging.files import png_bytes
 from ..imaging.reading import ImageSource, MaskSource, read_image, read_mask, warn_of
+from ..refinement.options import PLAIN, Options
 
 T = TypeVar("T")
 
@@ -109,10 +110,8 @@ class Client:
         threshold = options.pop("threshold", None)
         coarse = [read_mask(one, threshold=threshold) for one in (mask if several else [mask])]
         fields = {name: value for name, value in options.items() if value is not None}
-        names = ("seed", "steps", "max_shift", "strength")
-        defaults = (0, None, None, 1.0)
-        checked = check_options(*(fields.get(name, one) for name, one in zip(names, defaults, strict=True)))
-        fields |= {name: value for name, value in zip(names, checked, strict=True) if name in fields}
+        checked = asdict(Options(**{name: fields[name] for name in asdict(PLAIN) if name in fields}))
+        fields |= {name: value for name, value in checked.items() if name in fields}
         fields["rle"] = [encode_rle(one) for one in coarse]
         if "boxes" in fields:
             fields["boxes"] = listed_boxes(fields["boxes"])

@@ -23,6 +23,7 @@ from ..imaging.reading import Photo, check_fits, check_same_size
 from ..model.diffusion import NUM_TIMESTEPS
 from ..refinement.cost import estimated_cost
 from ..refinement.label_maps import RefinedLabels, refine_labels
+from ..refinement.options import Options
 from ..refinement.refiner import Result
 from ..refinement.report import Report
 from . import decoding as pictures
@@ -69,7 +70,7 @@ class Common(BaseModel):
         model = next(iter(models)) if self.model is None else self.model
         if model not in models:
             raise wrong("model", f"there is no such model: expected one of {', '.join(models)}")
-        return Settings(model, self.steps, self.seed, self.max_shift, self.strength)
+        return Settings(model, Options(self.seed, self.steps, self.max_shift, self.strength))
 
 
 class MaskFields(Common):
@@ -203,7 +204,7 @@ def mask_task(form: FormData, models: Mapping[str, int], limits: Limits, decode:
         return Kept(result.mask, soft, result.report)
 
     def with_boxes(refiner: Any, **more: Any) -> list[Kept]:
-        return [keep(one) for one in refiner.instances(photo, masks, boxes, **settings.options(), **more)]
+        return [keep(one) for one in refiner.instances(photo, masks, boxes, options=settings.options, **more)]
 
     alone = None if boxes is None else with_boxes
     return Task(settings, photo, masks, keep, alone, cost=cost), given
@@ -227,7 +228,7 @@ def label_task(form: FormData, models: Mapping[str, int], limits: Limits, decode
     cost = _cost((labels == value for value in values), settings, models, limits)
 
     def refined(refiner: Any, **more: Any) -> RefinedLabels:
-        return refine_labels(refiner, photo, labels, ignore=given.ignore, **settings.options(), **more)
+        return refine_labels(refiner, photo, labels, ignore=given.ignore, options=settings.options, **more)
 
     return Task(settings, photo, [], lambda result: result, refined, len(values), cost), label_map
 
@@ -243,7 +244,7 @@ def check_cost(cost: float, limits: Limits) -> None:
 
 
 def _cost(masks: Iterable[NDArray[np.bool_]], settings: Settings, models: Mapping[str, int], limits: Limits) -> float:
-    cost = estimated_cost(masks, settings.steps or models[settings.model], most=limits.views)
+    cost = estimated_cost(masks, settings.options.steps or models[settings.model], most=limits.views)
     check_cost(cost, limits)
     return cost
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..imaging.reading import Photo
 from ..model.diffusion import Progress
+from ..refinement.options import PLAIN, Options
 from ..refinement.refiner import Refiner, Result
 from .problems import fault
 
@@ -50,21 +51,11 @@ class Settings:
 
     Attributes:
         model: A name among the worker's.
-        steps: As of `Refiner.many`, and so are the others.
-        seed: See `steps`.
-        max_shift: See `steps`.
-        strength: See `steps`.
+        options: How masks are refined.
     """
 
     model: str
-    steps: int | None = None
-    seed: int = 0
-    max_shift: float | None = None
-    strength: float = 1.0
-
-    def options(self) -> dict[str, Any]:
-        """The arguments of `Refiner.many`."""
-        return {"steps": self.steps, "seed": self.seed, "max_shift": self.max_shift, "strength": self.strength}
+    options: Options = PLAIN
 
 
 class Task:
@@ -250,11 +241,11 @@ class Worker:
 
     def _do_together(self, tasks: list[Task]) -> None:
         """Refines the masks of these tasks; where that fails, each on its own, so that only the faulty one fails."""
-        refiner, options = self._refiners[tasks[0].settings.model], tasks[0].settings.options()
+        refiner, options = self._refiners[tasks[0].settings.model], tasks[0].settings.options
         try:
             self._on_batch(sum(task.count for task in tasks))
             pairs = ((task.photo, mask) for task in tasks for mask in task.masks)
-            results = refiner.many(pairs, **options, on_progress=self._follow(tasks))
+            results = refiner.many(pairs, options=options, on_progress=self._follow(tasks))
             for task in tasks:
                 task.end([task.keep(next(results)) for _ in task.masks])
             return

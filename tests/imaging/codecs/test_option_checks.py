@@ -18,7 +18,6 @@ from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.codecs.option_checks import (
     MAX_SEED,
     MAX_STEPS,
-    check_options,
     finite_number,
     real_number,
     shown,
@@ -116,7 +115,7 @@ def test_real_numbers_of_every_kind_are_taken() -> None:
     )
     for value in (*reals, torch.tensor(0.5, requires_grad=True)):
         assert real_number("x", value, 0, 1, expected="") == 0.5
-        assert check_options(0, None, value, value) == (0, None, 0.5, 0.5)
+        assert Options(0, None, value, value) == Options(0, None, 0.5, 0.5)
     assert whole_number("x", -5) == -5 and finite_number("x", -5) == -5
     assert Options(steps=np.int64(2)) == Options(steps=2)
 

@@ -11,6 +11,7 @@ from helpers.serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, 
 from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
 from segrefiner.imaging.coco_masks import decode_rle
 from segrefiner.model.diffusion import silent
+from segrefiner.refinement.options import Options
 from segrefiner.serving.page.pictures import (
     LOOKS,
     PARTS,
@@ -22,7 +23,7 @@ from segrefiner.serving.page.pictures import (
     slider_pair,
     way_frames,
 )
-from segrefiner.serving.page.watching import Meter, PageOptions, refine_watched
+from segrefiner.serving.page.watching import Meter, refine_watched
 
 inputs = pytest.importorskip("segrefiner.serving.page.inputs")
 reading = pytest.importorskip("segrefiner.serving.page.reading")
@@ -147,7 +148,7 @@ def test_amber_is_where_the_network_is_unsure() -> None:
 def test_the_way_goes_from_the_rough_mask_to_the_result(steps: int) -> None:
     meter, told = Meter(), []
     (first, second) = refine_watched(
-        refiner(), PHOTO, [MASK, OTHER], PageOptions(steps=steps), lambda _: told.append(meter.read()[0]), meter
+        refiner(), PHOTO, [MASK, OTHER], Options(steps=steps), lambda _: told.append(meter.read()[0]), meter
     )
     assert 1 <= len(first.states) <= steps and set(np.unique(first.states[0])) <= {0, 1}
     assert told == sorted(told) and 0 <= told[0] <= told[-1] <= 1
@@ -162,14 +163,14 @@ def test_of_a_mask_in_parts_the_largest_is_watched() -> None:
     mask = np.zeros((300, 300), bool)
     mask[5:25, 5:25] = mask[150:250, 150:260] = mask[10:20, 270:290] = True
     photo = np.random.default_rng(1).integers(0, 256, (300, 300, 3)).astype(np.uint8)
-    (watched,) = refine_watched(refiner(), photo, [mask], PageOptions(steps=3), silent, Meter())
+    (watched,) = refine_watched(refiner(), photo, [mask], Options(steps=3), silent, Meter())
     y0, x0, y1, x1 = watched.view
     assert y0 <= 150 and x0 <= 150 and y1 >= 250 and x1 >= 260 and watched.states
 
 
 def test_an_empty_mask_has_a_way_too() -> None:
     empty = np.zeros_like(MASK)
-    (watched,) = refine_watched(refiner(), PHOTO, [empty], PageOptions(), silent, Meter())
+    (watched,) = refine_watched(refiner(), PHOTO, [empty], Options(), silent, Meter())
     frames = way_frames(PHOTO, empty, watched.result.mask, watched.states, watched.seen, watched.view)
     assert len(frames) == 2
     assert dict(numbers(watched.result.report))["Note"] == watched.result.report.note

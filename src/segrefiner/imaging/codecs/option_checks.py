@@ -70,29 +70,6 @@ def listed_boxes(boxes: Any) -> list[Any]:
         raise InputError(f"boxes are {shown(boxes)}: expected four numbers for each mask") from error
 
 
-def check_options(seed: Any, steps: Any, max_shift: Any, strength: Any) -> tuple[int, int | None, float | None, float]:
-    """Check what a refinement is asked for.
-
-    Args:
-        seed: From 0 to `MAX_SEED`.
-        steps: From 1 to `MAX_STEPS`, or None.
-        max_shift: Pixels, 0 or more, or None.
-        strength: From 0 to 1.
-
-    Returns:
-        The same in this order as numbers of Python.
-
-    Raises:
-        InputError: One is not as described.
-    """
-    return (
-        whole_number("seed", seed, 0, MAX_SEED),
-        None if steps is None else whole_number("steps", steps, 1, MAX_STEPS),
-        None if max_shift is None else real_number("max_shift", max_shift, 0, expected="a number of pixels, 0 or more"),
-        real_number("strength", strength, 0, 1, expected="a number from 0 to 1"),
-    )
-
-
 def finite_number(name: str, value: object) -> float:
     """Check a number of any size, such as a threshold; the arguments and the error are those of `real_number`."""
     number = real_number(name, value, -math.inf, expected="a finite number")

@@ -14,11 +14,11 @@ from PIL import Image
 
 from ...errors import ImageError, InputError, MaskError
 from ...imaging.codecs.decoder_process import KilledError
-from ...imaging.codecs.option_checks import check_options
 from ...imaging.files import png_bytes
 from ...imaging.json_files import json_text
 from ...imaging.reading import Photo as ReadPhoto
 from ...imaging.reading import check_fits
+from ...refinement.options import Options
 from ...rendering.cutout import cutout
 from ...rendering.overlay import overlay
 from ..service import Service
@@ -29,7 +29,7 @@ from .pictures import animation, coco_document, confidence_picture, numbers, sho
 from .reading import declared_pixels, read_layers, read_objects, read_photo
 from .routes import Visit, update
 from .sessions import Tabs
-from .watching import Meter, PageOptions, PageWork, RefinementTrace, refine_watched
+from .watching import Meter, PageWork, RefinementTrace, refine_watched
 
 _CANVAS_SIDE = 1000
 _TELL_SECONDS = 0.1
@@ -139,7 +139,7 @@ class Handlers:
         """Refines what is given, telling how far it is."""
         if path is None:
             raise ImageError("there is no photo: drop one, or pick a sample")
-        given_seed, given_steps, max_shift, strength = check_options(_whole(seed), _whole(steps), max_shift, strength)
+        options = Options(_whole(seed), _whole(steps), max_shift, strength)
         visit.progress(0, "reading the photo")
         box = (left, top, right, bottom)
         photo = ReadPhoto.from_parts(await self._read([path], read_photo, path))
@@ -153,7 +153,6 @@ class Handlers:
                 f"{self._service.limits.side}: cut it into parts"
             )
         self._tabs.check_fits(bytes_shown(photo.pixels, len(coarse)))
-        options = PageOptions(given_steps, given_seed, max_shift, strength)
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(

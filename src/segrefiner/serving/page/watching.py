@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...imaging.reading import Photo
 from ...model.diffusion import OnProgress, Progress, State
 from ...refinement.config import DEFAULT
+from ...refinement.options import Options
 from ...refinement.refiner import Refiner, Result
 from ...refinement.views import find_objects, object_view
 from ...rendering.overlay import Window
@@ -18,23 +19,6 @@ from ...rendering.overlay import Window
 Mask = NDArray[np.bool_]
 
 _FIRST_STAGE = "whole objects"
-
-
-@dataclass(frozen=True)
-class PageOptions:
-    """What a visitor chooses.
-
-    Attributes:
-        steps: As of `Refiner.many`, and so are the others.
-        seed: See `steps`.
-        max_shift: See `steps`.
-        strength: See `steps`.
-    """
-
-    steps: int | None = None
-    seed: int = 0
-    max_shift: float | None = None
-    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +84,7 @@ class _TraceRecorder:
 
 
 def refine_watched(
-    refiner: Refiner, photo: Photo, masks: Sequence[Mask], options: PageOptions, on_progress: OnProgress, meter: Meter
+    refiner: Refiner, photo: Photo, masks: Sequence[Mask], options: Options, on_progress: OnProgress, meter: Meter
 ) -> list[RefinementTrace]:
     """Refines masks of one photo one after the other, which is slower than at once, and keeps their ways.
 
@@ -130,15 +114,7 @@ def refine_watched(
             named = f"object {index + 1} of {len(masks)}, " if len(masks) > 1 else ""
             meter.tell((index + share) / len(masks), named + progress.stage)
 
-        result = refiner(
-            photo,
-            mask,
-            steps=options.steps,
-            seed=options.seed,
-            max_shift=options.max_shift,
-            strength=options.strength,
-            on_progress=follow,
-        )
+        result = refiner(photo, mask, options, on_progress=follow)
         done.append(RefinementTrace(result, watcher.states, watcher.seen, view))
     return done
 
