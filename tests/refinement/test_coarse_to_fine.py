@@ -24,7 +24,7 @@ from segrefiner.refinement import canvas as canvases
 from segrefiner.refinement.batching import AdaptiveBatcher
 from segrefiner.refinement.canvas import Canvas, falls
 from segrefiner.refinement.coarse_to_fine import _Run, refine_mask, refine_masks
-from segrefiner.refinement.config import PipelineConfig, Sampler
+from segrefiner.refinement.config import PipelineConfig, Sampler, TilingConfig
 from segrefiner.refinement.tasks import MaskTask
 from segrefiner.refinement.views import (
     FREE,
@@ -40,8 +40,8 @@ from segrefiner.refinement.views import (
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 CONFIG = PipelineConfig()
-EVERY_TILE = replace(CONFIG, undecided=-1.0, converged=-1.0)
-SMALL = PipelineConfig(patch=32, tile=32, overlap=8, min_side=16)
+EVERY_TILE = replace(CONFIG, tiling=TilingConfig(undecided=-1.0), converged=-1.0)
+SMALL = PipelineConfig(patch=32, tiling=TilingConfig(side=32, overlap=8), min_side=16)
 
 
 def keeps(x: Tensor, timesteps: Tensor) -> Tensor:
@@ -366,13 +366,13 @@ def test_progress_counts_every_evaluation() -> None:
 
     mask = discs(900, 900, (450, 450, 300))
     refine_mask(network, noise(900, 900), mask, batches=AdaptiveBatcher(3), config=EVERY_TILE, on_progress=heard.append)
-    stages = list(dict.fromkeys(p.stage for p in heard))
+    stages = list(dict.fromkeys(p.description for p in heard))
     assert stages == ["whole objects", "contours, 1:2", "contours, 1:1"]
     assert len(heard) == len(calls)
     for stage in stages:
-        counts = [p.done for p in heard if p.stage == stage]
-        assert counts == sorted(set(counts)) and {p.total for p in heard if p.stage == stage} == {counts[-1]}
-    assert sum(calls) == sum({p.stage: p.total for p in heard}.values())
+        counts = [p.done for p in heard if p.description == stage]
+        assert counts == sorted(set(counts)) and {p.total for p in heard if p.description == stage} == {counts[-1]}
+    assert sum(calls) == sum({p.description: p.total for p in heard}.values())
 
 
 def counting(network: Network) -> tuple[Network, list[int]]:
@@ -490,7 +490,7 @@ def test_views_that_have_converged_take_no_further_step() -> None:
     for network, fewer in ((keeps, True), (hesitates, False)):
         counted, calls = counting(network)
         heard: list[Progress] = []
-        config = replace(CONFIG, undecided=1.0)
+        config = replace(CONFIG, tiling=TilingConfig(undecided=1.0))
         (refined,) = refine_masks(
             counted, [MaskTask(noise(*truth.shape), spoil(truth))], config=config, on_progress=heard.append
         )
@@ -505,12 +505,14 @@ def test_tiles_are_skipped_where_the_contour_is_sharp() -> None:
     coarse, photo = spoil(truth), white_on_black(truth)
     few, every = (
         next(refine_masks(sees, [MaskTask(photo, coarse)], 1, config=config))
-        for config in (replace(CONFIG, undecided=0.9), EVERY_TILE)
+        for config in (replace(CONFIG, tiling=TilingConfig(undecided=0.9)), EVERY_TILE)
     )
     assert few.evaluations < every.evaluations
     assert iou(few.probability >= 0.5, truth) > 0.99
     # What no view has decided is never skipped.
-    nothing = next(refine_masks(keeps, [MaskTask(photo, truth)], 1, config=replace(CONFIG, undecided=0.9)))
+    nothing = next(
+        refine_masks(keeps, [MaskTask(photo, truth)], 1, config=replace(CONFIG, tiling=TilingConfig(undecided=0.9)))
+    )
     assert nothing.evaluations > 1
 
 
@@ -655,7 +657,7 @@ def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pyt
             asked[area.y0 : area.y1, area.x0 : area.x1] |= uncertain
             for view in tiles:
                 part = view.box.clip(height, width)
-                weights = window(view.box, height, width, config.overlap // 2)
+                weights = window(view.box, height, width, config.tiling.overlap // 2)
                 weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
                 weight[part.y0 : part.y1, part.x0 : part.x1] += weights
         return tiles
@@ -683,7 +685,9 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
     ) -> list[View]:
         seen.append(scale)
         tiles = contour_tiles(uncertain, area, region, photo, scale, config)
-        assert tiles and all(t.box.width == t.box.height == config.tile * scale == config.tile * t.scale for t in tiles)
+        assert tiles and all(
+            t.box.width == t.box.height == config.tiling.side * scale == config.tiling.side * t.scale for t in tiles
+        )
         return tiles
 
     monkeypatch.setattr(canvases, "contour_tiles", spy)
@@ -710,7 +714,7 @@ def test_tiles_are_asked_for_where_they_show_more_than_the_object_s_view(scale: 
 def test_what_a_place_shows_is_kept_up_to_date_as_tiles_are_placed(
     seed: int, size: tuple[int, int], across: int
 ) -> None:
-    config = replace(SMALL, tile=across + 8)
+    config = replace(SMALL, tiling=replace(SMALL.tiling, side=across + 8))
     uncertain = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < 0.2
     region = Box(0, 0, size[1], size[0])
     left = uncertain.numpy().astype(np.int64)
@@ -721,7 +725,7 @@ def test_what_a_place_shows_is_kept_up_to_date_as_tiles_are_placed(
         left[row : row + across, column : column + across] = 0
         corners.append((row, column))
     tiles = tiles_of(uncertain, region, 1, config)
-    side, margin = config.tile, config.overlap // 2
+    side, margin = config.tiling.side, config.tiling.overlap // 2
     expected = [
         (_start(column - margin, 0, size[1], size[1], side), _start(row - margin, 0, size[0], size[0], side))
         for row, column in corners
@@ -758,7 +762,7 @@ def test_overlapping_tiles_leave_no_pixel_to_the_old_mask() -> None:
 
 @pytest.mark.parametrize(("patch", "tile"), [(16, 16), (64, 64), (64, 32)])
 def test_patch_and_tile_sizes_are_a_free_choice(patch: int, tile: int) -> None:
-    config = replace(CONFIG, patch=patch, tile=tile, overlap=tile // 4)
+    config = replace(CONFIG, patch=patch, tiling=TilingConfig(side=tile, overlap=tile // 4))
     sizes: set[tuple[int, ...]] = set()
 
     def network(x: Tensor, timesteps: Tensor) -> Tensor:

@@ -202,6 +202,6 @@ def _view_bar() -> Iterator[Callable[["Progress"], None]]:
         task = bars.add_task("reading", total=None)
 
         def follow(progress: "Progress") -> None:
-            bars.update(task, description=progress.stage, completed=progress.done, total=progress.total)
+            bars.update(task, description=progress.description, completed=progress.done, total=progress.total)
 
         yield follow

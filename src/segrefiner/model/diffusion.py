@@ -7,6 +7,7 @@ confident the network is of them.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Generator, Tensor
@@ -81,21 +82,38 @@ class State:
     seen: Tensor
 
 
+class Stage(StrEnum):
+    """What a pipeline looks at."""
+
+    WHOLE_OBJECTS = "whole objects"
+    CONTOURS = "contours"
+    WHOLE_PHOTO = "whole photo"
+    PATCHES = "patches"
+    OBJECT = "object"
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a pipeline has come.
 
     Attributes:
-        stage: What it does now, in plain words.
+        stage: What it looks at now.
         done: Network evaluations done in this stage; a view counts once per step.
         total: Network evaluations of this stage.
         state: Of the views that were evaluated last.
+        scale: Photo pixels per pixel of the tiles along contours; `None` in other stages.
     """
 
-    stage: str
+    stage: Stage
     done: int
     total: int
     state: State
+    scale: float | None = None
+
+    @property
+    def description(self) -> str:
+        """The stage in plain words, with its scale."""
+        return self.stage if self.scale is None else f"{self.stage}, 1:{self.scale:g}"
 
 
 OnProgress = Callable[[Progress], None]

@@ -97,7 +97,7 @@ class Canvas:
             y, x = nonzero_pixels(uncertain)
             # Labels without any doubt are the coarse mask's own, which no view has decided.
             own = confidence(probability[y, x]) == 1
-            uncertain[y, x] = (1 - _confidence_around(probability, y, x, reach) > self.config.undecided) | own
+            uncertain[y, x] = (1 - _confidence_around(probability, y, x, reach) > self.config.tiling.undecided) | own
         return uncertain[rows.start - first :][: rows.stop - rows.start]
 
     def inputs(self, view: View) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ class Canvas:
 
     def _falls(self, view: View, part: Box) -> tuple[Tensor, Tensor]:
         """A view's weights of the rows and of the columns of a part of it, of which the smaller counts."""
-        ramp = max(1, round(self.config.overlap * view.scale / 2))
+        ramp = max(1, round(self.config.tiling.overlap * view.scale / 2))
         return falls(view.box, part, *self.photo, ramp, self.probability.device)
 
     def _photo_region(self, view: View, part: Box) -> Tensor:

@@ -3,16 +3,19 @@
 The coarse mask's parts are gathered into objects. Every object is refined in one view, its box with context, whatever
 its size in the photo; then tiles at …, 4, 2 and 1 photo pixels per tile pixel follow its contour, as far as they are
 finer than that view, and for objects that are not large tiles of the enlarged photo. Views are blended by smooth
-windows, and pixels that no view covers keep the coarse mask. `edges` draws contours to the photo's edges, and `settle`
-decides what of all this is kept.
+windows, and pixels that no view covers keep the coarse mask. `edges` draws contours to the photo's edges, and
+`acceptance` decides what of all this is kept.
 
 Objects of one mask, of several masks and of several photos go through the levels side by side. Where batches are
 shared, their views fill them together; otherwise each object's views have batches of their own, so that its result is
 the same to the bit whatever else is refined with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ from torch import Tensor
 from ..imaging.boxes import Box
 from ..imaging.distances import contour_offset
 from ..imaging.edges import edge_gain, snap_to_edges
-from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, sample, silent, spaced_timesteps
+from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
 from ..model.unet import normalize
 from .acceptance import Evidence, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
 from .batching import AdaptiveBatcher
@@ -57,40 +60,15 @@ def refine_masks(
     Yields:
         The result of each job, in order.
     """
-    objects = [job.objects(config) for job in jobs]
-    chosen = [
-        [job.part.chosen] if job.part else list(range(len(boxes))) for job, boxes in zip(jobs, objects, strict=True)
-    ]
-    canvases = [
-        [Canvas(job.image, job.mask, boxes[i], job.seed, config, job.part.window if job.part else None) for i in mine]
-        for job, boxes, mine in zip(jobs, objects, chosen, strict=True)
-    ]
-    every = [canvas for mine in canvases for canvas in mine]
+    plans = [_Plan.of(job, config) for job in jobs]
+    canvases = [canvas for plan in plans for canvas in plan.canvases]
     run = _Run(network, config, batches or AdaptiveBatcher(8), on_progress)
-    run.level([(canvas, canvas.view) for canvas in every], spaced_timesteps(steps), "whole objects")
-    tile_timesteps = spaced_timesteps(min(steps, config.tile_steps))
-    for scale in tile_scales([canvas.seen for canvas in every], config):
-        tiles = [(canvas, tile) for canvas in every for tile in canvas.tiles(scale)]
-        run.level(tiles, tile_timesteps, f"contours, 1:{scale:g}")
-    for job, boxes, places, mine in zip(jobs, objects, chosen, canvases, strict=True):
-        owned = _owned(boxes, places, mine)
-        reverted = tuple(_revert_unsupported(canvas, pixels) for canvas, pixels in zip(mine, owned, strict=True))
-        if len(boxes) == 1 and mine[0].probability.shape == job.mask.shape:
-            # The one object's canvas is the photo: nothing is copied.
-            probability = mine[0].probability
-        else:
-            probability = job.mask.float()
-            for canvas, pixels in zip(mine, owned, strict=True):
-                canvas.paste_into(pixels, probability)
-        seen = sum(run.evaluations.get(id(canvas), 0) for canvas in mine)
-        if job.part:
-            about = torch.zeros_like(job.mask)
-            mine[0].window.within(mine[0].area).paste(owned[0][None], about[None])
-            yield TaskResult(probability, reverted, seen, owned=about)
-            continue
-        del owned
-        area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
-        yield TaskResult(probability, reverted, seen, area)
+    run.level({canvas: [canvas.view] for canvas in canvases}, spaced_timesteps(steps), Stage.WHOLE_OBJECTS)
+    tile_timesteps = spaced_timesteps(min(steps, config.tiling.steps))
+    for scale in tile_scales([canvas.seen for canvas in canvases], config):
+        run.level({canvas: canvas.tiles(scale) for canvas in canvases}, tile_timesteps, Stage.CONTOURS, scale)
+    for plan in plans:
+        yield plan.result(run.evaluations)
 
 
 def refine_mask(
@@ -125,26 +103,79 @@ def refine_mask(
     return refined.probability
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A task's objects and what is drawn on.
+
+    Attributes:
+        task: What is refined.
+        boxes: Of all of the mask's objects.
+        chosen: Places of the objects that are refined, in the list of all.
+        canvases: One for each of these.
+    """
+
+    task: MaskTask
+    boxes: list[Box]
+    chosen: list[int]
+    canvases: list[Canvas]
+
+    @classmethod
+    def of(cls, task: MaskTask, config: PipelineConfig) -> "_Plan":
+        boxes, part = task.objects(config), task.part
+        chosen = [part.chosen] if part else list(range(len(boxes)))
+        region = part.window if part else None
+        canvases = [Canvas(task.image, task.mask, boxes[i], task.seed, config, region) for i in chosen]
+        return cls(task, boxes, chosen, canvases)
+
+    def result(self, evaluations: Mapping[Canvas, int]) -> TaskResult:
+        """Takes back what has no support, and joins the objects to one mask."""
+        task, canvases = self.task, self.canvases
+        owned = _owned(self.boxes, self.chosen, canvases)
+        reverted = tuple(_revert_unsupported(canvas, pixels) for canvas, pixels in zip(canvases, owned, strict=True))
+        if len(self.boxes) == 1 and canvases[0].probability.shape == task.mask.shape:
+            # The one object's canvas is the photo: nothing is copied.
+            probability = canvases[0].probability
+        else:
+            probability = task.mask.float()
+            for canvas, pixels in zip(canvases, owned, strict=True):
+                canvas.paste_into(pixels, probability)
+        seen = sum(evaluations.get(canvas, 0) for canvas in canvases)
+        if task.part:
+            about = torch.zeros_like(task.mask)
+            canvases[0].window.within(canvases[0].area).paste(owned[0][None], about[None])
+            return TaskResult(probability, reverted, seen, owned=about)
+        area = reduce(Box.union, (canvas.area for canvas in canvases)) if canvases else None
+        return TaskResult(probability, reverted, seen, area)
+
+
 class _Run:
-    """What all levels of a run share."""
+    """What all levels of a run share.
+
+    Attributes:
+        evaluations: How many views of each canvas the network saw, each counted once per step.
+    """
 
     def __init__(
         self, network: Network, config: PipelineConfig, batches: AdaptiveBatcher, on_progress: OnProgress
     ) -> None:
         self.network, self.config, self.batches, self.on_progress = network, config, batches, on_progress
-        self.evaluations: dict[int, int] = {}
+        self.evaluations: Counter[Canvas] = Counter()
 
-    def level(self, shown: list[tuple[Canvas, View]], timesteps: Sequence[int], stage: str) -> None:
+    def level(
+        self,
+        views: Mapping[Canvas, Sequence[View]],
+        timesteps: Sequence[int],
+        stage: Stage,
+        scale: float | None = None,
+    ) -> None:
         """Refines the current mask in each view, all of one size, and blends the results into the view's canvas."""
-        if not shown:
+        of_each = [[(canvas, view) for view in mine] for canvas, mine in views.items() if mine]
+        if not of_each:
             return
-        canvases = {id(canvas): canvas for canvas, _ in shown}
-        views: dict[int, list[View]] = {}
-        for canvas, view in shown:
-            views.setdefault(id(canvas), []).append(view)
-        for key, canvas in canvases.items():
-            canvas.start_level(views[key])
-        done, total = 0, len(shown) * len(timesteps)
+        for group in of_each:
+            group[0][0].start_level([view for _, view in group])
+        every = list(chain.from_iterable(of_each))
+        done, total = 0, len(every) * len(timesteps)
 
         def evaluate(part: Sequence[tuple[Canvas, View]]) -> tuple[Tensor, Tensor, list[int]]:
             photos, coarse = zip(*(canvas.inputs(view) for canvas, view in part), strict=True)
@@ -162,21 +193,20 @@ class _Run:
                 taken += len(part)
                 for index in state.seen.tolist() if len(state.seen) < len(part) else range(len(part)):
                     seen[index] += 1
-                self.on_progress(Progress(stage, taken, total, state))
+                self.on_progress(Progress(stage, taken, total, state, scale))
             if taken < done + len(part) * len(timesteps):  # All views had converged.
-                self.on_progress(Progress(stage, done + len(part) * len(timesteps), total, state))
+                self.on_progress(Progress(stage, done + len(part) * len(timesteps), total, state, scale))
             return masks, state.probability, seen
 
-        weight = (shown[0][1].size / self.config.patch) ** 2
-        alone = [[(canvas, view) for view in views[key]] for key, canvas in canvases.items()]
-        for group in [shown] if self.batches.shared else alone:
+        weight = (every[0][1].size / self.config.patch) ** 2
+        for group in [every] if self.batches.shared else of_each:
             for part, (masks, results, seen) in self.batches.map(group, evaluate, weight=weight):
                 done += len(part) * len(timesteps)
                 for (canvas, view), mask, result, times in zip(part, masks, results, seen, strict=True):
                     canvas.blend(view, result, mask)
-                    self.evaluations[id(canvas)] = self.evaluations.get(id(canvas), 0) + times
-        for canvas in canvases.values():
-            canvas.finish_level()
+                    self.evaluations[canvas] += times
+        for group in of_each:
+            group[0][0].finish_level()
 
 
 def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canvas]) -> list[Tensor]:

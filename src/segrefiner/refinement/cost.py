@@ -16,7 +16,7 @@ from ..imaging.ops import contour
 from .config import DEFAULT
 from .views import find_objects, needs_tiles, object_area, object_view, scale_seen, surroundings, tile_scales
 
-_TILE = (DEFAULT.tile / DEFAULT.patch) ** 2
+_TILE = (DEFAULT.tiling.side / DEFAULT.patch) ** 2
 _PER_MEGAPIXEL = 2.0
 """Of what is done for each pixel around an object beside the network."""
 
@@ -60,7 +60,7 @@ def _tiles(mask: torch.Tensor, box: Box, area: Box) -> float:
     count = 0.0
     for scale in tile_scales([seen], DEFAULT):
         if needs_tiles(seen, region, scale, DEFAULT):
-            side = (DEFAULT.tile - DEFAULT.overlap) * scale
+            side = (DEFAULT.tiling.side - DEFAULT.tiling.overlap) * scale
             across = int(area.width // side) + 1
             squares = (rows // side).astype(np.int64) * across + (columns // side).astype(np.int64)
             filled = np.bincount(squares)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..imaging.boxes import mask_box, non_maximum_suppression
-from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, ancestral, sample, silent
+from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, ancestral, sample, silent
 from ..model.unet import normalize
 from .batching import AdaptiveBatcher
 from .coarse_to_fine import refine_masks
@@ -113,7 +113,7 @@ def semantic(
     small = _resize(photo, (PATCH, PATCH), "nearest")
     states = sample(network, small, coarse, _GLOBAL_TIMESTEPS, lambda: uniform().to(coarse.device))
     for done, state in enumerate(states, start=1):
-        on_progress(Progress("whole photo", done, len(_GLOBAL_TIMESTEPS), state))
+        on_progress(Progress(Stage.WHOLE_PHOTO, done, len(_GLOBAL_TIMESTEPS), state))
     current = _resize((state.probability >= 0.5).float(), (height, width), "nearest")
     boxes = _uncertain_boxes(state.fine_prob[0, 0], height, width)
     patches = [current[0, :, y : y + PATCH, x : x + PATCH] for x, y in boxes]
@@ -124,7 +124,7 @@ def semantic(
     def refined(part: Sequence[int]) -> Tensor:
         views = torch.stack([photo[0, :, y : y + PATCH, x : x + PATCH] for x, y in (boxes[i] for i in part)])
         (state,) = sample(network, views, torch.stack([patches[i] for i in part]), (0,), uniform)
-        on_progress(Progress("patches", done + len(part), len(chosen), state))
+        on_progress(Progress(Stage.PATCHES, done + len(part), len(chosen), state))
         return state.probability
 
     for part, probabilities in (batches or AdaptiveBatcher(8)).map(chosen, refined):
@@ -159,7 +159,7 @@ def instance(
     uniform = ancestral(coarse.shape, generator)
     states = sample(network, view, coarse, _ALL_TIMESTEPS, lambda: uniform().to(coarse.device))
     for done, state in enumerate(states, start=1):
-        on_progress(Progress("object", done, len(_ALL_TIMESTEPS), state))
+        on_progress(Progress(Stage.OBJECT, done, len(_ALL_TIMESTEPS), state))
     x = (torch.arange(box.width, dtype=torch.float32, device=mask.device) + 0.5) / box.width * 2 - 1
     y = (torch.arange(box.height, dtype=torch.float32, device=mask.device) + 0.5) / box.height * 2 - 1
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]

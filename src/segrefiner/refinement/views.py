@@ -110,8 +110,8 @@ def contour_tiles(
         scale: Photo pixels per tile pixel.
         config: Tile size and overlap.
     """
-    side = round(config.tile * scale)
-    margin = min(round(config.overlap * scale) // 2, (side - 1) // 2)
+    side = round(config.tiling.side * scale)
+    margin = min(round(config.tiling.overlap * scale) // 2, (side - 1) // 2)
     across = min(_CELLS, side - 2 * margin)
     cell = (side - 2 * margin) // across
     region = region.clip(*photo)
@@ -185,12 +185,12 @@ def tile_scales(seen: Sequence[float], config: PipelineConfig) -> list[float]:
         seen: `scale_seen` of the objects.
         config: Says which is the last level.
     """
-    first, last = math.floor(math.log2(max([1.0, *seen]))), math.ceil(math.log2(config.finest))
+    first, last = math.floor(math.log2(max([1.0, *seen]))), math.ceil(math.log2(config.tiling.finest))
     return [2.0**exponent for exponent in range(first, last - 1, -1)]
 
 
 def needs_tiles(seen: float, region: Box, scale: float, config: PipelineConfig) -> bool:
     """Whether tiles of this scale show what is around an object finer than was seen before, see `scale_seen`."""
-    if scale < 1 and region.longest > config.enlarged_side:
+    if scale < 1 and region.longest > config.tiling.enlarged_side:
         return False
-    return seen >= (config.finer_shrunk if scale > 1 else config.finer) * scale
+    return seen >= (config.tiling.finer_shrunk if scale > 1 else config.tiling.finer) * scale

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...imaging.reading import Photo
-from ...model.diffusion import OnProgress, Progress, State
+from ...model.diffusion import OnProgress, Progress, Stage, State
 from ...refinement.config import DEFAULT
 from ...refinement.options import Options
 from ...refinement.refiner import Refiner, Result
@@ -17,8 +17,6 @@ from ...refinement.views import find_objects, object_view
 from ...rendering.overlay import Window
 
 Mask = NDArray[np.bool_]
-
-_FIRST_STAGE = "whole objects"
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class _TraceRecorder:
 
     def watch(self, progress: Progress) -> None:
         state, last = progress.state, self._last
-        if progress.stage != _FIRST_STAGE or state is last:
+        if progress.stage != Stage.WHOLE_OBJECTS or state is last:
             return
         if last is not None and state.timestep >= last.timestep:
             self._first += len(last.mixed)
@@ -107,12 +105,12 @@ def refine_watched(
         ) -> None:
             on_progress(progress)
             watcher.watch(progress)
-            if progress.stage not in stages:
-                stages.append(progress.stage)
+            if progress.description not in stages:
+                stages.append(progress.description)
             # How many stages there will be shows as they come: each is taken for half of what is left.
             share = 1 - 0.5 ** (len(stages) - 1) * (1 - 0.5 * progress.done / max(1, progress.total))
             named = f"object {index + 1} of {len(masks)}, " if len(masks) > 1 else ""
-            meter.tell((index + share) / len(masks), named + progress.stage)
+            meter.tell((index + share) / len(masks), named + progress.description)
 
         result = refiner(photo, mask, options, on_progress=follow)
         done.append(RefinementTrace(result, watcher.states, watcher.seen, view))
