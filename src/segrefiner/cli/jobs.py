@@ -198,15 +198,13 @@ class _Opened:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         from .._version import __version__
-        from ..model.weights import checksum, resolve
+        from ..model.backends import model_file
+        from ..model.weights import checksum
         from ..refinement.refiner import Refiner
 
         self.refiner = Refiner.from_pretrained(**settings)
-        model = settings["model"]
-        exported = model is not None and str(model).lower().endswith(".onnx")
-        path = Path(model) if exported else resolve(model)
         self.describe = {
-            "weights": checksum(path),
+            "weights": checksum(model_file(settings["model"])),
             "dtype": str(self.refiner.dtype),
             "backend": type(self.refiner.backend).__name__,
             "version": __version__,

@@ -1,14 +1,18 @@
 """What computes the network: PyTorch in one of three precisions, ONNX Runtime or OpenVINO."""
 
 import copy
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, import_extra
+from . import weights
 from .onnx_export import INPUTS, onnx_metadata
+from .publishing import Original
 from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
 _LARGEST_DIFFERENCE = 0.05
@@ -125,6 +129,64 @@ def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         exact, low = (TorchBackend(network, d)(x, last).sigmoid() for d in (torch.float32, dtype))
     return bool(torch.isfinite(low).all()) and float((exact - low).abs().mean()) <= _LARGEST_DIFFERENCE
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that is ready to compute.
+
+    Attributes:
+        backend: What computes it.
+        name: As reports call it.
+        steps: Diffusion steps with which it refines best, 1 to 6, as its file says; all six where it says nothing.
+        original: The file of weights that it came from; `None` for an `.onnx` file.
+    """
+
+    backend: Backend
+    name: str
+    steps: int
+    original: Original | None
+
+
+def open_model(model: str | PathLike[str] | None, device: torch.device, *, dtype: str, backend: str) -> OpenedModel:
+    """Opens weights in PyTorch, or an exported file in another runtime.
+
+    Args:
+        model: As for `Refiner.from_pretrained`.
+        device: Where it computes.
+        dtype: "auto", "fp32", "bf16" or "fp16". Weights that the fast precision changes too much are opened in float32
+            by "auto", see `is_precise`.
+        backend: "auto", "torch", "onnxruntime" or "openvino".
+
+    Raises:
+        CheckpointError: The weights cannot be found or are not as expected.
+        InputError: There is no such dtype or backend, or not for this model.
+        MissingExtraError: The backend is not installed.
+    """
+    exported = is_exported(model)
+    backend = choose_backend(backend, exported)
+    chosen = choose_dtype(dtype, device)
+    if exported:
+        assert model is not None
+        opened = open_exported(model, backend, chosen if dtype != "auto" else None, device)
+        return OpenedModel(opened, str(model), weights.steps_in(onnx_metadata(model), Path(model)), None)
+    path = weights.resolve(model)
+    original = Original.of(path)
+    network = weights.load(path, device=device)
+    steps = weights.best_steps(path)
+    if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
+        chosen = torch.float32
+    return OpenedModel(TorchBackend(network, chosen), weights.display_name(model), steps, original)
+
+
+def model_file(model: str | PathLike[str] | None) -> Path:
+    """The file that a model's name stands for; fetched if it is elsewhere. Raises `CheckpointError`."""
+    return Path(str(model)) if is_exported(model) else weights.resolve(model)
+
+
+def is_exported(model: str | PathLike[str] | None) -> bool:
+    """Tells whether a model is an `.onnx` file."""
+    return model is not None and str(model).lower().endswith(".onnx")
 
 
 def choose_backend(name: str, exported: bool) -> str:

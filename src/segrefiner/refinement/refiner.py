@@ -19,18 +19,8 @@ from ..errors import InputError
 from ..imaging.boxes import Box
 from ..imaging.codecs.option_checks import shown, whole_number
 from ..imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
-from ..model import weights
-from ..model.backends import (
-    Backend,
-    TorchBackend,
-    choose_backend,
-    choose_device,
-    choose_dtype,
-    is_precise,
-    open_exported,
-)
+from ..model.backends import Backend, TorchBackend, choose_device, open_model
 from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
-from ..model.onnx_export import onnx_metadata
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
 from .acceptance import limit_changes
@@ -130,31 +120,15 @@ class Refiner:
         """
         target = choose_device(device)
         revive(target)
-        exported = model is not None and str(model).lower().endswith(".onnx")
-        backend = choose_backend(backend, exported)
-        if exported:
-            assert model is not None
-            opened = open_exported(model, backend, choose_dtype(dtype, target) if dtype != "auto" else None, target)
-            steps = NUM_TIMESTEPS
-            if pipeline is default_pipeline:
-                steps = weights.steps_in(onnx_metadata(model), Path(model))
-            return cls(opened, name=str(model), pipeline=pipeline, steps=steps, batch_invariant=batch_invariant)
-        path = weights.resolve(model)
-        original = Original.of(path)
-        network = weights.load(path, device=target)
-        steps = weights.best_steps(path) if pipeline is default_pipeline else NUM_TIMESTEPS
-        chosen = choose_dtype(dtype, target)
-        if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
-            chosen = torch.float32
+        opened = open_model(model, target, dtype=dtype, backend=backend)
         refiner = cls(
-            network,
-            dtype=chosen,
-            name=weights.display_name(model),
+            opened.backend,
+            name=opened.name,
             pipeline=pipeline,
-            steps=steps,
+            steps=opened.steps if pipeline is default_pipeline else NUM_TIMESTEPS,
             batch_invariant=batch_invariant,
         )
-        refiner._original = original
+        refiner._original = opened.original
         return refiner
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
