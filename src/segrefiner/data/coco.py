@@ -39,7 +39,7 @@ class CocoObjects:
         ids: Of each object's annotation.
         text: `(M,)` uint8, JSON of the segmentations.
         ends: `(N,)` int64, where each of them ends.
-        objects: See `Source`.
+        objects: Whether samples are single objects of photos that show more.
         left_out: Annotations that are no samples, and why.
     """
 

@@ -37,7 +37,7 @@ class Files:
     Attributes:
         name: For messages.
         photos: Their files.
-        objects: See `Source`.
+        objects: Whether samples are single objects of photos that show more.
     """
 
     name: str

@@ -38,7 +38,7 @@ class Shards:
         urls: Of the shards.
         counts: Photos in each.
         cache: Where fetched shards are kept.
-        objects: See `Source`.
+        objects: Whether samples are single objects of photos that show more.
     """
 
     name: str

@@ -85,7 +85,7 @@ class SourceWrapper:
 
     @property
     def objects(self) -> bool:
-        """See `Source`."""
+        """Whether samples are single objects of photos that show more."""
         return self.source.objects
 
     def __len__(self) -> int:
@@ -148,7 +148,7 @@ class ConcatSource:
 
     @property
     def objects(self) -> bool:
-        """See `Source`."""
+        """Whether samples are single objects of photos that show more."""
         return any(source.objects for source in self.sources)
 
     def __len__(self) -> int:

@@ -94,12 +94,12 @@ def push(
     Args:
         path: The file, which is verified first.
         repository: `owner/name`, made if there is none.
-        private: See `hub.upload`, and so do the others.
-        token: See `private`.
-        revision: See `private`.
-        message: See `private`.
-        license: See `model_card`.
-        validation: See `license`.
+        private: Whether a repository that is made is for its owner alone.
+        token: A token that may write; `None` for the one that `hf auth login` or `HF_TOKEN` gave.
+        revision: The branch to write to, made if there is none; `None` for the main one.
+        message: The commit's message.
+        license: The licence as the Hub abbreviates it, such as "apache-2.0".
+        validation: Rows of figures for the card, see `model_card`.
         card: One that was written by hand, in place of a generated one.
 
     Returns:

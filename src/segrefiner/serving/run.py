@@ -54,13 +54,13 @@ def serve(
     A second signal ends the process within seconds, even where it is stuck.
 
     Args:
-        refiners: See `create_app`.
+        refiners: The refiners by the names under which clients ask for them, the default first.
         host: Address to listen at.
         port: 0 for any that is free.
-        limits: See `create_app`.
-        api_key: See `create_app`.
+        limits: The most that clients may send and ask for; `None` for the defaults.
+        api_key: The key that clients must send; `None` for none.
         insecure: Whether other machines may use the server without a key.
-        page: See `create_app`.
+        page: Called with the finished app, to mount a web page at `/`.
         on_ready: Called with the server's URL when it answers requests.
 
     Raises:

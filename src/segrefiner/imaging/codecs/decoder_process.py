@@ -107,7 +107,7 @@ class Decoder:
 
     Args:
         workers: How many. So many calls of `run` go on at the same time; others wait.
-        max_pixels: See `guard_this_process`.
+        max_pixels: The most pixels that a picture may have; memory and time are bounded for that many.
     """
 
     def __init__(self, workers: int, max_pixels: int) -> None:

@@ -127,7 +127,7 @@ class Actions:
 
         Args:
             trigger: What Gradio calls a listener, such as `button.click`.
-            handler: See `Handler`.
+            handler: An async function of the visit and of the inputs' values that gives the outputs' values.
             inputs: Components whose values it takes.
             outputs: Components that it changes.
             event: Reads the event's own data, which is the handler's first value then.
