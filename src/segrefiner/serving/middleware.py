@@ -211,7 +211,7 @@ class Body:
         seconds = min(self._limits.idle_seconds, self._until - time.monotonic())
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, seconds))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise ProblemError(
                 TOO_SLOW,
                 f"the body did not arrive within {self._limits.upload_seconds:g} s, or nothing of it for "

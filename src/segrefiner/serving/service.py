@@ -132,7 +132,7 @@ class Service:
             check_cost(task.cost, self.limits)
             try:
                 return await asyncio.wait_for(self._computed(task), self.limits.request_seconds)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise out_of_time() from None
 
     def check_ready(self) -> None:
@@ -164,7 +164,7 @@ class Service:
             result = await asyncio.wrap_future(task.finished)
         except QueueFullError:
             raise self._busy("the pictures that wait fill the memory meant for them") from None
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise self._busy(f"the request's turn did not come within {self.limits.queue_seconds:g} s") from None
         except StoppedError:
             raise self._stopping() from None

@@ -95,7 +95,7 @@ class Tab:
         self._news.clear()
         try:
             await asyncio.wait_for(self._news.wait(), _LOOKS_SECONDS)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self.used = time.monotonic()
 
 
