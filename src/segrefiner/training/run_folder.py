@@ -14,6 +14,10 @@ VALIDATION_NAME = "validation.jsonl"
 FAILURES_NAME = "failures.jsonl"
 RECIPE_NAME = "recipe.json"
 PICTURES_NAME = "pictures"
+PACK_NAME = "photos.pack"
+WEIGHTS_NAME = "model.safetensors"
+BEST_NAME = "best.safetensors"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
