@@ -207,12 +207,12 @@ class TrainingSession:
             InputError: The first photos cannot be read, or the recipe does not suit them.
             TrainingError: The processes of the run do not find each other.
         """
-        with launched(self._device) as (processes, device):
-            feed, photos = self._photos.sample_batches(self.recipe, device, workers=self._workers)
-            trainer = self._trainer(feed, device, processes)
-            parameters = sum(p.numel() for p in trainer.net.parameters())
-            measured = tuple(measure(trainer, feed))
-            return Estimate(self.recipe, photos, parameters, measured, processes.world)
+        processes, device = launched(self._device)
+        feed, photos = self._photos.sample_batches(self.recipe, device, workers=self._workers)
+        trainer = self._trainer(feed, device, processes)
+        parameters = sum(p.numel() for p in trainer.net.parameters())
+        measured = tuple(measure(trainer, feed))
+        return Estimate(self.recipe, photos, parameters, measured, processes.world)
 
     def run(
         self,
@@ -241,33 +241,33 @@ class TrainingSession:
                 weights of the last good checkpoint are in the folder.
             OutputError: Something cannot be written; the last checkpoint stays whole.
         """
-        with launched(self._device) as (processes, device):
-            feed = self._photos.batches(self.recipe, device, processes, workers=self._workers, hooks=hooks.packing)
-            trainer, first = self._trainer(feed, device, processes), processes.rank == 0
-            weights, report = self.output / WEIGHTS_NAME, self.output / REPORT_NAME
-            notes = self._metadata()
-            if first:
-                hooks.ready(self.recipe)
-            try:
-                finished = train(
-                    trainer,
-                    self.output,
-                    max_minutes=max_minutes,
-                    checkpoint_minutes=checkpoint_minutes,
-                    log_every=log_every,
-                    validate=self._judge() if first else None,
-                    keep_best=lambda net, step: _save(net, self.output / BEST_NAME, notes, step),
-                    watch=hooks,
-                )
-            except TrainingError:
-                if first and (self.output / CHECKPOINT_NAME).exists():
-                    trainer.load(self.output / CHECKPOINT_NAME)
-                    _save(trainer.result(), weights, notes, trainer.step)
-                raise
-            if first:
+        processes, device = launched(self._device)
+        feed = self._photos.batches(self.recipe, device, processes, workers=self._workers, hooks=hooks.packing)
+        trainer, first = self._trainer(feed, device, processes), processes.rank == 0
+        weights, report = self.output / WEIGHTS_NAME, self.output / REPORT_NAME
+        notes = self._metadata()
+        if first:
+            hooks.ready(self.recipe)
+        try:
+            finished = train(
+                trainer,
+                self.output,
+                max_minutes=max_minutes,
+                checkpoint_minutes=checkpoint_minutes,
+                log_every=log_every,
+                validate=self._judge() if first else None,
+                keep_best=lambda net, step: _save(net, self.output / BEST_NAME, notes, step),
+                watch=hooks,
+            )
+        except TrainingError:
+            if first and (self.output / CHECKPOINT_NAME).exists():
+                trainer.load(self.output / CHECKPOINT_NAME)
                 _save(trainer.result(), weights, notes, trainer.step)
-                write_training_report(self.output, report)
-            return RunResult(weights, report, trainer.step, finished, processes.rank)
+            raise
+        if first:
+            _save(trainer.result(), weights, notes, trainer.step)
+            write_training_report(self.output, report)
+        return RunResult(weights, report, trainer.step, finished, processes.rank)
 
     def _trainer(self, feed: BatchSource, device: torch.device, processes: ProcessGroup) -> Trainer:
         trainer = Trainer(feed, self.recipe, device, processes=processes, micro_batch=self._micro_batch)
