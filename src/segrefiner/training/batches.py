@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.coarse.masks import coarse_mask
 from ..data.coarse.polygons import polygon_coarse
 from ..data.coarse.published import published_coarse
-from ..data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
+from ..data.crop_geometry import ViewConfig
+from ..data.packed_photos import CropBatch, PackedPhotos, shuffled
 from ..data.published_crops import Crop, PublishedViews, mirrored, patch, published_object_view, resized
 from ..data.sources import Sample, Source, data_set_of
 from ..errors import InputError, TrainingError

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..data.coarse.masks import CoarseConfig
-from ..data.packed_photos import ViewConfig
+from ..data.crop_geometry import ViewConfig
 from ..data.packs import PACK_SIZE
 from ..data.published_crops import PublishedViews
 from ..errors import InputError
