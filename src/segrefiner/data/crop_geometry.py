@@ -22,8 +22,7 @@ STRETCH = 0.3
 """Range of the logarithm of the factor by which crops are stretched sideways."""
 
 LEVEL_BIAS = 0.3
-"""How early a smaller level is used, in halvings: a crop enlarges it by a quarter at most, which blurs less than skipped
-pixels alias."""
+"""How early a smaller level is used, in halvings: enlarging it by a quarter blurs less than skipped pixels alias."""
 
 
 @dataclass(frozen=True)
