@@ -32,14 +32,14 @@ class CocoObjects:
     Python objects would fill ten times the memory, in every worker process.
 
     Attributes:
-        name: For messages.
+        name: What messages call the source.
         root: Folder of the photos; names that lead out of it are refused.
-        files: Of each photo, below `root`.
+        files: File of each photo, below `root`.
         photo_of: `(N,)` int32, the photo of each object.
-        ids: Of each object's annotation.
+        ids: Id of each object's annotation.
         text: `(M,)` uint8, JSON of the segmentations.
         ends: `(N,)` int64, where each of them ends.
-        objects: See `Source`.
+        objects: Always true: samples are single objects of photos that show more than these.
         left_out: Annotations that are no samples, and why.
     """
 
@@ -57,7 +57,7 @@ class CocoObjects:
         return len(self.ids)
 
     def read(self, index: int) -> Sample:
-        """One object, with the whole photo."""
+        """Reads one object, with the whole photo. Raises `InputError` where photo or segmentation cannot be read."""
         file = self.files[self.photo_of[index]]
         path = self.root / file
         if not path.exists():

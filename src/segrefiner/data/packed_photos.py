@@ -54,7 +54,7 @@ class _Planes:
 
     Args:
         sizes: `(pictures, 2)` int64, heights and widths.
-        channels: Of every picture.
+        channels: Number of channels of every picture.
 
     Attributes:
         pixels: `(n, channels)` uint8, the pixels of all levels of all pictures.
@@ -147,11 +147,14 @@ class PackedPhotos:
         """Cuts, augments and perturbs one crop of each photo.
 
         Args:
-            indices: `(B,)` int64.
+            indices: `(B,)` int64, numbers of the photos, on this object's device.
             size: Side S of the crops in pixels.
             generator: Source of all draws, on this object's device.
             views: How crops are drawn.
             coarse: How coarse masks are made.
+
+        Returns:
+            The crops, on this object's device.
         """
         outlines = Outlines(self._sizes[indices, 0], self._boxes[indices], self._contours[indices])
         geometry = draw_geometry(outlines, size, generator, views)

@@ -86,10 +86,10 @@ class Progress:
     """How far a pipeline has come.
 
     Attributes:
-        stage: What it does now, in plain words.
+        stage: Name of what the pipeline does now, in plain words.
         done: Network evaluations done in this stage; a view counts once per step.
         total: Network evaluations of this stage.
-        state: Of the views that were evaluated last.
+        state: State of the views that were evaluated last.
     """
 
     stage: str

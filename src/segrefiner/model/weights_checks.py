@@ -41,7 +41,11 @@ class Stored(NamedTuple):
 
 
 def check_file(path: Path) -> bytes:
-    """Check that a path is a file with something in it that may be weights; return its first bytes."""
+    """Check that a path is a file with something in it that may be weights; return its first bytes.
+
+    Raises:
+        CheckpointError: It is not.
+    """
     if os.path.isdir(path):
         raise bad_file(path, "is a folder, expected a file; add the file's name")
     if os.path.exists(path) and not os.path.isfile(path):

@@ -40,7 +40,13 @@ def contour_weight(distance: Tensor, recipe: Recipe) -> Tensor:
 
 
 def draw_timesteps(batch: int, coarse_share: float, generator: torch.Generator) -> Tensor:
-    """Timesteps `(batch,)` int64: T-1 for the given share, else uniform on 0 … T-1."""
+    """Draws timesteps `(batch,)` int64.
+
+    Args:
+        batch: How many.
+        coarse_share: Share in [0, 1] of timesteps that are T-1; the others are uniform on 0 … T-1.
+        generator: Source of all draws; the timesteps lie on its device.
+    """
     draw = torch.rand(2, batch, generator=generator, device=generator.device)
     uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
     return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
@@ -74,11 +80,14 @@ class Trainer:
 
     Args:
         feed: Gives the batches of this process.
-        recipe: What to do with them.
+        recipe: Decides what a run gives.
         device: Where to train; the batches live there too.
-        processes: Of which this one is a part.
+        processes: This process among those of the run.
         micro_batch: Crops that go through the network at once, at most; None for all of a step's. Gradients of
             several such parts are added up, so that less memory gives the same result to rounding.
+
+    Raises:
+        InputError: A batch of the recipe cannot be divided among so many processes.
     """
 
     def __init__(
@@ -173,7 +182,12 @@ class Trainer:
         return self.prepared(next(iter(self._feed([portion]))), portion)
 
     def prepared(self, batch: CropBatch, portion: StepSlice) -> Example:
-        """The crops of a portion, mixed as its timesteps ask for."""
+        """Gives the crops of a portion the timesteps and mixed masks that the recipe asks for.
+
+        Args:
+            batch: `(B, …)` crops of the portion.
+            portion: Part of a step, which seeds the draws.
+        """
         recipe = self.recipe
         own = recipe.large_self_coarse if portion.large else recipe.small_self_coarse
         if rows := portion.share(own):
@@ -207,7 +221,7 @@ class Trainer:
             mixed: `(B, 1, S, S)`, mixed masks as drawn.
             choice: `(3, B)` in [0, 1): which samples are replaced, how far they are rolled out, and with which
                 thresholds.
-            step: Of the run, which decides how many diffusion steps the sampler takes in all.
+            step: Step of the run, which decides how many diffusion steps the sampler takes in all.
         """
         recipe = self.recipe
         rolled = choice[0] < recipe.rolled_out
@@ -387,7 +401,15 @@ class Tally:
 
     @torch.no_grad()
     def samples(self, example: Example, logits: Tensor, entropy: Tensor, texture: Tensor, weight: float) -> None:
-        """Adds the losses `(B,)` of samples, and whether their predictions are empty or full where the truth is not."""
+        """Adds the losses of samples, and whether their predictions are empty or full where the truth is not.
+
+        Args:
+            example: The samples.
+            logits: `(B, 1, S, S)` float.
+            entropy: `(B,)` float, cross-entropy of each sample.
+            texture: `(B,)` float, unweighted texture loss of each sample.
+            weight: Weight of the texture loss.
+        """
         loss = entropy + weight * texture
         predicted, truth = (masks.flatten(1).float().mean(dim=1) for masks in (logits >= 0, example.batch.fine))
         degenerate = ((predicted == 0) | (predicted == 1)) & (truth > 0) & (truth < 1)

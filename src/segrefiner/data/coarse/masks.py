@@ -186,8 +186,9 @@ def coarse_masks(
 
     Args:
         truth_distance: `(B, 1, S, S)` float, signed distance to the truth's contour in pixels, positive inside.
-        real_distance: The same of the real coarse mask; ignored where there is none.
-        has_real: `(B,)` bool.
+        real_distance: `(B, 1, S, S)` float, signed distance to the real coarse mask's contour; ignored where there is
+            none.
+        has_real: `(B,)` bool, which crops have a real coarse mask.
         generator: Source of all draws, on the tensors' device.
         config: Shares and bounds.
 
