@@ -58,11 +58,11 @@ def refine_large(
         image: The photo's file: grey or RGB of 8 or 16 bits. TIFF is the quickest.
         mask: The coarse mask's file.
         target: Refined mask: a PNG, or a TIFF in compressed tiles. Replaced only when the new file is complete.
-        seed: As in a call of the refiner, and so are the others.
-        steps: See `seed`.
-        max_shift: See `seed`.
-        strength: See `seed`.
-        threshold: See `seed`.
+        seed: Seed of every draw, as in a call of the refiner (`Refiner.__call__`).
+        steps: Diffusion steps, 1 to 6; by default those of the refiner.
+        max_shift: How far from the coarse contour pixels may change, in pixels, 0 or more; by default anywhere.
+        strength: 1 for every change that the pipeline is for, 0 for none, as in a call of the refiner.
+        threshold: What counts as foreground in a mask of more than two values, on the values as stored.
         on_progress: Called after each network evaluation.
 
     Returns:
@@ -78,10 +78,7 @@ def refine_large(
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")
-    photo, coarse = LargePicture.photo(image), LargePicture.mask(mask)
-    # Of one element each: only their shapes are looked at.
-    shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
-    check_same_size(*shapes, image_source=image, mask_source=mask)
+    photo, coarse = _opened(image, mask)
     reports = []
     with TemporaryDirectory(prefix="segrefiner-") as folder:
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
@@ -96,6 +93,15 @@ def refine_large(
             reports.append(replace(result.report, warnings=notes))
         store.save(target)
     return reports
+
+
+def _opened(image: str | PathLike[str], mask: str | PathLike[str]) -> tuple[LargePicture, LargePicture]:
+    """The photo and its mask, still undecoded. Raises `InputError` where they are none, or their sizes differ."""
+    photo, coarse = LargePicture.photo(image), LargePicture.mask(mask)
+    # Of one element each: only their shapes are looked at.
+    shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
+    check_same_size(*shapes, image_source=image, mask_source=mask)
+    return photo, coarse
 
 
 def find_large_objects(mask: MaskFile) -> list[Box]:
