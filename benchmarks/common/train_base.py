@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import torch
 
-from segrefiner.data.packed_photos import PackedPhotos, ViewConfig
+from segrefiner.data.crop_geometry import ViewConfig
+from segrefiner.data.packed_photos import PackedPhotos
 from segrefiner.data.packs import pack_folder
 from segrefiner.model.unet import BASE
 from segrefiner.model.weights import save

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from segrefiner.data.coarse.masks import CoarseConfig
 from segrefiner.data.coarse.polygons import polygon_coarse
-from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig
+from segrefiner.data.crop_geometry import ViewConfig
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos
 from segrefiner.model.diffusion import Network, monotone, pixel_thresholds, sample, spaced_timesteps
 from segrefiner.model.unet import fused, normalize
 from segrefiner.model.weights import load

@@ -106,15 +106,22 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     done = CliRunner().invoke(main, arguments("lr", data, one, None, *extra))
     assert done.exit_code == 0, done.output
+    # One program may estimate a run and run it: its processes find each other once.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys; from segrefiner.cli.main import main\n"
+        "for more in (['--dry-run'], []): main([*sys.argv[1:], *more], standalone_mode=False)\n"
+    )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.run(
-        [*launch, "-m", "segrefiner", *arguments("lr", data, two, None, *extra)],
+        [*launch, str(program), *arguments("lr", data, two, None, *extra)],
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert process.returncode == 0, process.stderr
+    assert process.stdout.count("2 processes") == 2 and process.stdout.count("finished at step") == 1
     a, b = (torch.load(folder / CHECKPOINT_NAME, weights_only=True) for folder in (one, two))
     assert a["step"] == b["step"] == STEPS
     for name, value in a["net"].items():

@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 from torch import Generator
 
 from segrefiner.data.coarse.masks import CoarseConfig
+from segrefiner.data.crop_geometry import ViewConfig
 from segrefiner.data.layouts import every_coarse, find_photos, open_folder
-from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, shuffled
 from segrefiner.data.packs import (
     DISTANCE_RANGE,
     decode_distance,

@@ -286,3 +286,20 @@ def test_a_detail_branch_is_silent_at_first_and_sees_single_pixels() -> None:
     moved = (grown.detail_out(grown.detail(changed)) - grown.detail_out(grown.detail(x))).abs().amax(dim=(0, 1)) > 0
     rows, columns = moved.nonzero().T
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 11, 5, 11)
+
+
+def test_a_seed_gives_the_first_weights_that_it_always_gave() -> None:
+    """Parts are made in a fixed order: a run's first weights follow from its seed."""
+    network = seeded(replace(TINY, image_stages=2, detail_channels=4))
+    parameters = dict(network.named_parameters())
+    assert len(parameters) == 131
+    first = {
+        "time_embed.weight": -1.125840,
+        "input_blocks.0.0.weight": -0.058782,
+        "image_encoder.stem.weight": 0.114078,
+        "middle_block.1.qkv.weight": -0.222536,
+        "out.2.weight": -0.021858,
+        "refine.0.weight": 0.087404,
+        "detail.0.weight": -0.077446,
+    }
+    assert {name: float(parameters[name].flatten()[0].detach()) for name in first} == pytest.approx(first, abs=1e-5)

@@ -11,7 +11,8 @@ import torch
 from helpers.discs import Discs
 from helpers.tiny import TINY
 from segrefiner.data.coarse.masks import CoarseConfig
-from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
+from segrefiner.data.crop_geometry import ViewConfig
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos, shuffled
 from segrefiner.data.published_crops import PublishedViews
 from segrefiner.data.sources import Sample, Source
 from segrefiner.errors import InputError, TrainingError

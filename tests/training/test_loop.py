@@ -18,7 +18,8 @@ from torch import Generator
 from helpers.discs import Discs
 from helpers.tiny import TINY_WITH_ATTENTION as TINY
 from segrefiner.data.coarse.masks import CoarseConfig
-from segrefiner.data.packed_photos import CropBatch, PackedPhotos, ViewConfig
+from segrefiner.data.crop_geometry import ViewConfig
+from segrefiner.data.packed_photos import CropBatch, PackedPhotos
 from segrefiner.data.packs import pack_folder
 from segrefiner.errors import OutputError, TrainingError
 from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced_timesteps

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segrefiner.data.packed_photos import ViewConfig
+from segrefiner.data.crop_geometry import ViewConfig
 from segrefiner.data.published_crops import PublishedViews
 from segrefiner.errors import InputError
 from segrefiner.model.unet import BASE, COMPACT

@@ -130,19 +130,22 @@ class Edges:
             self._profiles.setdefault(data_set_of(sample.name), []).append(profile)
 
     def offsets(self) -> dict[str, Offset]:
-        """Of every data set that was seen; zero of those too few of whose photos were."""
+        """The offset of every data set that was seen, by name; zero where too few of its photos were."""
         return {name: offset_of(profiles) for name, profiles in self._profiles.items()}
 
 
 def measure_offsets(
     source: Source, *, photos: int = _PHOTOS, progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> dict[str, Offset]:
-    """The offsets of a source's masks, see `Edges`, from some of its photos. What cannot be read is passed over.
+    """Measures the offsets of a source's masks from some of its photos. Photos that cannot be read are passed over.
 
     Args:
         source: The photos.
         photos: How many are looked at, spread over the source.
         progress: Wraps the iteration over the photos' numbers, for a progress bar.
+
+    Returns:
+        The offset of each data set, by its name (`sources.data_set_of`).
     """
     edges = Edges()
     for index in progress(evenly(len(source), photos)):

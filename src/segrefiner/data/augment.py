@@ -13,7 +13,16 @@ from .coarse.masks import chance, smooth_noise, uniform
 
 
 def change_colours(image: Tensor, generator: Generator, strength: float) -> Tensor:
-    """Random brightness, contrast and saturation per crop, `(B, 3, S, S)` 0-255; a tenth of the crops turn grey."""
+    """Changes brightness, contrast and saturation of each crop at random; a tenth of the crops turn grey.
+
+    Args:
+        image: `(B, 3, S, S)` float, RGB, 0-255.
+        generator: Source of all draws, on the image's device.
+        strength: Largest change of each, as a share of what it is, in [0, 1].
+
+    Returns:
+        `(B, 3, S, S)` float, 0-255.
+    """
     draw = torch.rand(len(image), 5, 1, 1, 1, generator=generator, device=image.device)
     gain, contrast, saturation = (1 + strength * (2 * draw[:, i] - 1) for i in range(3))
     saturation = torch.where(draw[:, 3] < 0.1, 0.0, saturation)
@@ -24,7 +33,16 @@ def change_colours(image: Tensor, generator: Generator, strength: float) -> Tens
 
 
 def degrade(image: Tensor, generator: Generator, share: float) -> Tensor:
-    """Blurs a share of the crops `(B, 3, S, S)`, 0-255, by up to about a pixel and gives as many of them grain."""
+    """Blurs some of the crops by up to about a pixel and gives as many of them grain.
+
+    Args:
+        image: `(B, 3, S, S)` float, RGB, 0-255.
+        generator: Source of all draws, on the image's device.
+        share: Share of the crops that are blurred, and of those with grain, in [0, 1].
+
+    Returns:
+        `(B, 3, S, S)` float, 0-255.
+    """
     batch = len(image)
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=image.device) / 16
     kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
@@ -53,16 +71,28 @@ def paste(image: Tensor, distance: Tensor, scale: Tensor, generator: Generator, 
     Args:
         image: `(B, 3, S, S)` float, 0-255.
         distance: `(B, 1, S, S)` float, signed distance to the object's contour.
-        scale: As for `coverage`.
-        generator: Source of all draws.
-        share: In [0, 1].
+        scale: `(B, 1, 1, 1)` float, photo pixels per crop pixel.
+        generator: Source of all draws, on the image's device.
+        share: Share of the crops that are changed, in [0, 1].
+
+    Returns:
+        `(B, 3, S, S)` float, 0-255.
     """
     chosen = chance(len(image), share, generator)
     return torch.where(chosen, torch.lerp(image.roll(-1, 0), image, coverage(distance, scale)), image)
 
 
 def thin_structures(batch: int, size: int, generator: Generator) -> Tensor:
-    """Signed distances `(B, 1, S, S)` of strands, fences and spokes, one to eight pixels thick, positive inside."""
+    """Draws strands, fences and spokes, one to eight pixels thick.
+
+    Args:
+        batch: Number B of pictures.
+        size: Side S of the pictures in pixels.
+        generator: Source of all draws; the result lies on its device.
+
+    Returns:
+        `(B, 1, S, S)` float, signed distances to the contours in pixels, positive inside.
+    """
     half = uniform(batch, 0.0, 1.0, generator).square() * 3.5 + 0.6
     rows = torch.arange(size, device=generator.device) + 0.5
     y, x = rows.view(1, 1, -1, 1), rows.view(1, 1, 1, -1)
@@ -98,9 +128,9 @@ def add_thin(
     Args:
         image: `(B, 3, S, S)` float, 0-255.
         distance: `(B, 1, S, S)` float, signed distance to the contour of the object, which is an object no more.
-        scale: As for `coverage`.
-        generator: Source of all draws.
-        share: In [0, 1].
+        scale: `(B, 1, 1, 1)` float, photo pixels per crop pixel.
+        generator: Source of all draws, on the image's device.
+        share: Share of the crops that are changed, in [0, 1].
 
     Returns:
         Image, distance, and `(B,)` bool: the crops that were changed.

@@ -32,14 +32,14 @@ class CocoObjects:
     Python objects would fill ten times the memory, in every worker process.
 
     Attributes:
-        name: For messages.
+        name: What messages call the source.
         root: Folder of the photos; names that lead out of it are refused.
-        files: Of each photo, below `root`.
+        files: File of each photo, below `root`.
         photo_of: `(N,)` int32, the photo of each object.
-        ids: Of each object's annotation.
+        ids: Id of each object's annotation.
         text: `(M,)` uint8, JSON of the segmentations.
         ends: `(N,)` int64, where each of them ends.
-        objects: Whether samples are single objects of photos that show more.
+        objects: Always true: samples are single objects of photos that show more than these.
         left_out: Annotations that are no samples, and why.
     """
 
@@ -57,7 +57,7 @@ class CocoObjects:
         return len(self.ids)
 
     def read(self, index: int) -> Sample:
-        """One object, with the whole photo."""
+        """Reads one object, with the whole photo. Raises `InputError` where photo or segmentation cannot be read."""
         file = self.files[self.photo_of[index]]
         path = self.root / file
         if not path.exists():
@@ -91,17 +91,7 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     listed, objects = (document.get(k) if isinstance(document, dict) else None for k in ("images", "annotations"))
     if not isinstance(listed, list) or not isinstance(objects, list):
         raise InputError(f"{annotations} has no lists images and annotations: expected COCO or LVIS annotations")
-    files: list[str] = []
-    places: dict[str | None, int] = {}
-    for entry in listed:
-        file = _file(entry)
-        key = None if file is None else image_key(entry.get("id"))
-        if file is None or key is None:
-            raise InputError(f"{annotations} lists a photo without id or name of a file: {str(entry)[:200]}")
-        if key in places:
-            raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
-        places[key] = len(files)
-        files.append(file)
+    files, places = _listed_photos(annotations, listed)
     ids: list[Any] = []
     photo_of: list[int] = []
     texts: list[bytes] = []
@@ -138,6 +128,22 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
         np.cumsum([len(text) for text in texts], dtype=np.int64),
         left_out=tuple(left_out),
     )
+
+
+def _listed_photos(annotations: Path, listed: list[Any]) -> tuple[list[str], dict[str | None, int]]:
+    """The photos' files, and the number of each by its id. Raises `InputError` where an entry is none, or ids recur."""
+    files: list[str] = []
+    places: dict[str | None, int] = {}
+    for entry in listed:
+        file = _file(entry)
+        key = None if file is None else image_key(entry.get("id"))
+        if file is None or key is None:
+            raise InputError(f"{annotations} lists a photo without id or name of a file: {str(entry)[:200]}")
+        if key in places:
+            raise InputError(f"{annotations} lists two photos with the id {entry['id']!r}: ids must differ")
+        places[key] = len(files)
+        files.append(file)
+    return files, places
 
 
 @lru_cache(maxsize=8)

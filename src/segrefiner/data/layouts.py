@@ -35,9 +35,9 @@ class Files:
     """Photos and masks that are files of their own.
 
     Attributes:
-        name: For messages.
-        photos: Their files.
-        objects: Whether samples are single objects of photos that show more.
+        name: What messages call the source.
+        photos: Files of each photo.
+        objects: Whether samples are single objects of photos that show more than these.
     """
 
     name: str

@@ -4,7 +4,6 @@ A pack is decoded once, every photo stays as uint8 on the device, and crops are 
 """
 
 import io
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from torch import Generator, Tensor
 from ..model.unet import IMAGE_MEAN
 from .augment import add_thin, change_colours, degrade, paste
 from .coarse.masks import CoarseConfig, coarse_masks
+from .crop_geometry import LEVELS, CropGeometry, Outlines, ViewConfig, draw_geometry
 from .packs import Pack, decode_distance, distance_reach, read_pack
-
-LEVELS = 3
 
 
 def _decode(blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -56,7 +54,7 @@ class _Planes:
 
     Args:
         sizes: `(pictures, 2)` int64, heights and widths.
-        channels: Of every picture.
+        channels: Number of channels of every picture.
 
     Attributes:
         pixels: `(n, channels)` uint8, the pixels of all levels of all pictures.
@@ -77,35 +75,6 @@ class _Planes:
             flat = torch.from_numpy(np.array(picture)).flatten(0, 1)
             self.pixels[start : start + len(flat)] = flat
             picture = _half(picture)
-
-
-@dataclass(frozen=True)
-class ViewConfig:
-    """How crops are drawn.
-
-    Attributes:
-        object_share: Share of crops that show the whole object; the others are centred on its contour.
-        context: Range of the side of an object crop, in longest sides of the object's box.
-        zoom: Range of photo pixels per crop pixel of contour crops, drawn log-uniformly.
-        tile_share: Share of contour crops that lie on the pixel grid at one of `tile_scales`, as tiles do.
-        tile_scales: In photo pixels per crop pixel.
-        rotation: Largest rotation in radians, for a quarter of the crops.
-        colour: Strength of brightness, contrast and saturation changes.
-        degraded: Share of crops with blur, and of those with noise.
-        pasted: Share of crops whose object lies on another photo.
-        thin: Share of crops with thin structures as their object.
-    """
-
-    object_share: float = 0.55
-    context: tuple[float, float] = (1.1, 2.0)
-    zoom: tuple[float, float] = (0.5, 1.4)
-    tile_share: float = 0.0
-    tile_scales: tuple[float, ...] = (0.5, 1.0, 2.0)
-    rotation: float = 0.35
-    colour: float = 0.2
-    degraded: float = 0.0
-    pasted: float = 0.0
-    thin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,14 +147,19 @@ class PackedPhotos:
         """Cuts, augments and perturbs one crop of each photo.
 
         Args:
-            indices: `(B,)` int64.
+            indices: `(B,)` int64, numbers of the photos, on this object's device.
             size: Side S of the crops in pixels.
             generator: Source of all draws, on this object's device.
             views: How crops are drawn.
             coarse: How coarse masks are made.
+
+        Returns:
+            The crops, on this object's device.
         """
-        centre, side, tile = self._draw_views(indices, size, generator, views)
-        planes, inside, scale = self._cut(indices, centre, side, tile, size, generator, views)
+        outlines = Outlines(self._sizes[indices, 0], self._boxes[indices], self._contours[indices])
+        geometry = draw_geometry(outlines, size, generator, views)
+        planes, inside = self._sample(indices, geometry, size)
+        scale = geometry.scale[:, :, None, None]
         image = change_colours(planes[:, :3], generator, views.colour)
         distances = torch.where(inside, decode_distance(planes[:, 3:], self._reach), -self._reach) / scale
         truth, real = distances.split(1, dim=1)
@@ -202,62 +176,16 @@ class PackedPhotos:
         mask = coarse_masks(truth, real, has_real, generator, coarse)
         return CropBatch(image, (truth > 0).float(), mask * inside, truth)
 
-    def _draw_views(
-        self, indices: Tensor, size: int, generator: Generator, views: ViewConfig
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres `(B, 2)` (y, x) and sides `(B, 1)` of square crops, in pixels of the photos; which ones are tiles."""
-        batch = len(indices)
-        draw = torch.rand(batch, 6, generator=generator, device=self.device)
-        box = self._boxes[indices].float()
-        extent = (box[:, 2:] - box[:, :2]).amax(dim=1, keepdim=True)
-        object_side = extent * (views.context[0] + (views.context[1] - views.context[0]) * draw[:, :1])
-        low, high = (math.log(z) for z in views.zoom)
-        contour_side = size * (low + (high - low) * draw[:, :1]).exp()
-        whole = draw[:, 2:3] < views.object_share
-        tile = ~whole & (draw[:, 5:] < views.tile_share)
-        if views.tile_share:
-            scales = torch.tensor(views.tile_scales, device=self.device)
-            which = (draw[:, 5:] / views.tile_share * len(scales)).long().clamp(max=len(scales) - 1)
-            contour_side = torch.where(tile, size * scales[which], contour_side)
-        pick = (draw[:, 1] * self._contours.shape[1]).long()
-        contour_centre = self._contours[indices, pick].float()
-        limits = self._sizes[indices, 0].float()
-        object_side = torch.minimum(object_side, limits.amax(dim=1, keepdim=True))
-        side = torch.where(whole, object_side, contour_side).clamp(min=size / 8)
-        centre = torch.where(whole, (box[:, :2] + box[:, 2:]) / 2, contour_centre)
-        centre = centre + (draw[:, 3:5] - 0.5) * side * torch.where(whole, 0.15, 0.6)
-        # As at inference, a crop is shifted into the photo, and centred on it where it is the larger one.
-        half = torch.minimum(side, limits) / 2
-        centre = torch.maximum(half, torch.minimum(centre, limits - half))
-        # Even centres put a tile's pixels on those of the photo, of its half and of its double size.
-        return torch.where(tile, (centre / 2).floor() * 2, centre), side, tile[:, 0]
+    def _sample(self, indices: Tensor, geometry: CropGeometry, size: int) -> tuple[Tensor, Tensor]:
+        """Samples the photos' pixels where crops lie, bilinearly, each in the level that fits it.
 
-    def _cut(
-        self,
-        indices: Tensor,
-        centre: Tensor,
-        side: Tensor,
-        tile: Tensor,
-        size: int,
-        generator: Generator,
-        views: ViewConfig,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Bilinear samples `(B, 5, S, S)` of the fitting level, which lie in the photo, photo pixels per crop pixel."""
-        batch = len(indices)
-        draw = torch.rand(batch, 5, generator=generator, device=self.device)
-        scale = side / size
-        level = (scale.log2() + 0.3).floor().clamp(0, LEVELS - 1).long()[:, 0]
-        angle = torch.where((draw[:, 0] < 0.25) & ~tile, (2 * draw[:, 1] - 1) * views.rotation, 0.0)
-        stretch = torch.where(tile, 1.0, ((draw[:, 2] - 0.5) * 0.3).exp())
-        flip = torch.where(draw[:, 3] < 0.5, -1.0, 1.0)
-        offsets = (torch.arange(size, device=self.device) + 0.5 - size / 2)[None] * scale
-        down, right = offsets[:, :, None], (offsets * (stretch * flip)[:, None])[:, None, :]
-        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-        shrink = (0.5**level)[:, None, None]
-        y = (centre[:, :1, None] + down * cos + right * sin) * shrink - 0.5
-        x = (centre[:, 1:, None] - down * sin + right * cos) * shrink - 0.5
-        sizes = self._sizes[indices, level]
-        height, width = sizes[:, 0, None, None], sizes[:, 1, None, None]
+        Returns:
+            `(B, 5, S, S)` float: photo, encoded distances of truth and real coarse mask; and `(B, 1, S, S)` bool: which
+            of them lie in the photo. The others repeat its border.
+        """
+        level = geometry.level
+        y, x = geometry.positions(size)
+        height, width = self._sizes[indices, level][:, :, None, None].unbind(dim=1)
         inside = (y > -0.5) & (y < height - 0.5) & (x > -0.5) & (x < width - 0.5)
         starts = {part: start[indices, level][:, None, None] for part, start in self._starts.items()}
         has_real = self.has_real[indices][:, None, None]
@@ -274,7 +202,7 @@ class PackedPhotos:
         top = torch.lerp(pixels(y0, x0), pixels(y0, x1), fx)
         bottom = torch.lerp(pixels(y1, x0), pixels(y1, x1), fx)
         planes = torch.lerp(top, bottom, fy).permute(0, 3, 1, 2)
-        return planes, inside[:, None], scale[:, :, None, None]
+        return planes, inside[:, None]
 
 
 _PLANES = ("photo", "truth", "real")

@@ -116,8 +116,8 @@ class Pack:
     """What a pack holds, still encoded.
 
     Attributes:
-        names: Of the samples.
-        coarse_kinds: Where each sample's coarse mask comes from, see `sources.Sample`.
+        names: The samples' names.
+        coarse_kinds: Where each sample's coarse mask comes from (`sources.Sample.coarse_kind`).
         size: Long side to which photos were shrunk, in pixels.
         blobs: Encoded pictures of each of `PARTS`.
         index: Which of them each sample has, `(n,)` int64 for each of `PARTS`; -1 for none.

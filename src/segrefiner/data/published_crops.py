@@ -65,7 +65,7 @@ def published_object_view(crop: Crop, size: int, pad: int, random: np.random.Gen
     Args:
         crop: The photo; its mask is not empty.
         size: Side of the square in pixels; objects that are larger have squares of their longer side plus `pad`.
-        pad: In pixels.
+        pad: Pixels that are added to the longer side of larger objects.
         random: Source of the square's place among those that hold the object.
     """
     rows, columns = (np.flatnonzero(crop.mask.any(axis=axis)) for axis in (1, 0))
@@ -87,7 +87,13 @@ def _interval(start: int, end: int, side: int, limit: int, random: np.random.Gen
 
 
 def patch(view: Crop, size: int, random: np.random.Generator) -> Crop:
-    """A random square of `size` pixels, half of the shorter side where the view is smaller, with some of the object."""
+    """A random square of a view that shows some of the object.
+
+    Args:
+        view: The view; its mask is not empty.
+        size: Side of the square in pixels; half of the view's shorter side where the view is smaller.
+        random: Source of all draws.
+    """
     height, width = view.mask.shape
     side = size if min(height, width) >= size else max(1, min(height, width) // 2)
     for _ in range(_TRIES):
@@ -105,7 +111,10 @@ def patch(view: Crop, size: int, random: np.random.Generator) -> Crop:
 def resized(crop: Crop, size: int, *, antialias: bool) -> Crop:
     """Brings a crop to `size` x `size` pixels: the photo bilinearly, masks to the nearest pixel.
 
-    With `antialias`, shrunk pixels are means of all that they cover.
+    Args:
+        crop: The crop, of any size.
+        size: Side of the result in pixels.
+        antialias: Whether shrunk pixels are means of all that they cover.
     """
     if crop.mask.shape == (size, size):
         return crop

@@ -16,7 +16,7 @@ def begin_folder(folder: Path, record: str, settings: dict[str, Any], what: str,
     Args:
         folder: The folder.
         record: Name of the JSON file in it that keeps the settings.
-        settings: What JSON can hold.
+        settings: Settings as JSON types.
         what: What the files are, for messages, such as "coarse masks".
         parts: Folders to make in it.
 

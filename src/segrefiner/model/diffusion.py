@@ -100,7 +100,7 @@ class Progress:
         stage: What it looks at now.
         done: Network evaluations done in this stage; a view counts once per step.
         total: Network evaluations of this stage.
-        state: Of the views that were evaluated last.
+        state: State of the views that were evaluated last.
         scale: Photo pixels per pixel of the tiles along contours; `None` in other stages.
     """
 

@@ -21,7 +21,7 @@ def fetch(
 
     Args:
         repository: `owner/name`.
-        name: Of the file.
+        name: Name of the file.
         revision: Branch, tag or commit; None for the main branch.
         cache_dir: Where downloads are kept; None for the Hub's usual cache.
         local_files_only: Take it from the cache or not at all.
@@ -68,12 +68,12 @@ def upload(
     """Puts weights and their card into a repository, which is made if there is none.
 
     Args:
-        folder: Its `.safetensors` files and its `README.md` are taken, and nothing else.
+        folder: A folder, whose `.safetensors` files and `README.md` are taken, and nothing else.
         repository: `owner/name`.
         private: Whether a repository that is made is for its owner alone; one that exists stays as it is.
-        token: That may write; None for the one that `hf auth login` or `HF_TOKEN` gave.
+        token: A token that may write; None for the one that `hf auth login` or `HF_TOKEN` gave.
         revision: Branch to write to, made if there is none; None for the main branch.
-        message: Of the commit.
+        message: Message of the commit.
 
     Returns:
         The address of the commit.

@@ -27,7 +27,7 @@ _MEAN, _STD = 127.0, 128.0
 
 
 def largest_stride(stages: int) -> int:
-    """Of an encoder of so many stages; 1 for none."""
+    """The stride of the deepest features of an encoder of so many stages; 1 for none."""
     return math.prod([2] * (stages > 0) + [stride for _, _, _, stride, _ in _STAGES[:stages]])
 
 
@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
     stride; it returns features by stride, `(B, channels[stride], H / stride, W / stride)`.
 
     Attributes:
-        channels: Of the features, by stride.
+        channels: Channels of the features, by stride.
 
     Args:
         stages: How many of the six stages there are.
@@ -113,7 +113,7 @@ def folded(state: Mapping[str, Tensor], stages: int, mean: Tensor, std: Tensor) 
 
     Args:
         state: A state dict with the names `_conv_stem`, `_bn0`, `_blocks.N._expand_conv`, …
-        stages: Of the encoder.
+        stages: Number of stages of the encoder.
         mean: `(3,)`, which was taken off the photos that the encoder is going to see.
         std: `(3,)`, by which they were divided.
 

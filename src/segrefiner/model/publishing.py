@@ -94,13 +94,13 @@ def push(
     Args:
         path: The file, which is verified first.
         repository: `owner/name`, made if there is none.
-        private: Whether a repository that is made is for its owner alone.
-        token: A token that may write; `None` for the one that `hf auth login` or `HF_TOKEN` gave.
-        revision: The branch to write to, made if there is none; `None` for the main one.
-        message: The commit's message.
-        license: The licence as the Hub abbreviates it, such as "apache-2.0".
-        validation: Rows of figures for the card, see `model_card`.
-        card: One that was written by hand, in place of a generated one.
+        private: Whether a repository that is made is for its owner alone; one that exists stays as it is.
+        token: A token that may write; None for the one that `hf auth login` or `HF_TOKEN` gave.
+        revision: Branch to write to, made if there is none; None for the main branch.
+        message: Message of the commit.
+        license: Licence as the Hub abbreviates it, such as "apache-2.0"; None says that none was named.
+        validation: Rows of a run's `validation.jsonl`, measured while these weights were trained.
+        card: A card that was written by hand, in place of a generated one.
 
     Returns:
         The address of the commit.

@@ -61,8 +61,23 @@ class UNetConfig:
         """Height and width of the network's input must be multiples of this."""
         return max(self.stem_stride * 2 ** (len(self.channel_mult) - 1), largest_stride(self.image_stages))
 
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, shallow to deep."""
+        return [self.model_channels * multiplier for multiplier in self.channel_mult]
+
+    @property
+    def strides(self) -> list[int]:
+        """Stride of each level in input pixels, shallow to deep."""
+        return [self.stem_stride * 2**level for level in range(len(self.channel_mult))]
+
+    @property
+    def embedding_channels(self) -> int:
+        """Channels of the embedding of a timestep."""
+        return 4 * self.model_channels
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """The attributes as plain JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
@@ -104,79 +119,112 @@ class DenoisingUNet(nn.Module):
     def __init__(self, config: UNetConfig = BASE) -> None:
         super().__init__()
         self.config, self.fused = config, False
-        base, groups = config.model_channels, config.norm_groups
-        embedding = 4 * base
-        widths = [base * m for m in config.channel_mult]
-        strides = [config.stem_stride * 2**level for level in range(len(widths))]
-        self.time_embed = nn.Embedding(config.num_timesteps, embedding)
-
-        def block(channels: int, out_channels: int, stride: int) -> list[nn.Module]:
-            layers: list[nn.Module] = [ResidualBlock(channels, out_channels, embedding, groups)]
-            if stride in config.attention_strides:
-                layers.append(AttentionBlock(out_channels, config.num_heads, groups))
-            return layers
-
-        stem_channels = 4 * config.stem_stride**2
-        self.input_blocks = nn.ModuleList([_Steps(nn.Conv2d(stem_channels, widths[0], 3, padding=1))])
-        outputs, channels = [widths[0]], widths[0]
-        for level, (width, stride) in enumerate(zip(widths, strides, strict=True)):
-            if level:
-                self.input_blocks.append(_Steps(Downsample(channels)))
-                outputs.append(channels)
-            for _ in range(config.num_res_blocks):
-                self.input_blocks.append(_Steps(*block(channels, width, stride)))
-                channels = width
-                outputs.append(channels)
+        # In the order of the published state dict, which is also that of the draws of the first weights.
+        self.time_embed = nn.Embedding(config.num_timesteps, config.embedding_channels)
+        self.input_blocks, outputs = self._build_input_blocks()
         # A level has one entry block (stem or downsampler) and its residual blocks; the last of them are skips.
         per_level = config.num_res_blocks + 1
         self._skips = [i for i in range(len(outputs)) if i % per_level >= per_level - config.num_up_blocks]
-        skips = [outputs[i] for i in self._skips]
-
         self._image_strides: dict[str, int] = {}
         if config.image_stages:
             self.image_encoder = ImageEncoder(config.image_stages)
-            self.image_blocks = nn.ModuleDict()
-            for level, stride in enumerate(strides):
-                if found := self.image_encoder.channels.get(stride):
-                    entry = str(level * per_level)
-                    self._image_strides[entry] = stride
-                    self.image_blocks[entry] = _silent(nn.Conv2d(found, widths[max(0, level - 1)], 1))
+            self.image_blocks, self._image_strides = self._build_image_blocks(self.image_encoder)
+        self.middle_block = self._build_middle_block()
+        self.output_blocks = self._build_output_blocks([outputs[i] for i in self._skips])
+        self.out = self._build_head()
+        if config.refine_channels:
+            self.refine = self._build_refinement()
+        if config.detail_channels:
+            self.detail, self.detail_middle, self.detail_out = self._build_detail()
+        # Whatever PyTorch's default dtype is in the program around.
+        self.float()
 
-        self.middle_block = _Steps(
-            ResidualBlock(channels, channels, embedding, groups),
-            AttentionBlock(channels, config.num_heads, groups),
-            ResidualBlock(channels, channels, embedding, groups),
+    def _build_block(self, channels: int, out_channels: int, stride: int) -> list[nn.Module]:
+        """The layers of a residual block, with attention at the strides that have it."""
+        config = self.config
+        layers: list[nn.Module] = [ResidualBlock(channels, out_channels, config.embedding_channels, config.norm_groups)]
+        if stride in config.attention_strides:
+            layers.append(AttentionBlock(out_channels, config.num_heads, config.norm_groups))
+        return layers
+
+    def _build_input_blocks(self) -> tuple[nn.ModuleList, list[int]]:
+        """The way down: stem, residual blocks and downsamplers, and the channels that each of them gives."""
+        config, channels = self.config, self.config.widths[0]
+        blocks = nn.ModuleList([_Steps(nn.Conv2d(4 * config.stem_stride**2, channels, 3, padding=1))])
+        outputs = [channels]
+        for level, (width, stride) in enumerate(zip(config.widths, config.strides, strict=True)):
+            if level:
+                blocks.append(_Steps(Downsample(channels)))
+                outputs.append(channels)
+            for _ in range(config.num_res_blocks):
+                blocks.append(_Steps(*self._build_block(channels, width, stride)))
+                channels = width
+                outputs.append(channels)
+        return blocks, outputs
+
+    def _build_image_blocks(self, encoder: ImageEncoder) -> tuple[nn.ModuleDict, dict[str, int]]:
+        """Convolutions of the encoder's features, by the entry block after which they are added, and their strides."""
+        config, per_level = self.config, self.config.num_res_blocks + 1
+        blocks, strides = nn.ModuleDict(), {}
+        for level, stride in enumerate(config.strides):
+            if found := encoder.channels.get(stride):
+                entry = str(level * per_level)
+                strides[entry] = stride
+                blocks[entry] = _silent(nn.Conv2d(found, config.widths[max(0, level - 1)], 1))
+        return blocks, strides
+
+    def _build_middle_block(self) -> _Steps:
+        """The deepest blocks."""
+        config, channels = self.config, self.config.widths[-1]
+        return _Steps(
+            ResidualBlock(channels, channels, config.embedding_channels, config.norm_groups),
+            AttentionBlock(channels, config.num_heads, config.norm_groups),
+            ResidualBlock(channels, channels, config.embedding_channels, config.norm_groups),
         )
 
-        self.output_blocks = nn.ModuleList()
-        for level, (width, stride) in reversed(list(enumerate(zip(widths, strides, strict=True)))):
+    def _build_output_blocks(self, skips: list[int]) -> nn.ModuleList:
+        """The way up: residual blocks that take the skips, given by their channels, and upsamplers."""
+        config, channels, left = self.config, self.config.widths[-1], list(skips)
+        blocks = nn.ModuleList()
+        for level, (width, stride) in reversed(list(enumerate(zip(config.widths, config.strides, strict=True)))):
             for index in range(config.num_up_blocks):
-                layers = block(channels + skips.pop(), width, stride)
+                layers = self._build_block(channels + left.pop(), width, stride)
                 channels = width
                 if level and index == config.num_up_blocks - 1:
                     layers.append(Upsample(channels))
-                self.output_blocks.append(_Steps(*layers))
+                blocks.append(_Steps(*layers))
+        return blocks
 
+    def _build_head(self) -> nn.Sequential:
+        """Logits, or features for the full-resolution convolutions, before the pixel-shuffle."""
+        config, channels = self.config, self.config.widths[0]
         head = (config.refine_channels or 1) * config.stem_stride**2
-        self.out = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, head, 3, padding=1))
-        if config.refine_channels:
-            # Sees the photo at full resolution: the pixel-unshuffled path alone places edges to two pixels.
-            self.refine = nn.Sequential(
-                nn.Conv2d(config.refine_channels + 4, config.refine_channels, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(config.refine_channels, config.refine_channels, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv2d(config.refine_channels, 1, 3, padding=1),
-            )
-        if config.detail_channels:
-            width = config.detail_channels
-            self.detail = nn.Sequential(
-                nn.Conv2d(4, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU()
-            )
-            self.detail_middle = _silent(nn.Conv2d(width, config.refine_channels, 3, padding=1))
-            self.detail_out = _silent(nn.Conv2d(width, 1, 3, padding=1))
-        # Whatever PyTorch's default dtype is in the program around.
-        self.float()
+        return nn.Sequential(
+            GroupNorm(config.norm_groups, channels), nn.SiLU(), nn.Conv2d(channels, head, 3, padding=1)
+        )
+
+    def _build_refinement(self) -> nn.Sequential:
+        """Convolutions at full resolution, which see photo and mixed mask there.
+
+        The pixel-unshuffled path alone places edges to two pixels.
+        """
+        width = self.config.refine_channels
+        return nn.Sequential(
+            nn.Conv2d(width + 4, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def _build_detail(self) -> tuple[nn.Sequential, nn.Conv2d, nn.Conv2d]:
+        """The detail branch, and what it adds to the last two full-resolution convolutions."""
+        width = self.config.detail_channels
+        branch = nn.Sequential(
+            nn.Conv2d(4, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU()
+        )
+        middle = _silent(nn.Conv2d(width, self.config.refine_channels, 3, padding=1))
+        return branch, middle, _silent(nn.Conv2d(width, 1, 3, padding=1))
 
     def fuse(self) -> None:
         """Computes for good what only depends on the weights, which must stay as they are from now on."""

@@ -170,7 +170,7 @@ def best_steps(path: str | os.PathLike[str]) -> int:
     """Read with how many diffusion steps the weights refine best; all of them where the file does not say.
 
     Raises:
-        CheckpointError: As for `metadata`, or what the file says is no number of steps.
+        CheckpointError: The file is missing or damaged, or what it says is no number of steps.
     """
     return steps_in(metadata(path), Path(path))
 

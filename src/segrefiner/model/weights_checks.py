@@ -41,7 +41,11 @@ class Stored(NamedTuple):
 
 
 def check_file(path: Path) -> bytes:
-    """Check that a path is a file with something in it that may be weights; return its first bytes."""
+    """Check that a path is a file with something in it that may be weights; return its first bytes.
+
+    Raises:
+        CheckpointError: It is not.
+    """
     if os.path.isdir(path):
         raise bad_file(path, "is a folder, expected a file; add the file's name")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -72,9 +76,8 @@ def check_config(config: UNetConfig, path: Path) -> None:
         if not within or not all(type(number) is int and low <= number <= high for number in numbers):
             expected = f"up to {_MAX_ENTRIES} integers" if many else "an integer"
             raise bad_file(path, f"has {name} = {short(value)}, expected {expected} from {low} to {high}")
-    widths = [config.model_channels * factor for factor in config.channel_mult]
-    strides = [config.stem_stride * 2**level for level in range(len(widths))]
-    attending = [w for w, stride in zip(widths, strides, strict=True) if stride in config.attention_strides]
+    widths = config.widths
+    attending = [w for w, stride in zip(widths, config.strides, strict=True) if stride in config.attention_strides]
     if not widths:
         problem = "channel_mult is empty"
     elif config.num_up_blocks > config.num_res_blocks + 1:

@@ -74,10 +74,7 @@ def refine_large(
     check_target(target)
     if refiner.pipeline is not default_pipeline:
         raise InputError("pictures are read in windows for the default pipeline alone; use that one")
-    photo, coarse = LargePicture.photo(image), LargePicture.mask(mask)
-    # Of one element each: only their shapes are looked at.
-    shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
-    check_same_size(*shapes, image_source=image, mask_source=mask)
+    photo, coarse = _opened(image, mask)
     reports = []
     with TemporaryDirectory(prefix="segrefiner-") as folder:
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
@@ -92,6 +89,15 @@ def refine_large(
             reports.append(replace(result.report, warnings=notes))
         store.save(target)
     return reports
+
+
+def _opened(image: str | PathLike[str], mask: str | PathLike[str]) -> tuple[LargePicture, LargePicture]:
+    """The photo and its mask, still undecoded. Raises `InputError` where they are none, or their sizes differ."""
+    photo, coarse = LargePicture.photo(image), LargePicture.mask(mask)
+    # Of one element each: only their shapes are looked at.
+    shapes = (np.broadcast_to(np.uint8(0), size) for size in ((*photo.size, 3), coarse.size))
+    check_same_size(*shapes, image_source=image, mask_source=mask)
+    return photo, coarse
 
 
 def find_large_objects(mask: MaskFile) -> list[Box]:

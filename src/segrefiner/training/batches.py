@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.coarse.masks import coarse_mask
 from ..data.coarse.polygons import polygon_coarse
 from ..data.coarse.published import published_coarse
-from ..data.packed_photos import CropBatch, PackedPhotos, ViewConfig, shuffled
+from ..data.crop_geometry import ViewConfig
+from ..data.packed_photos import CropBatch, PackedPhotos, shuffled
 from ..data.published_crops import Crop, PublishedViews, mirrored, patch, published_object_view, resized
 from ..data.sources import Sample, Source, data_set_of
 from ..errors import InputError, TrainingError
@@ -26,14 +27,21 @@ from ..imaging.distances import signed_distance
 from .recipes import Recipe, StepSlice
 
 BatchSource: TypeAlias = Callable[[Iterable[StepSlice]], Iterator[CropBatch]]
-"""Gives the batch of each portion, in order."""
+"""Takes the process's parts of steps and gives the batch of each, in order."""
 
 _NEIGHBOURS = 20
 """Photos after one that cannot be read that are tried in its place."""
 
 
 def generator_of(recipe: Recipe, sample: int, device: torch.device, *, noise: bool = False) -> Generator:
-    """The source of the draws of a group that begins with a sample: of its crops, or of timesteps and mixed masks."""
+    """Seeds the draws of a group of samples.
+
+    Args:
+        recipe: Gives the seed.
+        sample: Number of the group's first sample, counted over the whole run.
+        device: Where the draws are made.
+        noise: Whether they are of timesteps and mixed masks, and not of crops.
+    """
     return Generator(device).manual_seed(2 * (recipe.seed * 1_000_000_007 + sample) + noise)
 
 
@@ -57,10 +65,10 @@ def times_drawn(
     """How often each photo is drawn in an epoch, on average: `(n,)`, with a mean of one.
 
     Args:
-        names: Of the photos.
+        names: The photos' names.
         draws: How often those of a data set, or with one kind of real coarse mask, are drawn against others, by its
             name. Where both are named, a photo is drawn as often as their product.
-        coarse_kinds: Of the photos, see `sources.Sample`; by default none has any.
+        coarse_kinds: Kind of each photo's real coarse mask (`sources.Sample.coarse_kind`); by default none has one.
 
     Raises:
         InputError: No photo is of one of these data sets or kinds, or none is drawn.
@@ -156,7 +164,7 @@ class StreamedCrops(Dataset[_Arrays]):
 
     Args:
         source: The photos.
-        recipe: Whose crops are `PublishedViews`.
+        recipe: A recipe whose crops are `PublishedViews`.
 
     Raises:
         InputError: The recipe's crops are another kind, or the source is empty.
@@ -223,9 +231,12 @@ def streamed_batches(source: Source, recipe: Recipe, device: torch.device, *, wo
 
     Args:
         source: The photos.
-        recipe: Whose crops are `PublishedViews`.
-        device: Where the batches shall live.
-        workers: Processes; 0 reads in this one.
+        recipe: A recipe whose crops are `PublishedViews`.
+        device: Where the batches live.
+        workers: Processes that read photos; 0 reads in this one.
+
+    Raises:
+        InputError: The recipe's crops are another kind, or the source is empty.
     """
     return partial(_streamed, StreamedCrops(source, recipe), device, workers)
 

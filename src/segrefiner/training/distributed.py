@@ -1,8 +1,7 @@
 """The processes of a run: one alone, or several that `torchrun` started."""
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +16,8 @@ class ProcessGroup:
     """This process among those of a run.
 
     Attributes:
-        rank: Its number; 0 writes files and speaks.
-        world: How many there are.
+        rank: Number of this process; process 0 writes files and speaks.
+        world: Number of processes.
     """
 
     rank: int = 0
@@ -36,11 +35,11 @@ class ProcessGroup:
         return total
 
     def any(self, value: bool, device: torch.device) -> bool:
-        """Whether any process says so; all of them must ask."""
+        """Whether `value` is true in any process; all of them must call this."""
         return value if self.world == 1 else bool(self.sum(torch.tensor(float(value), device=device)))
 
     def barrier(self) -> None:
-        """Until all have come here."""
+        """Waits until all processes have called this."""
         if self.world > 1:
             distributed.barrier()
 
@@ -48,19 +47,22 @@ class ProcessGroup:
 SINGLE = ProcessGroup()
 
 
-@contextmanager
-def launched(device: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]]:
-    """The processes that `torchrun` started, or this one alone, and the device that is this one's.
+def launched(device: torch.device) -> tuple[ProcessGroup, torch.device]:
+    """The processes that `torchrun` started, or this one alone, and the device of this one.
+
+    The processes stay connected to the program's end, so that it may call this again.
 
     Args:
-        device: Its type decides how they talk: gloo on CPUs, nccl on GPUs.
+        device: Its type decides how the processes talk: gloo on CPUs, nccl on GPUs.
+
+    Returns:
+        This process among the others, and its device.
 
     Raises:
         TrainingError: There are fewer GPUs than processes on this machine, or the processes do not find each other.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
-        yield SINGLE, device
-        return
+        return SINGLE, device
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
@@ -70,11 +72,16 @@ def launched(device: torch.device) -> Iterator[tuple[ProcessGroup, torch.device]
             )
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    try:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    except Exception as error:
-        raise TrainingError(f"the processes of this run do not find each other ({error})") from error
-    try:
-        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size()), device
-    finally:
+    if not distributed.is_initialized():
+        try:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except Exception as error:
+            raise TrainingError(f"the processes of this run do not find each other ({error})") from error
+        # Processes find each other once: a second meeting under the same torchrun waits for ever.
+        atexit.register(_disconnect)
+    return ProcessGroup(distributed.get_rank(), distributed.get_world_size()), device
+
+
+def _disconnect() -> None:
+    if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -20,9 +20,9 @@ class Measured:
 
     Attributes:
         size: Side of the crops in pixels.
-        steps: Of the run, at this size.
-        crops: Per step and process.
-        seconds: Per step, when the batch goes through the network in the parts that were measured.
+        steps: Steps of the run at this size.
+        crops: Crops of one step in one process.
+        seconds: Time of one step, when the batch goes through the network in the parts that were measured.
         memory: Bytes at the peak with one crop at a time.
         memory_per_crop: Bytes that each further crop at a time adds.
     """
@@ -46,12 +46,58 @@ class Measured:
         return self.memory + (self.crops - 1) * self.memory_per_crop
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take, by a short measurement on this machine.
+
+    Attributes:
+        recipe: The run's recipe.
+        photos: Photos to train on.
+        parameters: Parameters of the network.
+        measured: What each size of crop takes.
+        processes: Processes of the run.
+    """
+
+    recipe: Recipe
+    photos: int
+    parameters: int
+    measured: tuple[Measured, ...]
+    processes: int = 1
+
+    @property
+    def hours(self) -> float:
+        """Time that all steps take together."""
+        return sum(m.steps * m.seconds for m in self.measured) / 3600
+
+    def lines(self) -> list[str]:
+        """The plan of the run in sentences, as the command line prints it."""
+        recipe, world = self.recipe, self.processes
+        epochs = recipe.samples / max(1, self.photos) / getattr(recipe.views, "per_photo", 1)
+        lines = [
+            f"{self.photos:,} photos, {recipe.samples:,} crops ({epochs:.1f} of each photo), {recipe.steps:,} steps, "
+            f"{self.parameters / 1e6:.1f} M parameters, {world} process{'es' * (world > 1)}"
+        ]
+        for m in self.measured:
+            lines.append(
+                f"{m.steps:,} steps of {m.crops} crops at {m.size}x{m.size} per process: {m.seconds:.2f} s each, "
+                f"{m.total / 2**30:.1f} GiB, of which {m.memory_per_crop / 2**30:.2f} for each crop"
+            )
+            if m.fitting == 0:
+                lines.append("  which does not fit the memory that is free: take a smaller model or size")
+            elif m.fitting < m.crops:
+                lines.append(f"  which does not fit the memory that is free: run with --micro-batch {m.fitting}")
+        return [*lines, f"about {self.hours:.1f} hours in all"]
+
+
 def measure(trainer: Trainer, feed: BatchSource) -> Iterator[Measured]:
-    """Takes a few crops of each size of a recipe and says what they take; the trainer is spent afterwards.
+    """Trains on a few crops of each size of a recipe and measures time and memory.
 
     Args:
-        trainer: A new one.
-        feed: Its batches.
+        trainer: A new trainer, which has taken steps afterwards and cannot serve for a run.
+        feed: The trainer's batches.
+
+    Yields:
+        One measurement for each size that the recipe has.
     """
     recipe = trainer.recipe
     sizes = [recipe.is_large(step) for step in range(recipe.steps)]
@@ -84,26 +130,6 @@ def _first(groups: tuple[range, ...], count: int) -> tuple[range, ...]:
         if left > 0:
             chosen.append(group[:left])
     return tuple(chosen)
-
-
-def summary(recipe: Recipe, photos: int, parameters: int, measured: list[Measured], world: int) -> list[str]:
-    """The plan of a run, in lines."""
-    epochs = recipe.samples / max(1, photos) / getattr(recipe.views, "per_photo", 1)
-    lines = [
-        f"{photos:,} photos, {recipe.samples:,} crops ({epochs:.1f} of each photo), {recipe.steps:,} steps, "
-        f"{parameters / 1e6:.1f} M parameters, {world} process{'es' * (world > 1)}"
-    ]
-    for m in measured:
-        lines.append(
-            f"{m.steps:,} steps of {m.crops} crops at {m.size}x{m.size} per process: {m.seconds:.2f} s each, "
-            f"{m.total / 2**30:.1f} GiB, of which {m.memory_per_crop / 2**30:.2f} for each crop"
-        )
-        if m.fitting == 0:
-            lines.append("  which does not fit the memory that is free: take a smaller model or size")
-        elif m.fitting < m.crops:
-            lines.append(f"  which does not fit the memory that is free: run with --micro-batch {m.fitting}")
-    lines.append(f"about {sum(m.steps * m.seconds for m in measured) / 3600:.1f} hours in all")
-    return lines
 
 
 def _forget_peak(device: torch.device) -> None:

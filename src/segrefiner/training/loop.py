@@ -47,13 +47,13 @@ Validate = Callable[[DenoisingUNet], Sequence[Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Watch:
-    """What is called as a run goes on, in the first process alone.
+    """Callables that follow a run, in the first process alone. Each has a default that does nothing.
 
     Attributes:
-        begin: With the step that the run begins or goes on at.
-        log: With each row of the log.
-        validation: With each row of a validation.
-        picture: With the step and an `(H, W, 3)` uint8 picture of what the network sees and answers.
+        begin: Takes the step at which the run begins or goes on.
+        log: Takes each row of the log: means over the steps since the row before, by name.
+        validation: Takes each row of a validation, as `validation.validate` gives it, with its `step`.
+        picture: Takes the step and a picture `(H, W, 3)` uint8, RGB, of what the network sees and answers.
     """
 
     begin: Callable[[int], None] = lambda step: None
@@ -104,14 +104,14 @@ def train(
     SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint.
 
     Args:
-        trainer: The run.
-        folder: Where checkpoint and logs go; created if need be.
+        trainer: Network, optimizer and batches of the run.
+        folder: Folder of checkpoint and logs; created if need be.
         max_minutes: Stop, with a checkpoint, after this time.
         checkpoint_minutes: Time between checkpoints.
         log_every: Steps between log rows.
         validate: Judges the moving average at the start, after every `validate_every` steps and at the end.
         keep_best: Called with the network and the step whenever a validation is the best so far.
-        watch: Who wants to see it.
+        watch: Callables that follow the run.
 
     Returns:
         True when the recipe's end is reached.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from ..data.packed_photos import ViewConfig
+from ..data.crop_geometry import ViewConfig
 from ..data.published_crops import PublishedViews
 from ..errors import InputError
 from ..model.unet import BASE, COMPACT

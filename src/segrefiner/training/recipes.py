@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ..data.coarse.masks import CoarseConfig
-from ..data.packed_photos import ViewConfig
+from ..data.crop_geometry import ViewConfig
 from ..data.packs import PACK_SIZE
 from ..data.published_crops import PublishedViews
 from ..errors import InputError
@@ -64,7 +64,7 @@ class StepSlice:
     """What one process trains on in one step.
 
     Attributes:
-        step: Of the run.
+        step: Number of the step, counted from 0.
         size: Side of the crops in pixels.
         large: Whether this is the larger of the recipe's two sizes.
         offset: Samples of this step that go to processes before this one.
@@ -108,16 +108,18 @@ class Recipe:
             1 is the linear rule of plain gradient descent.
         group: Crops whose draws are made together. A batch is divided among processes by whole groups.
         lr: Peak learning rate of AdamW, before `batch_factor`.
-        image_lr: Of the image encoder, as a share of that; 0 leaves it as it is, which takes a fifth less time.
+        image_lr: Learning rate of the image encoder, as a share of `lr`; 0 leaves the encoder as it is, which takes a
+            fifth less time.
         image_frozen: Stages of the image encoder, the first ones with its stem, that stay as they are even so: they
             see edges and textures, which are the same everywhere, and take most of the time.
         warmup_steps: Steps over which the learning rate rises from zero.
-        decay: How it falls.
-        weight_decay: Of AdamW.
-        betas: Of AdamW.
+        decay: How the learning rate falls.
+        weight_decay: Weight decay of AdamW.
+        betas: Coefficients of AdamW's running means.
         clip_norm: Gradients are scaled down to this norm; None leaves them.
-        ema_decay: Of the moving average of the weights, which is what is saved in the end; 0 saves the weights.
-        precision: In which the network computes: bf16, fp16 (with a scaled loss) or fp32. Weights are float32.
+        ema_decay: Decay of the moving average of the weights, which a run gives; 0 gives the weights themselves.
+        precision: Precision in which the network computes: bf16, fp16 (with a scaled loss) or fp32. Weights are
+            float32.
         coarse_timestep_share: Share of samples at t = T-1, where the input is the coarse mask alone; the others are
             uniform on 0 … T-1.
         large_perfect: Replaces `coarse.perfect`, the share of perfect coarse masks, at the large patch size.
@@ -125,7 +127,7 @@ class Recipe:
             prediction at T-1 instead of from the truth, as they do in inference.
         large_self_coarse: Share of each large batch whose coarse masks are replaced by what the network makes of them,
             since tiles refine what it made of the whole object.
-        small_self_coarse: The same share of each small batch.
+        small_self_coarse: Share of each small batch whose coarse masks are replaced so.
         rolled_out: Share of each batch whose mixed masks are the sampler's own states: the moving average has taken
             one to three steps from the coarse mask ("recycling", Fu et al., arXiv 2303.06040).
         trusted: Share of the other samples whose timestep says how good their coarse mask is
@@ -134,16 +136,16 @@ class Recipe:
             objects; None leaves it.
         interleaved: Whether steps at both patch sizes alternate evenly, instead of the small ones first.
         contour_weight: Extra weight of the cross-entropy at the truth's contour.
-        contour_width: Of that extra weight, in pixels.
-        texture_weight: Of the texture loss.
+        contour_width: Distance from the contour, in pixels, at which the extra weight has fallen to 1/e.
+        texture_weight: Weight of the texture loss.
         start_share: Share of the weights that a run started from in those that it gives when it is finished; the mean
             of two runs is steadier than either (model soups, arXiv 2203.05482).
-        seed: Of every draw.
+        seed: Seed of every draw.
         pack_size: Long side to which photos are shrunk where they are packed into memory.
         draws: How often photos of some data sets are drawn, against once for those of others: `NAME:TIMES` each, by
             `sources.data_set_of` their names, or by the kind of their real coarse mask, such as `coarse_deeplab`. An
             epoch still has as many samples as there are photos.
-        align: Whether what all masks of a data set are off by is put right where photos are packed, see `align`.
+        align: Whether packing corrects the offset that all masks of a data set share (`data.alignment`).
         validate_every: Steps between validations, where there are photos to validate on.
         views: How crops are drawn: `ViewConfig` from photos packed into memory, `PublishedViews` from files.
         coarse: How coarse masks are made.
@@ -211,7 +213,11 @@ class Recipe:
 
     @property
     def draws_of(self) -> dict[str, float]:
-        """How often photos are drawn, by the data set's name, where it is not once."""
+        """How often photos are drawn, by the data set's name, where it is not once.
+
+        Raises:
+            InputError: An entry of `draws` is not `NAME:TIMES`, or a name recurs.
+        """
         try:
             draws = {name: float(times) for name, times in (entry.split(":") for entry in self.draws)}
         except ValueError as error:
@@ -264,7 +270,12 @@ class Recipe:
         return small * self.batches[0] + (step - small) * self.batches[1]
 
     def portion(self, step: int, rank: int = 0, world: int = 1) -> StepSlice:
-        """What process `rank` of `world` trains on in a step.
+        """What one process trains on in a step.
+
+        Args:
+            step: Number of the step, counted from 0.
+            rank: Number of the process.
+            world: Number of processes.
 
         Raises:
             InputError: The batch cannot be divided among so many processes.

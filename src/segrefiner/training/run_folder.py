@@ -14,6 +14,10 @@ VALIDATION_NAME = "validation.jsonl"
 FAILURES_NAME = "failures.jsonl"
 RECIPE_NAME = "recipe.json"
 PICTURES_NAME = "pictures"
+PACK_NAME = "photos.pack"
+WEIGHTS_NAME = "model.safetensors"
+BEST_NAME = "best.safetensors"
+REPORT_NAME = "report.html"
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,10 @@ class RunRecord:
     """What a run's folder holds.
 
     Attributes:
-        name: Of the folder.
-        recipe: In full; empty where there is none.
+        name: Name of the folder.
+        recipe: The recipe in full; empty where there is none.
         log: Rows of the log, in order of their steps.
-        validation: Rows of the validation, likewise.
+        validation: Rows of the validation, in order of their steps.
         failures: Photos that could not be read, with the reason.
         grids: Paths of the pictures, in order of their steps.
         files: Name, bytes and time of the last change of each file.

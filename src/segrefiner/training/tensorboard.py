@@ -21,7 +21,7 @@ class TensorBoardLog:
     which it goes on is marked as void, so that TensorBoard shows one line and not two.
 
     Args:
-        folder: Where to; created if need be. See it with `tensorboard --logdir FOLDER`.
+        folder: Folder of the event files; created if need be. See it with `tensorboard --logdir FOLDER`.
         steps_taken: Steps of the run so far: 0 at its start, those of the checkpoint where it is continued.
 
     Raises:

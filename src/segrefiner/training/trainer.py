@@ -30,6 +30,7 @@ from .distributed import SINGLE, ProcessGroup
 from .losses import cross_entropy, texture_loss
 from .overrides import differences
 from .recipes import Recipe, StepSlice
+from .tally import Tally
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -40,7 +41,13 @@ def contour_weight(distance: Tensor, recipe: Recipe) -> Tensor:
 
 
 def draw_timesteps(batch: int, coarse_share: float, generator: torch.Generator) -> Tensor:
-    """Timesteps `(batch,)` int64: T-1 for the given share, else uniform on 0 … T-1."""
+    """Draws timesteps `(batch,)` int64.
+
+    Args:
+        batch: How many.
+        coarse_share: Share in [0, 1] of timesteps that are T-1; the others are uniform on 0 … T-1.
+        generator: Source of all draws; the timesteps lie on its device.
+    """
     draw = torch.rand(2, batch, generator=generator, device=generator.device)
     uniform = (draw[0] * NUM_TIMESTEPS).long().clamp(max=NUM_TIMESTEPS - 1)
     return torch.where(draw[1] < coarse_share, NUM_TIMESTEPS - 1, uniform)
@@ -74,11 +81,14 @@ class Trainer:
 
     Args:
         feed: Gives the batches of this process.
-        recipe: What to do with them.
+        recipe: Decides what a run gives.
         device: Where to train; the batches live there too.
-        processes: Of which this one is a part.
+        processes: This process among those of the run.
         micro_batch: Crops that go through the network at once, at most; None for all of a step's. Gradients of
             several such parts are added up, so that less memory gives the same result to rounding.
+
+    Raises:
+        InputError: A batch of the recipe cannot be divided among so many processes.
     """
 
     def __init__(
@@ -173,7 +183,12 @@ class Trainer:
         return self.prepared(next(iter(self._feed([portion]))), portion)
 
     def prepared(self, batch: CropBatch, portion: StepSlice) -> Example:
-        """The crops of a portion, mixed as its timesteps ask for."""
+        """Gives the crops of a portion the timesteps and mixed masks that the recipe asks for.
+
+        Args:
+            batch: `(B, …)` crops of the portion.
+            portion: Part of a step, which seeds the draws.
+        """
         recipe = self.recipe
         own = recipe.large_self_coarse if portion.large else recipe.small_self_coarse
         if rows := portion.share(own):
@@ -207,7 +222,7 @@ class Trainer:
             mixed: `(B, 1, S, S)`, mixed masks as drawn.
             choice: `(3, B)` in [0, 1): which samples are replaced, how far they are rolled out, and with which
                 thresholds.
-            step: Of the run, which decides how many diffusion steps the sampler takes in all.
+            step: Step of the run, which decides how many diffusion steps the sampler takes in all.
         """
         recipe = self.recipe
         rolled = choice[0] < recipe.rolled_out
@@ -370,55 +385,3 @@ class Trainer:
         if changed := {name: values for name, values in changed.items() if name not in free}:
             said = "; ".join(f"{name}: {there} there, {here} asked for" for name, (there, here) in changed.items())
             raise TrainingError(f"{path} was made by another recipe ({said}): use its values or another folder")
-
-
-class Tally:
-    """Sums over the steps since the last look at them, kept on the device.
-
-    Args:
-        device: Where the samples are.
-    """
-
-    _BCE, _TEXTURE, _LOSS, _COUNT, _DEGENERATE, _NORM, _NORMS = range(7)
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(7 + 2 * NUM_TIMESTEPS, dtype=torch.float64, device=device)
-        self.failures: tuple[tuple[str, str], ...] = ()
-
-    @torch.no_grad()
-    def samples(self, example: Example, logits: Tensor, entropy: Tensor, texture: Tensor, weight: float) -> None:
-        """Adds the losses `(B,)` of samples, and whether their predictions are empty or full where the truth is not."""
-        loss = entropy + weight * texture
-        predicted, truth = (masks.flatten(1).float().mean(dim=1) for masks in (logits >= 0, example.batch.fine))
-        degenerate = ((predicted == 0) | (predicted == 1)) & (truth > 0) & (truth < 1)
-        sums = [entropy.sum(), texture.sum(), loss.sum(), loss.new_tensor(len(loss)), degenerate.sum()]
-        self._sums[: len(sums)] += torch.stack([s.double() for s in sums])
-        for offset, values in ((7, loss), (7 + NUM_TIMESTEPS, torch.ones_like(loss))):
-            self._sums[offset : offset + NUM_TIMESTEPS].index_add_(0, example.timesteps, values.double())
-
-    def gradient(self, norm: Tensor) -> None:
-        """Adds the gradient's norm of a step."""
-        self._sums[self._NORM] += norm.detach()
-        self._sums[self._NORMS] += 1
-
-    def means(self, processes: ProcessGroup = SINGLE) -> dict[str, float]:
-        """Means over the samples of all processes: loss, bce, texture, gradient_norm, degenerate, loss_t0 ….
-
-        `degenerate` is the share of predictions that are empty or full where the truth is neither.
-        """
-        sums = processes.sum(self._sums).tolist()
-        number = max(1.0, sums[self._COUNT])
-        found = {"loss": sums[self._LOSS], "bce": sums[self._BCE], "texture": sums[self._TEXTURE]}
-        found = {name: value / number for name, value in found.items()}
-        found["gradient_norm"] = sums[self._NORM] / max(1.0, sums[self._NORMS])
-        found["degenerate"] = sums[self._DEGENERATE] / number
-        for t in range(NUM_TIMESTEPS):
-            total, seen = sums[7 + t], sums[7 + NUM_TIMESTEPS + t]
-            if seen:
-                found[f"loss_t{t}"] = total / seen
-        return found
-
-    def clear(self) -> None:
-        """Begins anew."""
-        self._sums.zero_()
-        self.failures = ()

@@ -26,9 +26,9 @@ def validation_set(source: Source, photos: int, seed: int = 0) -> list[Sample]:
     """Photos to validate on, evenly chosen, each with a coarse mask: a real one, or one made for it once and for all.
 
     Args:
-        source: Where from.
-        photos: How many, at most.
-        seed: Of the coarse masks that are made.
+        source: Photos to choose from.
+        photos: How many photos to choose, at most.
+        seed: Seed of the coarse masks that are made.
 
     Raises:
         InputError: None of them can be read.
@@ -81,12 +81,12 @@ def validate(
     """Refines the samples' coarse masks and compares both with the truth.
 
     Args:
-        network: On its device.
-        samples: With coarse masks.
+        network: The network; it stays on its device.
+        samples: Photos with truths and coarse masks; one without a coarse mask is refined from its truth.
         pipelines: "default", "published" or both; the published one is `semantic_pipeline`, or
             `instance_pipeline` for photos that are too small for it.
-        steps: Of the default pipeline.
-        dtype: In which the network computes.
+        steps: Diffusion steps of the default pipeline.
+        dtype: Precision in which the network computes.
         instance: Whether the published pipeline is always the one for instances.
 
     Returns:

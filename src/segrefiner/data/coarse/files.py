@@ -41,7 +41,7 @@ def make_coarse(image: NDArray[np.uint8], mask: Mask, kind: str, seed: int) -> M
         mask: The truth.
         kind: "published" (the paper's), "ours" (wobbling contours, as the bundled model was trained on),
             "low-resolution" (a network's mask of 1/8 to 1/32 of the size) or "grabcut" (an interactive tool's).
-        seed: Of every draw.
+        seed: Seed of every draw.
 
     Raises:
         MissingExtraError: "grabcut" needs OpenCV, which is not installed.
@@ -92,9 +92,9 @@ def write_coarse(
 
     Args:
         source: The photos.
-        folder: Where to; `coarse.json` in it keeps kind and seed.
-        kind: As for `make_coarse`.
-        seed: With a photo's number, of its draws.
+        folder: Folder of the masks; `coarse.json` in it keeps kind and seed.
+        kind: "published", "ours", "low-resolution" or "grabcut", as `make_coarse` makes them.
+        seed: Seed of the draws, together with a photo's number.
         workers: Processes; 0 works in this one.
         progress: Wraps the iteration over the photos' results.
 

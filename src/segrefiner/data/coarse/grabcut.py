@@ -30,7 +30,7 @@ def grabcut_coarse(image: NDArray[np.uint8], mask: Mask, seed: int) -> Mask:
     Args:
         image: `(H, W, 3)` uint8, RGB.
         mask: `(H, W)` bool, the truth, not empty.
-        seed: Of every draw.
+        seed: Seed of every draw.
 
     Raises:
         MissingExtraError: OpenCV is not installed.

@@ -186,8 +186,9 @@ def coarse_masks(
 
     Args:
         truth_distance: `(B, 1, S, S)` float, signed distance to the truth's contour in pixels, positive inside.
-        real_distance: The same of the real coarse mask; ignored where there is none.
-        has_real: `(B,)` bool.
+        real_distance: `(B, 1, S, S)` float, signed distance to the real coarse mask's contour; ignored where there is
+            none.
+        has_real: `(B,)` bool, which crops have a real coarse mask.
         generator: Source of all draws, on the tensors' device.
         config: Shares and bounds.
 
@@ -198,6 +199,43 @@ def coarse_masks(
     truth = (truth_distance > 0).float()
     extent = truth.mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=0.05) * size
 
+    drawn = _draw_contours(truth_distance, has_real, extent, generator, config)
+    base = torch.where(drawn.real, real_distance, truth_distance)
+    if config.shifted:
+        bound = (config.max_offset * extent).clamp(min=2.0) * chance(batch, config.shifted, generator)
+        draw = torch.rand(batch, 2, generator=generator, device=truth.device)
+        base = shift(base, (2 * draw - 1) * bound.view(-1, 1))
+    mask = (base + drawn.noise > 0).float()
+
+    mask = _coarsened(mask, truth_distance, extent, drawn, generator, config)
+    mask = torch.where(drawn.as_is, (real_distance > 0).float(), mask)
+    if config.part_exact:
+        part = smooth_noise(batch, size, 3, generator) > uniform(batch, -0.7, 0.7, generator)
+        mask = torch.where(part & chance(batch, config.part_exact, generator), truth, mask)
+    mask = _exact_but_coarsened(mask, truth_distance, extent, generator, config)
+
+    intersection = (mask * truth).sum(dim=(1, 2, 3), keepdim=True)
+    union = torch.maximum(mask, truth).sum(dim=(1, 2, 3), keepdim=True)
+    too_bad = (intersection < config.min_iou * union) & ~drawn.as_is
+    mask = torch.where(too_bad, (truth_distance + 0.3 * drawn.noise > 0).float(), mask)
+    return torch.where(chance(batch, config.perfect, generator), truth, mask)
+
+
+@dataclass(frozen=True)
+class _Contours:
+    """What is drawn for the contours of a batch: `(B, 1, 1, 1)` bool each, and the noise `(B, 1, S, S)` in pixels."""
+
+    real: Tensor
+    slight: Tensor
+    as_is: Tensor
+    noise: Tensor
+
+
+def _draw_contours(
+    truth_distance: Tensor, has_real: Tensor, extent: Tensor, generator: Generator, config: CoarseConfig
+) -> _Contours:
+    """Draws which masks start from a real one, which are good, and how far contours wobble."""
+    batch, size = len(truth_distance), truth_distance.shape[-1]
     real = chance(batch, config.real, generator) & has_real.view(-1, 1, 1, 1)
     slight = chance(batch, config.slight, generator) | (real & chance(batch, 0.7, generator))
     # Squared: mild masks are the more common ones.
@@ -208,29 +246,37 @@ def coarse_masks(
     strong_bound = torch.minimum(strong_bound, thickness).clamp(min=2.0)
     amplitude = torch.where(slight, config.slight_shift * severity, 0.7 + strong_bound * severity)
     as_is = real & chance(batch, config.real_as_is, generator) if config.real_as_is else torch.zeros_like(real)
-    noise = contour_noise(amplitude, size, generator)
-    base = torch.where(real, real_distance, truth_distance)
-    if config.shifted:
-        bound = (config.max_offset * extent).clamp(min=2.0) * chance(batch, config.shifted, generator)
-        draw = torch.rand(batch, 2, generator=generator, device=truth.device)
-        base = shift(base, (2 * draw - 1) * bound.view(-1, 1))
-    mask = (base + noise > 0).float()
+    return _Contours(real, slight, as_is, contour_noise(amplitude, size, generator))
 
-    low = chance(batch, config.low_resolution, generator) & ~slight
+
+def _coarsened(
+    mask: Tensor,
+    truth_distance: Tensor,
+    extent: Tensor,
+    drawn: _Contours,
+    generator: Generator,
+    config: CoarseConfig,
+) -> Tensor:
+    """Masks, some of them at a low resolution, with blobs, or of a network's coarse grid."""
+    batch, size = len(mask), mask.shape[-1]
+    low = chance(batch, config.low_resolution, generator) & ~drawn.slight
     for factor in LOW_RESOLUTION_FACTORS:
         chosen = low & chance(batch, 1 / len(LOW_RESOLUTION_FACTORS), generator)
         if factor <= size // 8:
             mask = torch.where(chosen, low_resolution(mask, factor, generator), mask)
-    blobs = chance(batch, config.blobs, generator) & ~slight
+    blobs = chance(batch, config.blobs, generator) & ~drawn.slight
     mask = torch.where(blobs, _blobs(mask, truth_distance, extent, generator), mask)
     if config.grid:
-        chosen = chance(batch, config.grid, generator) & ~real
+        chosen = chance(batch, config.grid, generator) & ~drawn.real
         mask = torch.where(chosen, grid_masks(truth_distance, generator, config.cropped), mask)
-    mask = torch.where(as_is, (real_distance > 0).float(), mask)
-    if config.part_exact:
-        part = smooth_noise(batch, size, 3, generator) > uniform(batch, -0.7, 0.7, generator)
-        mask = torch.where(part & chance(batch, config.part_exact, generator), truth, mask)
+    return mask
 
+
+def _exact_but_coarsened(
+    mask: Tensor, truth_distance: Tensor, extent: Tensor, generator: Generator, config: CoarseConfig
+) -> Tensor:
+    """Masks, some of them replaced by the truth itself at a low resolution or with blobs."""
+    batch, truth = len(mask), (truth_distance > 0).float()
     if config.exact_low_resolution:
         exact = chance(batch, config.exact_low_resolution, generator)
         pick = uniform(batch, 0, len(EXACT_FACTORS), generator).long()
@@ -239,12 +285,7 @@ def coarse_masks(
     if config.exact_blobs:
         blobs = chance(batch, config.exact_blobs, generator)
         mask = torch.where(blobs, _blobs(truth, truth_distance, extent, generator), mask)
-
-    intersection = (mask * truth).sum(dim=(1, 2, 3), keepdim=True)
-    union = torch.maximum(mask, truth).sum(dim=(1, 2, 3), keepdim=True)
-    too_bad = (intersection < config.min_iou * union) & ~as_is
-    mask = torch.where(too_bad, (truth_distance + 0.3 * noise > 0).float(), mask)
-    return torch.where(chance(batch, config.perfect, generator), truth, mask)
+    return mask
 
 
 def coarse_mask(truth_distance: Tensor, generator: Generator, config: CoarseConfig) -> Tensor:

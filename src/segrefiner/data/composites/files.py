@@ -57,7 +57,7 @@ class Materials:
         photos: Backgrounds; what their masks show is not asked for.
         cutouts: Files with alpha; without any, thin structures are drawn.
         size: Long side of the composites in pixels.
-        seed: With the composite's number, of every draw.
+        seed: Seed of every draw, together with the composite's number.
     """
 
     photos: Source
@@ -71,7 +71,7 @@ class Materials:
         return CUTOUT if self.cutouts else THIN
 
     def name(self, index: int) -> str:
-        """Of a composite; those of thin structures end in their kind."""
+        """The name of a composite; names of thin structures end in their kind."""
         return f"{CUTOUT}_{index:06d}" if self.cutouts else f"{THIN}_{index:06d}_{KINDS[index % len(KINDS)]}"
 
 
@@ -108,8 +108,8 @@ def make_composite(materials: Materials, index: int) -> tuple[bytes, NDArray[np.
     """One composite.
 
     Args:
-        materials: What it is made of.
-        index: Its number, from 0; the same number gives the same composite.
+        materials: Backgrounds, cut-outs and seed.
+        index: Number of the composite, from 0; the same number gives the same composite.
 
     Returns:
         The JPEG file, and the exact mask `(H, W)` bool, not empty.
@@ -229,8 +229,8 @@ def write_composites(
     """Writes `images/NAME.jpg` and `masks/NAME.png` of every composite that is not there yet.
 
     Args:
-        materials: What they are made of.
-        folder: Where to; a file in it keeps seed and size, so that one folder never holds two kinds of draws.
+        materials: Backgrounds, cut-outs and seed.
+        folder: Folder of the composites; a file in it keeps seed and size, so that it never holds two kinds of draws.
         count: How many composites the folder shall hold.
         workers: Processes; 0 works in this one.
         progress: Wraps the iteration over the results.

@@ -78,8 +78,8 @@ def place_cutout(
 
     Args:
         cutout: `(h, w, 4)` uint8, RGBA, not premultiplied.
-        height: Of the picture.
-        width: Likewise.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
         random: The source of every draw.
         centre: `(x, y)` in pixels; `None` draws one, at which the object is wholly visible three times out of four.
         extent: Bounds of the cut-out's size, as a share of the picture's; small cut-outs stay smaller.
@@ -203,7 +203,7 @@ def match_sharpness(layer: Layer, background: Colours, random: Generator, *, blu
         layer: The object.
         background: `(H, W, 3)` float32.
         random: The source of every draw: how near, each time.
-        blur: Of the background's edges in pixels, if it is known already, see `edge_blur`.
+        blur: Blur of the background's edges in pixels, as `edge_blur` gives it; by default it is measured.
 
     Returns:
         The layer with other colours and a blurred alpha; its coverage stays.
@@ -273,7 +273,7 @@ def edge_blur(image: Colours) -> float:
 
 
 def _layer_blur(layer: Layer) -> float:
-    """Of a layer's own edges, contour and texture alike."""
+    """The blur of a layer's own edges in pixels, contour and texture alike."""
     return edge_blur((layer.colour @ _LUMA) * layer.alpha)
 
 
@@ -299,7 +299,7 @@ def blend(background: Colours, layers: Sequence[Layer], *, linear: bool = True) 
 
     Args:
         background: `(H, W, 3)` float32 in [0, 1].
-        layers: Of its size.
+        layers: Layers of the background's size, the last on top.
         linear: Whether light is blended, as a lens does, or sRGB values, as most programs do.
 
     Returns:

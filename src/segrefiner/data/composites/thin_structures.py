@@ -33,8 +33,8 @@ def draw_structure(kind: str, height: int, width: int, random: Generator) -> Cov
 
     Args:
         kind: One of `KINDS`.
-        height: Of the picture, at least `SMALLEST`.
-        width: Likewise.
+        height: Height of the picture in pixels, at least `SMALLEST`.
+        width: Width of the picture in pixels, at least `SMALLEST`.
         random: The source of every draw.
 
     Returns:
