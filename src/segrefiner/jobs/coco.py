@@ -2,7 +2,8 @@
 
 Refined masks are run-length encodings: compressed ones, but for masks that were given with a list of counts. `area` and
 `bbox` are those of the refined mask where there were any. Crowds stay as they are, and so does what cannot be read,
-which is reported mask by mask.
+which is reported mask by mask. Refined masks of a photo overlap at most where the coarse ones do; crowds that stay do
+not count.
 
 Jobs over COCO panoptic files: a JSON file and a folder of PNGs whose colours are segment ids.
 
@@ -252,8 +253,9 @@ class CocoProcessor:
         photo, masks, failures = loaded
         segmentations, notes, idle = {}, [], {}
         # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
-        pairs = ((photo, decode_rle(encoding, photo.pixels.shape[:2])) for _, encoding in masks)
-        results = refiner.many(pairs, **asdict(self.options))
+        coarse = (decode_rle(encoding, photo.pixels.shape[:2]) for _, encoding in masks)
+        results = refiner.instances(photo, coarse, separate=True, **asdict(self.options))
+        ceded = 0
         for (form, _), result in zip(masks, results, strict=True):
             if result.report.note or not result.mask.any():
                 if result.report.note:
@@ -261,6 +263,7 @@ class CocoProcessor:
                 else:
                     notes.append(f"annotation {form['index']}: nothing would be left: kept as it was")
                 continue
+            ceded += result.report.ceded > 0
             given = form["segmentation"]
             listed = isinstance(given, dict) and isinstance(given["counts"], list)
             segmentations[str(form["index"])] = {
@@ -270,10 +273,13 @@ class CocoProcessor:
                 "report": summary_of(result.report),
             }
             notes += [f"annotation {form['index']}: {warning}" for warning in result.report.warnings]
-        return segmentations, failures, tuple(notes), idle
+        return segmentations, failures, tuple(notes), idle, ceded
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
-        segmentations, failures, notes, idle = refined
+        segmentations, failures, notes, idle, ceded = refined
+        if ceded:
+            left = "a mask leaves pixels" if ceded == 1 else f"{ceded} masks leave pixels"
+            notes += (f"image {item.key}: {left} that it would have gained to others of the photo",)
         return SavedItem({}, segmentations, failures, notes, idle)
 
 

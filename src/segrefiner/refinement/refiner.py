@@ -3,8 +3,10 @@
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +38,7 @@ from .acceptance import limit_changes
 from .batching import AdaptiveBatcher, batch_size
 from .config import DEFAULT
 from .forking import check_own, revive
+from .instances import separate_reported
 from .pipelines import Pipeline, default_pipeline
 from .report import Report, make_report
 from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
@@ -305,9 +308,10 @@ class Refiner:
         threshold: float | None = None,
         max_shift: float | None = None,
         strength: float = 1.0,
+        separate: bool = False,
         on_progress: OnProgress = silent,
     ) -> Iterator[Result]:
-        """Refines the masks of one photo's objects, as `many` does. Refined masks may overlap, as coarse ones may.
+        """Refines the masks of one photo's objects, as `many` does.
 
         Args:
             image: The photo, as in a call.
@@ -320,6 +324,8 @@ class Refiner:
             threshold: See `seed`.
             max_shift: See `seed`.
             strength: See `seed`.
+            separate: Whether no mask gains pixels at another one's expense: refined masks then overlap at most where
+                coarse ones do, and results come when all masks are refined. By default each is what `many` gives.
             on_progress: Called after each network evaluation, which may be of several masks.
 
         Returns:
@@ -329,13 +335,14 @@ class Refiner:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
         """
         try:
-            given = list(masks)
+            # Without boxes to count, masks are taken from an iterable when their turn comes.
+            given = iter(masks) if boxes is None else list(masks)
         except TypeError as error:
             raise InputError(f"masks are {shown(masks)}: expected (N, H, W), or a list of masks") from error
         photo = read_photo(image)
-        places = whole_boxes(boxes, len(given), photo.pixels.shape[:2])
-        located = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
-        results = self._refined(located, seed, steps, threshold, max_shift, strength, on_progress)
+        places = whole_boxes(boxes, len(given), photo.pixels.shape[:2]) if isinstance(given, list) else repeat(None)
+        located = ((photo, mask, box) for mask, box in zip(given, places, strict=False))
+        results = self._refined(located, seed, steps, threshold, max_shift, strength, on_progress, separate)
         return results if isinstance(image, Photo) else _warned(results)
 
     def _refined(
@@ -347,15 +354,27 @@ class Refiner:
         max_shift: float | None,
         strength: float,
         on_progress: OnProgress,
+        separate: bool = False,
     ) -> Iterator[Result]:
         seed, steps, max_shift, strength = check_options(seed, steps, max_shift, strength)
-        return self.run(
-            self._read(triples, threshold, seed),
+        tasks, coarse = self._read(triples, threshold, seed), deque[Tensor]()
+
+        def remembered() -> Iterator[MaskTask]:
+            for task in tasks:
+                coarse.append(task.mask)
+                yield task
+
+        results = self.run(
+            remembered() if separate else tasks,
             steps=steps,
             max_shift=max_shift,
             strength=strength,
             on_progress=on_progress,
         )
+        if not separate:
+            return results
+        reported = ((coarse.popleft().numpy(), result.probability, result.report) for result in results)
+        return (Result(one >= 0.5, one, report) for one, report in separate_reported(reported))
 
     def run(
         self,
