@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..errors import InputError, MaskError, SegRefinerError
 from ..formats.coco import file_name, image_entries, image_key
@@ -437,7 +438,10 @@ class PanopticProcessor:
         photo, ids, segments = loaded
         kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
-        return refined.labels, segments, refined.changed, kept, not refined.reports, refined.warnings
+        told = "" if refined.reports else "fewer than two segments that are no crowds, so no contour: written as it was"
+        if not refined.reports and len(segments) - len(kept) > 1:
+            told = f"{refined.warnings[-1]}: written as it was"
+        return refined.labels, segments, refined.changed, kept, told, refined.warnings
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         ids, segments, changed, crowds, idle, warnings = refined
@@ -445,10 +449,14 @@ class PanopticProcessor:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_ids(target, ids)
         kept, vanished = [], []
+        present, numbers, areas = np.unique(ids, return_inverse=True, return_counts=True)
+        places = dict(zip(present.tolist(), ndimage.find_objects(numbers.reshape(ids.shape) + 1), strict=True))
+        counts = dict(zip(present.tolist(), areas.tolist(), strict=True))
         for segment in segments:
-            mask = ids == segment["id"]
-            if mask.any():
-                kept.append(segment | {"area": int(mask.sum()), "bbox": [int(v) for v in tight_box(mask)]})
+            if segment["id"] in places:
+                rows, columns = places[segment["id"]]
+                box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+                kept.append(segment | {"area": counts[segment["id"]], "bbox": box})
             else:
                 vanished.append(segment["id"])
         notes = [*([f"no pixel is left of segments {vanished}"] if vanished else []), *warnings]
@@ -457,6 +465,6 @@ class PanopticProcessor:
             f"segment {value} of {item.key}": "a crowd, which stays; --crowds refine refines it" for value in crowds
         }
         if idle:
-            left_out[item.key] = "fewer than two segments that are no crowds, so no contour: written as it was"
+            left_out[item.key] = idle
         named = tuple(f"{item.key}: {note}" for note in notes)
         return SavedItem(written(self.root, [target]), result, notes=named, left_out=left_out)

@@ -22,12 +22,12 @@ from ..imaging.distances import contour_offset
 from ..imaging.edges import edge_gain, snap_to_edges
 from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, sample, silent, spaced_timesteps
 from ..model.unet import normalize
-from .acceptance import Evidence, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
+from .acceptance import Evidence, KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
 from .batching import AdaptiveBatcher
 from .canvas import Canvas
 from .config import DEFAULT, PipelineConfig
 from .tasks import MaskTask, TaskResult
-from .views import View, object_area, tile_scales
+from .views import View, object_area, tile_scales, worth_refining
 
 __all__ = ["refine_mask", "refine_masks"]
 
@@ -59,7 +59,7 @@ def refine_masks(
     """
     objects = [job.objects(config) for job in jobs]
     chosen = [
-        [job.part.chosen] if job.part else list(range(len(boxes))) for job, boxes in zip(jobs, objects, strict=True)
+        [job.part.chosen] if job.part else worth_refining(boxes) for job, boxes in zip(jobs, objects, strict=True)
     ]
     canvases = [
         [Canvas(job.image, job.mask, boxes[i], job.seed, config, job.part.window if job.part else None) for i in mine]
@@ -89,7 +89,9 @@ def refine_masks(
             yield TaskResult(probability, reverted, seen, owned=about)
             continue
         del owned
-        area = reduce(Box.union, (canvas.area for canvas in mine)) if mine else None
+        specks = len(boxes) - len(mine)
+        reverted += (Reverted(0, KeptReason.SPECK),) * specks
+        area = reduce(Box.union, (canvas.area for canvas in mine)) if mine and not specks else None
         yield TaskResult(probability, reverted, seen, area)
 
 
