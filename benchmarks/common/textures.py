@@ -86,8 +86,13 @@ MASKS: dict[str, Callable[[int], Mask]] = {
 def cells(side: int, count: int = 99) -> NDArray[np.uint8]:
     """Labels of the nearest of some random points."""
     points = np.random.default_rng(0).integers(0, side, (count, 2))
-    y, x = np.mgrid[:side, :side]
-    return np.argmin(np.stack([(y - a) ** 2 + (x - b) ** 2 for a, b in points]), 0).astype(np.uint8)
+    y, x = np.ogrid[:side, :side]
+    labels, nearest = np.zeros((side, side), np.uint8), np.full((side, side), np.inf, np.float32)
+    for label, (a, b) in enumerate(points):
+        distance = ((y - a) ** 2 + (x - b) ** 2).astype(np.float32)
+        labels[distance < nearest] = label
+        np.minimum(nearest, distance, out=nearest)
+    return labels
 
 
 def _noisy(labels: NDArray[np.uint8], share: float, count: int = 99) -> NDArray[np.uint8]:
