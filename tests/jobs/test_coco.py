@@ -466,3 +466,31 @@ def test_a_thousand_masks_of_a_photo_take_no_more_memory_than_their_encodings(
     tracemalloc.stop()
     assert not loaded[2] and kept < 3 * side * side + count * 1500 + 1_000_000
     np.testing.assert_array_equal(loaded[0].pixels.shape, (side, side, 3))
+
+
+@pytest.mark.parametrize("shape", ["listed", "compressed"])
+def test_masks_of_a_photo_overlap_at_most_where_they_did(
+    images: Path, refiner: Refiner, tmp_path: Path, shape: str
+) -> None:
+    discs = [(20, 14, 9), (20, 32, 8.5), (20, 23, 3), (8, 23, 6), (31, 24, 8)]
+    coarse = [disc(radius, y, x) for y, x, radius in discs]
+    # The last overlaps the first; a crowd that stays does not count.
+    coarse.append(disc(9, 22, 15))
+    Image.new("RGB", (WIDTH, HEIGHT), "white").save(images / "two.jpg")
+    rows = [{"image_id": "x", "segmentation": encode_rle(mask, compressed=shape != "listed")} for mask in coarse]
+    rows.append({"image_id": "x", "segmentation": encode_rle(disc(40)), "iscrowd": 1})
+    document = {"images": [{"id": "x", "file_name": "two.jpg"}], "annotations": rows}
+    target = tmp_path / "out.json"
+    job = coco_job(write(tmp_path / "in.json", document), images, target)
+    ledger = run(job, LocalEngine(refiner, workers=0), tmp_path / "state", config="")
+    written = json.loads(target.read_text())["annotations"]
+    masks = [decode_segmentation(row["segmentation"], (HEIGHT, WIDTH)) for row in written[:-1]]
+    alone = [refiner(images / "two.jpg", mask).mask for mask in coarse]
+    fights = 0
+    for i in range(len(coarse)):
+        assert not (masks[i] & ~alone[i]).any() and (masks[i] & coarse[i] == alone[i] & coarse[i]).all()
+        for k in range(i):
+            fights += (alone[i] & alone[k] & ~(coarse[i] & coarse[k])).any()
+            assert not (masks[i] & masks[k] & ~(coarse[i] & coarse[k])).any()
+    assert fights > 3 and (masks[0] & masks[-1]).any()
+    assert ledger.notes == 1 and "masks leave pixels" in ledger.remarks[0]

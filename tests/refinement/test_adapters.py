@@ -56,6 +56,10 @@ class Shrinks:
             inside = F.max_pool2d(1 - torch.from_numpy(np.array(mask) > 0)[None].float(), 3, 1, 1)[0].numpy() == 0
             yield SimpleNamespace(mask=inside, probability=np.where(inside, np.float32(probability), np.float32(0)))
 
+    def instances(self, image: Any, masks: Any, *, separate: bool, **options: Any) -> Any:
+        assert separate
+        return self.many(((image, mask) for mask in masks), **options)
+
 
 def expected(refiner: Refiner, photo: NDArray[np.uint8], given: Any, **options: Any) -> NDArray[np.bool_]:
     return np.stack([refiner(photo, mask, **options).mask for mask in given])

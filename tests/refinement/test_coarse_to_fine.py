@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segrefiner.imaging.boxes import Box, mask_box
 from segrefiner.imaging.ops import contour
-from segrefiner.model.diffusion import Network, Progress, silent
+from segrefiner.model.diffusion import Network, Progress, Stage, silent
 from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
 from segrefiner.refinement import canvas as canvases
 from segrefiner.refinement.batching import AdaptiveBatcher
@@ -132,7 +132,7 @@ def refined_in(
     height, width = mask.shape
     sheet = Canvas(noise(height, width), mask, Box(0, 0, width, height), 0, config)
     assert sheet.area == Box(0, 0, width, height)
-    _Run(network, config, AdaptiveBatcher(8), silent).level([(sheet, view) for view in views], timesteps, "")
+    _Run(network, config, AdaptiveBatcher(8), silent).level({sheet: views}, timesteps, Stage.WHOLE_OBJECTS)
     return sheet.probability
 
 

@@ -117,7 +117,7 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
         warnings.simplefilter("ignore", InputWarning)  # The reports say it.
         reports = refine_large(refiner, image, mask, output, **settings, on_progress=follow)
     if not reports:
-        click.echo(f"{output}: the mask is empty or covers the whole photo: returned as it is")
+        click.echo(f"{output}: the mask is empty, covers the whole photo or has specks alone: returned as it is")
     elif len(reports) == 1:
         say(f"{output}: {reports[0]}")
     else:

@@ -3,9 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import InputError, reason
 from .files import atomic_write
@@ -48,7 +48,8 @@ def read_odd(path: Path) -> tuple[Any, bool]:
 
     def parse(text: str) -> Any:
         # Looking at the text is quicker than at each of a million numbers.
-        odd.extend(_LARGE.findall(text))
+        if _LARGE.search(text):
+            odd.append("large")
         return json.loads(text, parse_constant=constant)
 
     return read_json(path, parse), bool(odd)
@@ -70,8 +71,7 @@ def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
     """
     try:
         ensure_regular(path)
-        content = path.read_bytes()
-        return parse(content.decode(json.detect_encoding(content)))
+        return parse(_text(path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{str(path)!r} is no complete JSON ({error.msg} at line {error.lineno}, column {error.colno}); "
@@ -83,7 +83,35 @@ def read_json(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
         raise InputError(f"{str(path)!r} cannot be read as JSON ({reason(error)})") from error
 
 
+def _text(path: Path) -> str:
+    # In a function of its own, so that the bytes are gone when the text is parsed.
+    content = path.read_bytes()
+    return content.decode(json.detect_encoding(content))
+
+
 def write_json(path: Path, document: Any) -> None:
     """Writes a JSON file, whole or not at all; NaN and infinite numbers become null. Raises `OutputError`."""
+
+    def write(stream: BinaryIO) -> None:
+        for piece in _pieces(document):
+            stream.write(piece.encode())
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda stream: stream.write(json_text(document).encode()))
+    atomic_write(path, write)
+
+
+def _pieces(document: Any, depth: int = 0) -> Iterator[str]:
+    """`json_text` of a document, in parts: never the text of all annotations of a file at once."""
+    if isinstance(document, list) and document:
+        for index, value in enumerate(document):
+            yield "[" if index == 0 else ", "
+            yield json_text(value)
+        yield "]"
+    elif depth == 0 and isinstance(document, dict) and document and all(type(name) is str for name in document):
+        for index, (name, value) in enumerate(document.items()):
+            yield "{" if index == 0 else ", "
+            yield f"{json_text(name)}: "
+            yield from _pieces(value, depth + 1)
+        yield "}"
+    else:
+        yield json_text(document)

@@ -2,7 +2,8 @@
 
 Refined masks are run-length encodings: compressed ones, but for masks that were given with a list of counts. `area` and
 `bbox` are those of the refined mask where there were any. Crowds stay as they are, and so does what cannot be read,
-which is reported mask by mask.
+which is reported mask by mask. Refined masks of a photo overlap at most where the coarse ones do; crowds that stay do
+not count.
 
 Jobs over COCO panoptic files: a JSON file and a folder of PNGs whose colours are segment ids.
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..errors import InputError, MaskError, SegRefinerError
 from ..formats.coco import file_name, image_entries, image_key
@@ -252,8 +254,9 @@ class CocoProcessor:
         photo, masks, failures = loaded
         segmentations, notes, idle = {}, [], {}
         # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
-        pairs = ((photo, decode_rle(encoding, photo.pixels.shape[:2])) for _, encoding in masks)
-        results = refiner.many(pairs, **asdict(self.options))
+        coarse = (decode_rle(encoding, photo.pixels.shape[:2]) for _, encoding in masks)
+        results = refiner.instances(photo, coarse, separate=True, **asdict(self.options))
+        ceded = 0
         for (form, _), result in zip(masks, results, strict=True):
             if result.report.note or not result.mask.any():
                 if result.report.note:
@@ -261,6 +264,7 @@ class CocoProcessor:
                 else:
                     notes.append(f"annotation {form['index']}: nothing would be left: kept as it was")
                 continue
+            ceded += result.report.ceded > 0
             given = form["segmentation"]
             listed = isinstance(given, dict) and isinstance(given["counts"], list)
             segmentations[str(form["index"])] = {
@@ -270,10 +274,13 @@ class CocoProcessor:
                 "report": summary_of(result.report),
             }
             notes += [f"annotation {form['index']}: {warning}" for warning in result.report.warnings]
-        return segmentations, failures, tuple(notes), idle
+        return segmentations, failures, tuple(notes), idle, ceded
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
-        segmentations, failures, notes, idle = refined
+        segmentations, failures, notes, idle, ceded = refined
+        if ceded:
+            left = "a mask leaves pixels" if ceded == 1 else f"{ceded} masks leave pixels"
+            notes += (f"image {item.key}: {left} that it would have gained to others of the photo",)
         return SavedItem({}, segmentations, failures, notes, idle)
 
 
@@ -431,7 +438,10 @@ class PanopticProcessor:
         photo, ids, segments = loaded
         kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
-        return refined.labels, segments, refined.changed, kept, not refined.reports, refined.warnings
+        told = "" if refined.reports else "fewer than two segments that are no crowds, so no contour: written as it was"
+        if not refined.reports and len(segments) - len(kept) > 1:
+            told = f"{refined.warnings[-1]}: written as it was"
+        return refined.labels, segments, refined.changed, kept, told, refined.warnings
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         ids, segments, changed, crowds, idle, warnings = refined
@@ -439,10 +449,14 @@ class PanopticProcessor:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_ids(target, ids)
         kept, vanished = [], []
+        present, numbers, areas = np.unique(ids, return_inverse=True, return_counts=True)
+        places = dict(zip(present.tolist(), ndimage.find_objects(numbers.reshape(ids.shape) + 1), strict=True))
+        counts = dict(zip(present.tolist(), areas.tolist(), strict=True))
         for segment in segments:
-            mask = ids == segment["id"]
-            if mask.any():
-                kept.append(segment | {"area": int(mask.sum()), "bbox": [int(v) for v in tight_box(mask)]})
+            if segment["id"] in places:
+                rows, columns = places[segment["id"]]
+                box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+                kept.append(segment | {"area": counts[segment["id"]], "bbox": box})
             else:
                 vanished.append(segment["id"])
         notes = [*([f"no pixel is left of segments {vanished}"] if vanished else []), *warnings]
@@ -451,6 +465,6 @@ class PanopticProcessor:
             f"segment {value} of {item.key}": "a crowd, which stays; --crowds refine refines it" for value in crowds
         }
         if idle:
-            left_out[item.key] = "fewer than two segments that are no crowds, so no contour: written as it was"
+            left_out[item.key] = idle
         named = tuple(f"{item.key}: {note}" for note in notes)
         return SavedItem(written(self.root, [target]), result, notes=named, left_out=left_out)

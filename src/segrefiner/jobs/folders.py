@@ -355,8 +355,8 @@ class LabelMapProcessor:
 
         photo, label_map = loaded
         refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))
-        # Without a report, no label had a contour to refine.
-        idle = "" if refined.reports else _idle(label_map.labels, self.ignore)
+        # Without a report, no label had a contour to refine, or all are noise.
+        idle = "" if refined.reports else _idle(label_map.labels, self.ignore, refined.warnings)
         return LabelMap(refined.labels, label_map.palette), _without_labels(refined), idle
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
@@ -370,11 +370,13 @@ class LabelMapProcessor:
         return SavedItem(written(self.root, [target]), said, notes=named, left_out={item.key: idle} if idle else {})
 
 
-def _idle(labels: NDArray[Any], ignore: Sequence[int]) -> str:
-    """Why there is nothing to refine in a label map of fewer than two classes."""
+def _idle(labels: NDArray[Any], ignore: Sequence[int], warnings: Sequence[str]) -> str:
+    """Why there is nothing to refine in a label map of fewer than two classes, or of what is left as it is."""
     present = np.unique(labels).tolist()
     ignored = ", ".join(str(value) for value in present if value in ignore)
     classes = [str(value) for value in present if value not in ignore]
+    if len(classes) > 1:
+        return f"{warnings[-1]}: written as it was"
     if not classes:
         return f"all its labels are ignored ({ignored}): written as it was; if one is a class, do not ignore it"
     if not ignored:

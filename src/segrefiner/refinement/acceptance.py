@@ -30,6 +30,7 @@ class KeptReason(Enum):
 
     DISAGREEMENT = "the refined mask had too little in common with the coarse one"
     NO_GAIN = "next to nothing to gain"
+    SPECK = "a speck among very many"
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,13 @@ _SUPPORTED = (
     "or the dict of its post_process_instance_segmentation or post_process_panoptic_segmentation"
 )
 
+_NO_IMAGE = "image is None: give the photo in which the masks were found"
+
 
 def refine_outputs(refiner: Refiner, image: ImageSource | None, outputs: Outputs, **options: Any) -> Outputs:
     """Refines all masks that another library found in one photo, in shared batches.
+
+    Refined masks overlap at most where those found do; see `instances.separate`.
 
     Args:
         refiner: Refines the masks.
@@ -74,8 +78,8 @@ def _refine(
     refiner: Refiner, image: ImageSource | None, masks: Iterable[MaskSource], options: dict[str, Any]
 ) -> Iterator[Result]:
     if image is None:
-        raise InputError("image is None: give the photo in which the masks were found")
-    return refiner.many(((image, mask) for mask in masks), **options)
+        raise InputError(_NO_IMAGE)
+    return refiner.instances(image, masks, separate=True, **options)
 
 
 def _is_entry(entry: object) -> bool:
@@ -162,7 +166,10 @@ def _segments(
     else:
         # Segments of one kind that were fused are listed each, under one id.
         ids = list(dict.fromkeys(segment["id"] for segment in found["segments_info"]))
-        results = _refine(refiner, image, (values == one for one in ids), options)
+        if image is None:
+            raise InputError(_NO_IMAGE)
+        # Whoever is the most probable gets a pixel, whoever had it: that separates them already.
+        results = refiner.many(((image, values == one) for one in ids), **options)
         refined = _most_probable(values, ids, results)
     changed = copy.copy(found)
     changed["segmentation"] = _like(given, refined)

@@ -25,12 +25,12 @@ from ..imaging.distances import contour_offset
 from ..imaging.edges import edge_gain, snap_to_edges
 from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
 from ..model.unet import normalize
-from .acceptance import Evidence, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
+from .acceptance import Evidence, KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
 from .batching import AdaptiveBatcher
 from .canvas import Canvas
 from .config import DEFAULT, PipelineConfig
 from .tasks import MaskTask, TaskResult
-from .views import View, object_area, tile_scales
+from .views import View, object_area, tile_scales, worth_refining
 
 __all__ = ["refine_mask", "refine_masks"]
 
@@ -122,7 +122,7 @@ class _Plan:
     @classmethod
     def of(cls, task: MaskTask, config: PipelineConfig) -> "_Plan":
         boxes, part = task.objects(config), task.part
-        chosen = [part.chosen] if part else list(range(len(boxes)))
+        chosen = [part.chosen] if part else worth_refining(boxes)
         region = part.window if part else None
         canvases = [Canvas(task.image, task.mask, boxes[i], task.seed, config, region) for i in chosen]
         return cls(task, boxes, chosen, canvases)
@@ -144,7 +144,9 @@ class _Plan:
             about = torch.zeros_like(task.mask)
             canvases[0].window.within(canvases[0].area).paste(owned[0][None], about[None])
             return TaskResult(probability, reverted, seen, owned=about)
-        area = reduce(Box.union, (canvas.area for canvas in canvases)) if canvases else None
+        specks = len(self.boxes) - len(canvases)
+        reverted += (Reverted(0, KeptReason.SPECK),) * specks
+        area = reduce(Box.union, (canvas.area for canvas in canvases)) if canvases and not specks else None
         return TaskResult(probability, reverted, seen, area)
 
 

@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 
 from ..imaging.boxes import Box
 from ..imaging.ops import contour
+from ..model.diffusion import NUM_TIMESTEPS
 from .config import DEFAULT
-from .views import find_objects, needs_tiles, object_area, object_view, scale_seen, surroundings, tile_scales
+from .views import (
+    find_objects,
+    needs_tiles,
+    object_area,
+    object_view,
+    scale_seen,
+    surroundings,
+    tile_scales,
+    worth_refining,
+)
 
 _TILE = (DEFAULT.tiling.side / DEFAULT.patch) ** 2
 _PER_MEGAPIXEL = 2.0
@@ -42,7 +52,8 @@ def estimated_cost(masks: Iterable[NDArray[np.bool_]], steps: int, *, most: floa
     for mask in masks:
         pixels = torch.from_numpy(mask)
         height, width = mask.shape
-        for box in find_objects(pixels, DEFAULT):
+        objects = find_objects(pixels, DEFAULT)
+        for box in (objects[index] for index in worth_refining(objects)):
             area = object_area(box, height, width, DEFAULT)
             cost += steps + _PER_MEGAPIXEL * area.width * area.height / 1e6
             cost += _TILE * _tiles(pixels, box, area)
@@ -69,3 +80,28 @@ def _tiles(mask: torch.Tensor, box: Box, area: Box) -> float:
             smooth = np.count_nonzero(filled < _ROUGH * side) if scale <= 1 else 0
             count += len(filled) - (1 - _LOOKED_AT) * smooth
     return count
+
+
+def label_costs(numbers: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """Estimate the work of refining each label of a map as a mask, of all labels at once.
+
+    Args:
+        numbers: `(H, W)`, of labels from 0; pixels of higher numbers than `count - 1` are no label's.
+        count: Of labels.
+
+    Returns:
+        `(count,)` views of the network, of each label. What is done for each pixel of the photo counts as well.
+    """
+    rim = np.zeros(numbers.shape, bool)
+    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        differ = numbers[here] != numbers[there]
+        rim[here] |= differ
+        rim[there] |= differ
+    side = int((DEFAULT.tiling.side - DEFAULT.tiling.overlap) * DEFAULT.tiling.finest)
+    across = numbers.shape[1] // side + 1
+    rows, columns = np.nonzero(rim)
+    squares = across * (numbers.shape[0] // side + 1)
+    seen = np.unique(numbers[rim].astype(np.int64) * squares + rows // side * across + columns // side)
+    tiles = np.bincount(seen // squares, minlength=count)[:count]
+    costs: NDArray[np.float64] = NUM_TIMESTEPS + _PER_MEGAPIXEL * numbers.size / 1e6 + _TILE * tiles.astype(np.float64)
+    return costs

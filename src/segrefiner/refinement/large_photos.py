@@ -29,7 +29,7 @@ from .options import PLAIN, OptionFields, Options
 from .pipelines import default_pipeline
 from .report import Report
 from .tasks import MaskTask, PhotoPart
-from .views import gather_parts, object_area, part_gap
+from .views import gather_parts, object_area, part_gap, worth_refining
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -62,8 +62,8 @@ def refine_large(
         changed: Fields of `Options` that are to be others.
 
     Returns:
-        What changed, for each object in reading order; shares are of the whole photo's pixels. None of an empty or full
-        mask, which is written as it is.
+        What changed, for each object in reading order but specks among very many; shares are of the whole photo's
+        pixels. None of an empty or full mask, which is written as it is.
 
     Raises:
         InputError: A file or number is not as described.
@@ -80,6 +80,9 @@ def refine_large(
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
         objects = [] if store.pixels == math.prod(coarse.size) else find_large_objects(store)
         notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
+        specks = len(objects) - len(worth_refining(objects))
+        if specks:
+            notes += (f"{specks} specks among {len(objects)} objects are left as they are",)
         warn_of(notes)
         parts = _parts(objects, coarse.size, options.max_shift)
         jobs = _mask_tasks(refiner, photo, store, parts, options.seed, Path(folder))
@@ -155,7 +158,8 @@ def _parts(objects: list[Box], size: tuple[int, int], max_shift: float | None) -
     areas = [object_area(box, *size, DEFAULT) for box in objects]
     corners = np.array([(a.x0, a.y0, a.x1, a.y1) for a in areas]).reshape(-1, 4)
     parts = []
-    for chosen, area in enumerate(areas):
+    for chosen in worth_refining(objects):
+        area = areas[chosen]
         beside = (corners[:, :2] < (area.x1, area.y1)) & (corners[:, 2:] > (area.x0, area.y0))
         near = np.flatnonzero(beside.all(axis=1)).tolist()
         # Contours outside of the area count as well; none is farther than the object's own.

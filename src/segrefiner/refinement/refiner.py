@@ -3,8 +3,10 @@
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +29,7 @@ from .acceptance import limit_changes
 from .batching import AdaptiveBatcher, batch_size
 from .config import DEFAULT
 from .forking import check_own, revive
+from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
 from .pipelines import Pipeline, default_pipeline
 from .report import Report, make_report
@@ -265,10 +268,11 @@ class Refiner:
         options: Options = PLAIN,
         *,
         threshold: float | None = None,
+        separate: bool = False,
         on_progress: OnProgress = silent,
         **changed: Unpack[OptionFields],
     ) -> Iterator[Result]:
-        """Refines the masks of one photo's objects, as `many` does. Refined masks may overlap, as coarse ones may.
+        """Refines the masks of one photo's objects, as `many` does.
 
         Args:
             image: The photo, as in a call.
@@ -278,6 +282,8 @@ class Refiner:
                 lack much of their objects.
             options: How all of them are refined.
             threshold: As in a call.
+            separate: Whether no mask gains pixels at another one's expense: refined masks then overlap at most where
+                coarse ones do, and results come when all masks are refined. By default each is what `many` gives.
             on_progress: Called after each network evaluation, which may be of several masks.
             changed: Fields of `Options` that are to be others.
 
@@ -289,13 +295,14 @@ class Refiner:
         """
         options = options.changed(**changed)
         try:
-            given = list(masks)
+            # Without boxes to count, masks are taken from an iterable when their turn comes.
+            given = iter(masks) if boxes is None else list(masks)
         except TypeError as error:
             raise InputError(f"masks are {shown(masks)}: expected (N, H, W), or a list of masks") from error
         photo = read_photo(image)
-        places = whole_boxes(boxes, len(given), photo.pixels.shape[:2])
-        located = ((photo, mask, box) for mask, box in zip(given, places, strict=True))
-        results = self._refined(located, options, threshold, on_progress)
+        places = whole_boxes(boxes, len(given), photo.pixels.shape[:2]) if isinstance(given, list) else repeat(None)
+        located = ((photo, mask, box) for mask, box in zip(given, places, strict=False))
+        results = self._refined(located, options, threshold, on_progress, separate)
         return results if isinstance(image, Photo) else _warned(results)
 
     def _refined(
@@ -304,8 +311,20 @@ class Refiner:
         options: Options,
         threshold: float | None,
         on_progress: OnProgress,
+        separate: bool = False,
     ) -> Iterator[Result]:
-        return self.run(self._read(triples, threshold, options.seed), options, on_progress=on_progress)
+        tasks, coarse = self._read(triples, threshold, options.seed), deque[Tensor]()
+
+        def remembered() -> Iterator[MaskTask]:
+            for task in tasks:
+                coarse.append(task.mask)
+                yield task
+
+        results = self.run(remembered() if separate else tasks, options, on_progress=on_progress)
+        if not separate:
+            return results
+        reported = ((coarse.popleft().numpy(), result.probability, result.report) for result in results)
+        return (Result(one >= 0.5, one, report) for one, report in separate_reported(reported))
 
     def run(
         self, jobs: Iterator[MaskTask], options: Options = PLAIN, *, on_progress: OnProgress = silent

@@ -35,6 +35,7 @@ class Report:
         seed: Seed of the sampler.
         note: Why a mask came back as it was, or an empty string.
         warnings: What had to be guessed of the inputs, one sentence each.
+        ceded: Share of pixels that are left to other masks of the photo; see `instances.separate`.
     """
 
     changed: float
@@ -52,6 +53,7 @@ class Report:
     seed: int
     note: str = ""
     warnings: tuple[str, ...] = ()
+    ceded: float = 0.0
 
     def __str__(self) -> str:
         return "; ".join((self._summary(), *(f"note: {warning}" for warning in self.warnings)))
@@ -61,6 +63,7 @@ class Report:
             return self.note
         held = [f"{100 * self.unsure:.2f} % of pixels unsure"] if self.unsure else []
         held += [f"{100 * self.too_far:.2f} % too far away"] if self.too_far else []
+        held += [f"{100 * self.ceded:.2f} % of other masks"] if self.ceded else []
         held += [f"{count} object{'s' if count > 1 else ''}: {why}" for why, count in self.kept_objects.items()]
         return (
             f"{100 * self.changed:.2f} % of pixels changed, IoU with the coarse mask {100 * self.agreement:.1f} %, "

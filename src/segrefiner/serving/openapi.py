@@ -34,6 +34,8 @@ _REPORT = {
     "model": "compact",
     "seed": 0,
     "note": "",
+    "warnings": [],
+    "ceded": 0.0,
 }
 _EVERYWHERE = (errors.UNAUTHORIZED, errors.WRONG_HOST, errors.FAILED)
 _OF_FORMS = (

@@ -141,6 +141,8 @@ def numbers(report: Report) -> list[tuple[str, str]]:
         rows.append(("Left as it was, too unsure", f"{100 * report.unsure:.2f} %"))
     if report.too_far:
         rows.append(("Left as it was, too far away", f"{100 * report.too_far:.2f} %"))
+    if report.ceded:
+        rows.append(("Left to other masks", f"{100 * report.ceded:.2f} %"))
     rows += [(f"Objects left as they were: {why}", str(count)) for why, count in report.kept_objects.items()]
     rows[:0] = [("Note", said) for said in (report.note, *report.warnings) if said]
     steps = f"{report.steps} step{'s' if report.steps > 1 else ''}"
