@@ -67,7 +67,8 @@ class PipelineConfig:
             moves; on a GPU, where looking would cost more, all steps are taken.
         edge_radius: Of the filter that draws contours to the photo's edges, in photo pixels; 0 for none.
         edge_smoothness: Variance of colours in [0, 1] below which the filter sees no edge.
-        acceptance: What a change needs to be kept; `None` keeps every change, so that the result is what the network says.
+        acceptance: What a change needs to be kept; `None` keeps every change, so that the result is what the network
+            says.
     """
 
     patch: int = 256

@@ -1,0 +1,109 @@
+"""Which format a file or folder has; `read` opens any of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .coco import CocoDocument, read_records, write_coco
+from .documents import Document, Format, Kind, WrittenPhoto
+from .folders import JsonFolder, files_below
+from .json_edits import read_json_file
+from .masks import Form
+from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
+
+FORMATS: tuple[Format, ...] = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
+"""Those that can be written anew."""
+SINGLE_FILE: tuple[Format, ...] = ("coco", "lvis", "cvat", "labelstudio")
+"""Those whose documents are one file; others are folders, or files of folders."""
+_EXPECTED = (
+    "expected COCO or LVIS annotations, COCO results, SA-1B, LabelMe or Label Studio JSON, CVAT's annotations.xml, or "
+    "a YOLO data set with data.yaml or labels/"
+)
+
+
+def read(source: Path) -> Document:
+    """Reads an annotation file, or a folder of them, of any format that is known.
+
+    Args:
+        source: The file or folder.
+
+    Returns:
+        Its photos and masks in `contents`; `write` gives the same document with other masks.
+
+    Raises:
+        InputError: It is none, or damaged as a whole.
+
+    >>> document = read(Path("annotations.json"))
+    >>> [photo.names[0] for photo in document.contents.photos]
+    ['car.jpg']
+    """
+    if source.is_dir():
+        return _read_folder(source)
+    suffix = source.suffix.lower()
+    if suffix == ".zip":
+        raise InputError(f"{source} is an archive: unpack it, and name the folder or the file in it")
+    if suffix != ".json":
+        raise InputError(f"{source} has none of the formats that are known: {_EXPECTED}")
+    return _read_json(source)
+
+
+def _read_folder(source: Path) -> Document:
+    files = files_below(source, ".json")
+    for path in files[:20]:
+        try:
+            value = read_json_file(path).value
+        except InputError:
+            continue
+        if is_sa1b(value):
+            return Sa1bDocument(JsonFolder(source))
+    raise InputError(f"{source} holds none of the formats that are known: {_EXPECTED}; name a file to read that alone")
+
+
+def _read_json(source: Path) -> Document:
+    value = read_json_file(source).value
+    if is_sa1b(value):
+        return Sa1bDocument(JsonFolder(source))
+    return CocoDocument(source, read_records(source))
+
+
+BITMAPS: Mapping[Format, Form | None] = {
+    "coco": "rle", "lvis": "rle", "sa1b": "rle", "yolo": None, "labelme": "png", "cvat": "cvat", "labelstudio": "brush"
+}  # fmt: skip
+"""How each format writes pixels."""
+OUTLINES: Mapping[Format, Form] = {
+    "coco": "polygons", "lvis": "polygons", "sa1b": "polygons", "yolo": "ring", "labelme": "ring", "cvat": "ring",
+    "labelstudio": "ring",
+}  # fmt: skip
+"""How each format writes polygons."""
+
+
+def form_of(stored: Mapping[str, Any], kind: Kind, target: Format, *, same: bool) -> Form:
+    """How a stored mask is written.
+
+    Args:
+        stored: The mask as it was read.
+        kind: As it was read, as pixels, or as polygons.
+        target: The format to write.
+        same: Whether it is the one that was read.
+
+    Raises:
+        InputError: The format has no pixels, and they are asked for.
+    """
+    bitmap = BITMAPS[target]
+    if bitmap is None:
+        if kind == "rle":
+            raise InputError(f"{target} holds polygons alone: give --as polygon, or none")
+        return OUTLINES[target]
+    if kind == "polygon" or (kind == "same" and "polygons" in stored):
+        return OUTLINES[target]
+    if same and isinstance(stored.get("rle"), dict) and isinstance(stored["rle"].get("counts"), list):
+        return "counts"
+    return bitmap
+
+
+WRITERS: Mapping[Format, Callable[[Path, Sequence[str], Sequence[WrittenPhoto]], None]] = {
+    "coco": write_coco,
+    "sa1b": write_sa1b,
+}
+"""What writes a new document: the target, the labels in their order, and the photos."""
