@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from ..errors import InputError, OutputError
@@ -74,6 +74,12 @@ class JsonFolder:
 
 def _writer(content: bytes) -> Callable[[Any], object]:
     return lambda stream: stream.write(content)
+
+
+def names_beside(key: str, name: str) -> tuple[str, ...]:
+    """Where a photo may be whose file of this path calls it so: beside the file, or at that path itself."""
+    slashed = PurePosixPath(name.replace("\\", "/"))
+    return tuple(dict.fromkeys((str(PurePosixPath(key).parent / slashed), str(slashed))))
 
 
 def files_below(folder: Path, *suffixes: str) -> list[Path]:

@@ -8,6 +8,8 @@ A stored mask is a dictionary of one of these forms, in JSON types:
 - `{"cvat": {"rle": "3, 5", "left": …, "top": …, "width": …, "height": …}}`: runs row by row in a box.
 - `{"brush": [0, 1, …]}`: Label Studio's bytes.
 - `{"png": "…", "corner": [x, y]}`: LabelMe's, a PNG in base 64 whose upper left pixel is at the corner.
+
+Where `size` stands beside them, it is that of the photo on which they were drawn.
 """
 
 import base64
@@ -41,6 +43,9 @@ def decode_mask(stored: Json, size: Size) -> tuple[Mask, tuple[str, ...]]:
         MaskError: It is damaged, or of another size.
     """
     (form, value), *_ = stored.items()
+    if "size" in stored and tuple(stored["size"]) != size:
+        height, width = stored["size"]
+        raise MaskError(f"it is of an image of {width}x{height}, but that is {size[1]}x{size[0]} (width x height)")
     if form == "rle":
         return decode_rle(value, size), ()
     if form == "polygons":
@@ -68,7 +73,7 @@ def encode_mask(mask: Mask, form: Form) -> tuple[Any, str]:
     if form == "cvat":
         return _encode_cvat(mask), ""
     if form == "brush":
-        return encode_brush(mask), ""
+        return {"brush": encode_brush(mask)}, ""
     left, top, right, bottom = _box(mask)
     png = png_bytes(mask[top:bottom, left:right].astype(np.uint8))
     return {"png": base64.b64encode(png).decode("ascii"), "box": [left, top, right - 1, bottom - 1]}, ""
@@ -96,13 +101,15 @@ def scaled(polygons: Any, scale: Any, size: Size) -> Any:
     """Polygons in pixels; anything that is none comes back as it is."""
     if scale is None or not isinstance(polygons, list):
         return polygons
-    x, y = (size[1], size[0]) if scale == "relative" else scale
-    return [
-        [value * (y if index % 2 else x) if _is_number(value) else value for index, value in enumerate(polygon)]
-        if isinstance(polygon, list)
-        else polygon
-        for polygon in polygons
-    ]
+    factors = (size[1], size[0]) if scale == "relative" else scale
+
+    def pixels(polygon: Any) -> Any:
+        if not isinstance(polygon, list):
+            return polygon
+        # Halves of pixels that were divided by the sides come back as halves.
+        return [round(one * factors[i % 2], 3) if _is_number(one) else one for i, one in enumerate(polygon)]
+
+    return [pixels(polygon) for polygon in polygons]
 
 
 def _is_number(value: Any) -> bool:

@@ -6,11 +6,15 @@ from typing import Any
 
 from ..errors import InputError
 from .coco import CocoDocument, read_records, write_coco
+from .cvat import CvatDocument, write_cvat
 from .documents import Document, Format, Kind, WrittenPhoto
 from .folders import JsonFolder, files_below
 from .json_edits import read_json_file
+from .labelme import LabelMeDocument, is_labelme, write_labelme
+from .labelstudio import LabelStudioDocument, is_labelstudio, write_labelstudio
 from .masks import Form
 from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
+from .yolo import YoloDocument, label_files, write_yolo
 
 FORMATS: tuple[Format, ...] = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
 """Those that can be written anew."""
@@ -43,28 +47,64 @@ def read(source: Path) -> Document:
     suffix = source.suffix.lower()
     if suffix == ".zip":
         raise InputError(f"{source} is an archive: unpack it, and name the folder or the file in it")
+    if suffix == ".xml":
+        return CvatDocument(source)
+    if suffix in (".yaml", ".yml"):
+        return YoloDocument(source)
     if suffix != ".json":
         raise InputError(f"{source} has none of the formats that are known: {_EXPECTED}")
     return _read_json(source)
 
 
 def _read_folder(source: Path) -> Document:
-    files = files_below(source, ".json")
-    for path in files[:20]:
-        try:
-            value = read_json_file(path).value
-        except InputError:
-            continue
-        if is_sa1b(value):
-            return Sa1bDocument(JsonFolder(source))
-    raise InputError(f"{source} holds none of the formats that are known: {_EXPECTED}; name a file to read that alone")
+    kinds = {_json_kind(path) for path in files_below(source, ".json")[:_LOOKED_AT]} - {None}
+    if len(kinds) > 1:
+        raise InputError(f"{source} holds files of several formats, {' and '.join(sorted(map(str, kinds)))}: name one")
+    if "labelme" in kinds:
+        return LabelMeDocument(JsonFolder(source))
+    if "sa1b" in kinds:
+        return Sa1bDocument(JsonFolder(source))
+    if label_files(source):
+        return YoloDocument(source)
+    if (source / "annotations.xml").is_file():
+        return CvatDocument(source / "annotations.xml")
+    raise InputError(f"{source} holds none of the formats that are known: {_EXPECTED}; or name the file itself")
+
+
+_LOOKED_AT = 100
+"""Files of a folder that are opened to see what they are."""
+
+
+def _json_kind(path: Path) -> Format | None:
+    """What a file of a folder is, if it is of those that have a file for each photo."""
+    try:
+        value = read_json_file(path).value
+    except InputError:
+        return None
+    return "sa1b" if is_sa1b(value) else "labelme" if is_labelme(value) else None
 
 
 def _read_json(source: Path) -> Document:
-    value = read_json_file(source).value
-    if is_sa1b(value):
+    file = read_json_file(source)
+    if is_sa1b(file.value):
         return Sa1bDocument(JsonFolder(source))
-    return CocoDocument(source, read_records(source))
+    if is_labelme(file.value):
+        return LabelMeDocument(JsonFolder(source))
+    if is_labelstudio(file.value):
+        return LabelStudioDocument(source, file)
+    try:
+        records = read_records(source)
+    except InputError:
+        records = None
+    # A list may be of anything; an empty one is what a network found nothing in.
+    known = records and (not records.is_results or not records.rows or any(map(_is_result, records.rows)))
+    if records is None or not known:
+        raise InputError(f"{source} has none of the formats that are known: {_EXPECTED}")
+    return CocoDocument(source, records)
+
+
+def _is_result(row: Any) -> bool:
+    return isinstance(row, dict) and "image_id" in row
 
 
 BITMAPS: Mapping[Format, Form | None] = {
@@ -105,5 +145,9 @@ def form_of(stored: Mapping[str, Any], kind: Kind, target: Format, *, same: bool
 WRITERS: Mapping[Format, Callable[[Path, Sequence[str], Sequence[WrittenPhoto]], None]] = {
     "coco": write_coco,
     "sa1b": write_sa1b,
+    "yolo": write_yolo,
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "labelstudio": write_labelstudio,
 }
 """What writes a new document: the target, the labels in their order, and the photos."""

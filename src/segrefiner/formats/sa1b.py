@@ -11,7 +11,7 @@ from ..imaging.files import Json
 from ..imaging.json_files import write_json
 from .coco import NO_SEGMENTATION, is_empty, listed_size, nan_notes, photo_place, row_edits, stored_segmentation
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto
-from .folders import JsonFolder, output_place
+from .folders import JsonFolder, names_beside, output_place
 from .json_edits import JsonFile, element_spans, member_spans
 
 
@@ -59,7 +59,7 @@ def _read_photo(key: str, file: JsonFile) -> tuple[AnnotatedPhoto, Contents]:
         else:
             instances.append(Instance(str(index), told, stored_segmentation(row.get("segmentation"))))
     notes = nan_notes(rows, file.value) if file.odd else ()
-    photo = AnnotatedPhoto(key, (name,), tuple(instances), listed_size(image))
+    photo = AnnotatedPhoto(key, names_beside(key, name), tuple(instances), listed_size(image))
     return photo, Contents((), failures, left_out, tuple(f"{key}: {note}" for note in notes))
 
 

@@ -2,9 +2,10 @@
 
 import base64
 import binascii
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..errors import ImageError, InputError, MaskError, SegRefinerError
@@ -14,7 +15,7 @@ from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_json
-from ..imaging.listing import Names
+from ..imaging.listing import Names, folded
 from ..imaging.reading import check_fits, read_photo
 from ..refinement.options import PLAIN, Options
 from .folders import summary_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Crowds: TypeAlias = Literal["keep", "refine"]
 CROWD_STAYS = "a crowd, which stays as it is; --crowds refine refines it"
+CROWD_LEFT = "a crowd, which the format cannot mark: it is not written; --crowds refine writes it as an object"
 
 
 def annotations_job(
@@ -59,14 +61,15 @@ def annotations_job(
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
     failures, left_out = dict(contents.failures), dict(contents.left_out)
-    left_out |= _crowds(contents, crowds, source)
+    marks_crowds = same or goal in ("coco", "lvis")
+    left_out |= _crowds(contents, crowds, source, CROWD_STAYS if marks_crowds else CROWD_LEFT)
     finder = PhotoFinder(contents, images)
-    items, found, names = [], {}, {}
+    items, found, names, taken = [], {}, {}, set[str]()
     for photo in contents.photos:
         masks = [
             _mask(instance, form_of(instance.mask, kind, goal, same=same), crowds)
             for instance in photo.instances
-            if not (same and instance.crowd and crowds == "keep")
+            if not (instance.crowd and crowds == "keep" and (same or not marks_crowds))
         ]
         if not photo.instances:
             left_out[f"{_told(photo)}"] = "the file has no mask of it"
@@ -74,16 +77,18 @@ def annotations_job(
             continue
         try:
             path, names[photo.key] = finder.find(photo)
+            if not same and goal not in SINGLE_FILE:
+                check_place(names[photo.key], taken)
         except SegRefinerError as error:
             failures[_told(photo)] = f"{error} ({_count(photo)})"
             continue
-        payload = {"size": photo.size, "masks": masks, "same": same, "embedded": photo.embedded is not None}
+        payload = {"size": photo.size, "masks": masks, "same": same, "embedded": path == photo.embedded}
         items.append(Item(photo.key, (path,), payload))
         found[photo.key] = photo
 
     def finish(results: dict[str, Any]) -> None:
         if same:
-            document.write(target, {key: _changed(result["masks"]) for key, result in results.items()})
+            document.write(target, {key: _changed(result) for key, result in results.items()})
         else:
             photos = [_written(photo, names[key], results[key]) for key, photo in found.items() if key in results]
             WRITERS[goal](target, contents.labels, photos)
@@ -99,20 +104,31 @@ def _is_single(document: Document, source: Path, goal: Format, same: bool) -> bo
 def check_target(source: Path, target: Path, images: Path | None, *, single: bool) -> None:
     """Raises `InputError` where an output would be an input, or is a folder in place of a file."""
     taken = [source.resolve(), *([images.resolve()] if images else [])]
-    if target.resolve() in taken or (not single and source.is_file() and target.resolve() == source.resolve().parent):
+    if target.resolve() in taken:
         raise InputError(f"the output {target} is an input: choose another name")
+    is_set = source.is_dir() or source.suffix.lower() in (".yaml", ".yml")
+    if is_set and target.resolve().is_relative_to((source if source.is_dir() else source.parent).resolve()):
+        raise InputError(f"the output {target} lies in the folder of the input: choose another one")
     if single and target.is_dir():
         raise InputError(f"the output {target} is a folder: expected the name of a file")
     if not single and target.is_file():
         raise InputError(f"the output {target} is a file: expected the name of a folder")
 
 
-def _crowds(contents: Contents, crowds: Crowds, source: Path) -> dict[str, str]:
+def check_place(name: str, taken: set[str]) -> None:
+    """Raises `InputError` where another photo's annotations have the name of this one's, which joins those taken."""
+    place = folded(str(PurePosixPath(name).with_suffix("")))
+    if place in taken:
+        raise InputError(f"the annotations of {name} would be those of another photo: rename one of the two")
+    taken.add(place)
+
+
+def _crowds(contents: Contents, crowds: Crowds, source: Path, why: str) -> dict[str, str]:
     """The crowds that stay. Raises `InputError` where nothing else is there."""
     if crowds == "refine":
         return {}
     every = [instance for photo in contents.photos for instance in photo.instances]
-    stay = {instance.name: CROWD_STAYS for instance in every if instance.crowd}
+    stay = {instance.name: why for instance in every if instance.crowd}
     if stay and len(stay) == len(every):
         raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
     return stay
@@ -142,24 +158,47 @@ class PhotoFinder:
     """
 
     def __init__(self, contents: Contents, images: Path | None) -> None:
+        self._is_named = images is not None
         self._folders = [Names(folder) for folder in ([images] if images else contents.folders) if folder.is_dir()]
 
     def find(self, photo: AnnotatedPhoto) -> tuple[Path, str]:
         """The file of a photo, and its name below its folder. Raises `InputError` and `OutputError`."""
-        if photo.embedded:
-            return photo.embedded, photo.names[0]
+        if photo.embedded and not self._is_named:
+            return photo.embedded, PurePosixPath(photo.names[-1]).name
+        refused: SegRefinerError | None = None
         for names in self._folders:
             for name in photo.names:
-                found = names.find(name)
-                path = inside(names.folder, found)
-                if path.is_file():
-                    return path, found.replace("\\", "/")
+                try:
+                    path = inside(names.folder, names.find(_below(names.folder, name)))
+                except SegRefinerError as error:
+                    refused = refused or error
+                    continue
+                if _is_file(path):
+                    return path, path.relative_to(os.path.normpath(names.folder)).as_posix()
+        if photo.embedded:
+            return photo.embedded, PurePosixPath(photo.names[-1]).name
+        if refused:
+            raise refused
         folders = ", ".join(str(names.folder) for names in self._folders) or "any folder: name that of the photos"
         raise InputError(f"there is no photo {photo.names[0]!r} in {folders}")
 
 
-def _changed(masks: dict[str, Json]) -> dict[str, Json]:
-    return {key: new for key, new in masks.items() if "mask" in new}
+def _below(folder: Path, name: str) -> str:
+    """A whole path as a name below a folder, where it lies in it."""
+    root = os.path.normpath(folder.absolute())
+    return os.path.relpath(name, root) if os.path.isabs(name) and Path(name).is_relative_to(root) else name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # A name that no file system takes.
+        return False
+
+
+def _changed(result: Json | None) -> dict[str, Json]:
+    masks = result["masks"].items() if result else ()
+    return {key: new | {"size": result["size"]} for key, new in masks if result and "mask" in new}
 
 
 def _written(photo: AnnotatedPhoto, name: str, result: Json) -> WrittenPhoto:
@@ -170,6 +209,8 @@ def _written(photo: AnnotatedPhoto, name: str, result: Json) -> WrittenPhoto:
 
 def _is_result(item: Item, result: Any) -> bool:
     """Whether a result is one that `AnnotationProcessor` gives for an item."""
+    if result is None:
+        return bool(item.payload["same"])
     keys = {mask["key"] for mask in item.payload["masks"]}
     masks = result.get("masks") if isinstance(result, dict) else None
     if not isinstance(masks, dict) or not masks.keys() <= keys or not isinstance(result.get("size"), list):
