@@ -271,3 +271,21 @@ def test_empty_masks_are_left_out_and_stay(refiner: Refiner, tmp_path: Path) -> 
     ledger = done(refiner, source, tmp_path / "out.json")
     assert [entry.name for entry in ledger.omissions] == ["annotation 0", "annotation 1"]
     assert json.loads((tmp_path / "out.json").read_text())["annotations"][:2] == document["annotations"][:2]
+
+
+def test_the_parts_of_a_group_become_one_object_of_another_format(still: Refiner, tmp_path: Path) -> None:
+    source = EVERY["labelme"](tmp_path)
+    document = json.loads((source / "a.json").read_text())
+    corners = [[[2, 2], [9, 2], [9, 9]], [[20, 30], [40, 30], [30, 40]]]
+    plain = {"group_id": 7, "shape_type": "polygon", "flags": {}}
+    document["shapes"] = [{"label": label, "points": one, **plain} for label in ("cat", "dog") for one in corners]
+    (source / "a.json").write_text(json.dumps(document))
+    parts = [mask for photo, _, label, mask in masks_of(source) if (photo, label) == ("a", "cat")]
+    ledger = done(still, source, tmp_path / "coco.json", to="coco")
+    assert ledger.failures == ()
+    found = [(label, mask) for photo, _, label, mask in masks_of(tmp_path / "coco.json", source) if photo == "a"]
+    assert [label for label, _ in found] == ["cat", "dog"]
+    for _, mask in found:
+        np.testing.assert_array_equal(mask, parts[0] | parts[1])
+    done(still, source, tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(source)

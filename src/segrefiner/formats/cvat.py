@@ -149,7 +149,8 @@ class CvatDocument:
                 if stored is None:
                     failures[f"{key}: {told}"] = "its points are no numbers: expected x,y;x,y;x,y"
                 else:
-                    instances.append(Instance(str(number), told, stored, shape.attributes.get("label", "")))
+                    label, group = (shape.attributes.get(name, "") for name in ("label", "group_id"))
+                    instances.append(Instance(str(number), told, stored, label, group=group if group != "0" else ""))
                 number += 1
             if not name:
                 failures[f"image {index}"] = "it has no name"

@@ -26,6 +26,8 @@ class Instance:
         label: What it is; empty where that is not known.
         crowd: Whether it is a group of objects.
         score: What a network said.
+        group: Instances of one group, if it is not empty, and of one label are parts of one object. Each is refined and
+            stays by itself; other formats get the whole object.
     """
 
     key: str
@@ -34,6 +36,7 @@ class Instance:
     label: str = ""
     crowd: bool = False
     score: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,14 @@
 import base64
 import binascii
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ImageError, InputError, MaskError, SegRefinerError
 from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Instance, Kind, WrittenPhoto
@@ -136,7 +140,9 @@ def _crowds(contents: Contents, crowds: Crowds, source: Path, why: str) -> dict[
 
 def _mask(instance: Instance, form: str, crowds: Crowds) -> Json:
     stays = instance.crowd and crowds == "keep"
-    return {"key": instance.key, "name": instance.name, "mask": instance.mask, "form": form, "stays": stays}
+    group = f"{instance.group} {instance.label}" if instance.group else ""
+    stored = {"key": instance.key, "name": instance.name, "mask": instance.mask, "form": form, "stays": stays}
+    return stored | {"group": group}
 
 
 def _told(photo: AnnotatedPhoto) -> str:
@@ -282,6 +288,8 @@ class AnnotationProcessor:
         size, masks, found, failures, notes, idle, same = refined
         written: dict[str, Json] = {}
         joined = []
+        if not same:
+            masks, found = merged(masks, found, size)
         for stored, coarse in masks:
             key = stored["key"]
             new = {"report": found[key]["report"]} if key in found else {}
@@ -298,6 +306,29 @@ class AnnotationProcessor:
             notes.append(f"{joined[0]}, joined to its outline by lines without width, for a polygon has none{more}")
         result = {"size": list(size), "masks": written} if written or not same else None
         return SavedItem({}, result, failures, tuple(notes), idle)
+
+
+def merged(
+    masks: list[tuple[Json, Json]], found: dict[str, Json], size: tuple[int, int]
+) -> tuple[list[tuple[Json, Json]], dict[str, Json]]:
+    """The masks with one for each group, where its first one is: all pixels of the refined ones."""
+    first: dict[str, str] = {}
+    union: dict[str, NDArray[np.bool_]] = {}
+    kept = []
+    for stored, coarse in masks:
+        key = first.setdefault(stored["group"] or stored["key"], stored["key"])
+        if key == stored["key"]:
+            kept.append((stored, coarse))
+        if stored["group"]:
+            mask = decode_rle(found.get(stored["key"], {}).get("refined", coarse), size)
+            union[key] = union[key] | mask if key in union else mask
+    several = Counter(stored["group"] for stored, _ in masks)
+    found = dict(found)
+    for stored, _ in kept:
+        if stored["group"] and several[stored["group"]] > 1:
+            found[stored["key"]] = {"report": {}} | found.get(stored["key"], {})
+            found[stored["key"]] |= {"refined": encode_rle(union[stored["key"]])}
+    return kept, found
 
 
 def _is_other(stored: Json) -> bool:
