@@ -186,7 +186,8 @@ class PhotoFinder:
         if refused:
             raise refused
         folders = ", ".join(str(names.folder) for names in self._folders) or "any folder: name that of the photos"
-        raise InputError(f"there is no photo {photo.names[0]!r} in {folders}")
+        others = f" (nor with {len(photo.names) - 1} other names or suffixes)" if len(photo.names) > 1 else ""
+        raise InputError(f"there is no photo {photo.names[0]!r}{others} in {folders}")
 
 
 def _below(folder: Path, name: str) -> str:
