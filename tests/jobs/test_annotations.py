@@ -14,7 +14,7 @@ from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.errors import InputError
 from segrefiner.formats.masks import decode_mask
-from segrefiner.formats.recognition import FORMATS, read
+from segrefiner.formats.recognition import FORMATS, new_masks, read
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
 from segrefiner.jobs.local import LocalEngine
@@ -289,3 +289,22 @@ def test_the_parts_of_a_group_become_one_object_of_another_format(still: Refiner
         np.testing.assert_array_equal(mask, parts[0] | parts[1])
     done(still, source, tmp_path / "again")
     assert files_of(tmp_path / "again") == files_of(source)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_masks_are_replaced_from_python(name: str, tmp_path: Path) -> None:
+    source = EVERY[name](tmp_path)
+    target = output(tmp_path, name, source)
+    document = read(source)
+    masks = {
+        (photo.key, one.key): decode_mask(one.mask, SIZE)[0]
+        for photo in document.contents.photos
+        for one in photo.instances
+    }
+    document.write(target, new_masks(document, masks))
+    assert files_of(target) == files_of(source)
+    shifted = {key: np.roll(mask, 1, axis=1) for key, mask in masks.items()}
+    document.write(target, new_masks(document, shifted))
+    for photo in read(target).contents.photos:
+        for one in photo.instances:
+            np.testing.assert_array_equal(decode_mask(one.mask, SIZE)[0], shifted[photo.key, one.key])

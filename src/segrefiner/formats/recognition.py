@@ -4,15 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+import numpy as np
+
+from ..errors import InputError, MaskError
+from ..imaging.coco_masks import tight_box
+from ..imaging.files import Json
 from .coco import CocoDocument, read_records, write_coco
 from .cvat import CvatDocument, write_cvat
-from .documents import Document, Format, Kind, WrittenPhoto
+from .documents import Document, Format, Kind, Results, WrittenPhoto
 from .folders import JsonFolder, files_below
 from .json_edits import read_json_file
 from .labelme import LabelMeDocument, is_labelme, write_labelme
 from .labelstudio import LabelStudioDocument, is_labelstudio, write_labelstudio
-from .masks import Form
+from .masks import Form, Mask, decode_mask, encode_mask
 from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
 from .yolo import YoloDocument, label_files, write_yolo
 
@@ -140,6 +144,41 @@ def form_of(stored: Mapping[str, Any], kind: Kind, target: Format, *, same: bool
     if same and isinstance(stored.get("rle"), dict) and isinstance(stored["rle"].get("counts"), list):
         return "counts"
     return bitmap
+
+
+def new_masks(document: Document, masks: Mapping[tuple[str, str], Mask], kind: Kind = "same") -> Results:
+    """What `Document.write` takes, of arrays.
+
+    Args:
+        document: From `read`.
+        masks: `(H, W)` bool, by the keys of photo and instance. Those that are equal to the document's, or empty, are
+            passed over: what stands there stays, character by character.
+        kind: How they are written.
+
+    Raises:
+        InputError: The format has no pixels, and they are asked for.
+
+    >>> document = read(Path("annotations.json"))
+    >>> masks = {(photo.key, one.key): refined for photo in document.contents.photos for one in photo.instances}
+    >>> document.write(Path("refined.json"), new_masks(document, masks))
+    """
+    found: dict[str, dict[str, Json]] = {}
+    for photo in document.contents.photos:
+        for instance in photo.instances:
+            mask = masks.get((photo.key, instance.key))
+            if mask is None or not mask.any() or _is_same(instance.mask, mask):
+                continue
+            value, _ = encode_mask(mask, form_of(instance.mask, kind, document.format, same=True))
+            new = {"mask": value, "area": float(mask.sum()), "bbox": tight_box(mask), "size": list(mask.shape)}
+            found.setdefault(photo.key, {})[instance.key] = new
+    return found
+
+
+def _is_same(stored: Json, mask: Mask) -> bool:
+    try:
+        return bool(np.array_equal(decode_mask(stored, (mask.shape[0], mask.shape[1]))[0], mask))
+    except MaskError:
+        return False
 
 
 WRITERS: Mapping[Format, Callable[[Path, Sequence[str], Sequence[WrittenPhoto]], None]] = {
