@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,15 @@ def put(document: Any, where: tuple[Any, ...], value: Any) -> None:
     for step in where[:-1]:
         document = document[step]
     document[where[-1]] = value
+
+
+@pytest.mark.parametrize(("make", "name"), [(labelme, "z.json"), (sa1b, "z.json"), (yolo, "labels/z.txt")])
+def test_pipes_and_links_to_nowhere_are_left_out(
+    make: Callable[[Path], Path], name: str, refiner: Refiner, tmp_path: Path
+) -> None:
+    source = make(tmp_path)
+    os.mkfifo(source / name)
+    (source / name).with_stem("y").symlink_to("nowhere")
+    ledger = done(refiner, source, tmp_path / "out")
+    assert ledger.done == 2 and ledger.failures == ()
+    assert {entry.name for entry in ledger.omissions} >= {name, name.replace("z", "y")}

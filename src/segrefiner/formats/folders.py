@@ -42,7 +42,7 @@ class JsonFolder:
         """The photos of all files; those that are no JSON fail, and those of another kind are left out."""
         photos: list[AnnotatedPhoto] = []
         failures: dict[str, str] = {}
-        left_out: dict[str, str] = {}
+        left_out = odd_files(self.root, ".json") if self.source.is_dir() else {}
         notes: list[str] = []
         for key, path in self.paths.items():
             try:
@@ -85,6 +85,12 @@ def names_beside(key: str, name: str) -> tuple[str, ...]:
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
     """Files with one of the suffixes below a folder, sorted; nothing that is hidden, and no links to folders."""
     return sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes and path.is_file())
+
+
+def odd_files(folder: Path, *suffixes: str) -> dict[str, str]:
+    """What has one of the suffixes below a folder and is no file, such as a pipe, which is never opened."""
+    found = sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes and not path.is_file())
+    return {path.relative_to(folder).as_posix(): "no regular file, or a link to nowhere" for path in found}
 
 
 def _walk(folder: Path) -> Iterator[Path]:

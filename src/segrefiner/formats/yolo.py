@@ -18,7 +18,7 @@ from ..errors import InputError, MissingExtraError, reason
 from ..imaging.files import atomic_write
 from ..imaging.listing import SUFFIXES, ensure_regular
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
-from .folders import files_below, output_place
+from .folders import files_below, odd_files, output_place
 
 _BOX = 5
 """Words of a line that is a box; a polygon has seven or more."""
@@ -53,7 +53,7 @@ class YoloDocument:
     def contents(self) -> Contents:  # noqa: D102
         description = next(iter(description_files(self.source)), None)
         names = class_names(description) if description else {}
-        photos, failures, left_out = [], {}, {}
+        photos, failures, left_out = [], {}, odd_files(self.root, ".txt")
         for key, path in self.labels.items():
             try:
                 lines = _lines(path)

@@ -64,41 +64,69 @@ def annotations_job(
     check_target(source, target, images, single=_is_single(document, source, goal, same))
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
-    failures, left_out = dict(contents.failures), dict(contents.left_out)
-    marks_crowds = same or goal in ("coco", "lvis")
-    left_out |= _crowds(contents, crowds, source, CROWD_STAYS if marks_crowds else CROWD_LEFT)
+    found = _Found(contents, goal, same, kind, crowds)
+    left_out = contents.left_out | found.crowds(source)
     finder = PhotoFinder(contents, images)
-    items, found, names, taken = [], {}, {}, set[str]()
     for photo in contents.photos:
-        masks = [
-            _mask(instance, form_of(instance.mask, kind, goal, same=same), crowds)
-            for instance in photo.instances
-            if not (instance.crowd and crowds == "keep" and (same or not marks_crowds))
-        ]
         if not photo.instances:
-            left_out[f"{_told(photo)}"] = "the file has no mask of it"
-        if not masks and same:
-            continue
-        try:
-            path, names[photo.key] = finder.find(photo)
-            if not same and goal not in SINGLE_FILE:
-                check_place(names[photo.key], taken)
-        except SegRefinerError as error:
-            failures[_told(photo)] = f"{error} ({_count(photo)})"
-            continue
-        payload = {"size": photo.size, "masks": masks, "same": same, "embedded": path == photo.embedded}
-        items.append(Item(photo.key, (path,), payload))
-        found[photo.key] = photo
+            left_out[_told(photo)] = "the file has no mask of it"
+        found.add(photo, finder)
 
     def finish(results: dict[str, Any]) -> None:
         if same:
             document.write(target, {key: _changed(result) for key, result in results.items()})
         else:
-            photos = [_written(photo, names[key], results[key]) for key, photo in found.items() if key in results]
-            WRITERS[goal](target, contents.labels, photos)
+            WRITERS[goal](target, contents.labels, found.written(results))
 
     work = AnnotationProcessor(target.absolute().parent, options)
-    return Job(items, work, finish, failures, left_out, contents.notes, _is_result)
+    return Job(found.items, work, finish, contents.failures | found.failures, left_out, contents.notes, _is_result)
+
+
+class _Found:
+    """The items of a document, as its photos are found one after another."""
+
+    def __init__(self, contents: Contents, goal: Format, same: bool, kind: Kind, crowds: Crowds) -> None:
+        self._contents, self._goal, self._same, self._kind, self._crowds = contents, goal, same, kind, crowds
+        self._marks_crowds = same or goal in ("coco", "lvis")
+        self._photos: list[tuple[AnnotatedPhoto, str]] = []
+        self._taken: set[str] = set()
+        self.items: list[Item] = []
+        self.failures: dict[str, str] = {}
+
+    def crowds(self, source: Path) -> dict[str, str]:
+        """The crowds that stay, and why. Raises `InputError` where nothing else is there."""
+        if self._crowds == "refine":
+            return {}
+        every = [instance for photo in self._contents.photos for instance in photo.instances]
+        why = CROWD_STAYS if self._marks_crowds else CROWD_LEFT
+        stay = {instance.name: why for instance in every if instance.crowd}
+        if stay and len(stay) == len(every):
+            raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
+        return stay
+
+    def add(self, photo: AnnotatedPhoto, finder: "PhotoFinder") -> None:
+        """Make an item of a photo that has masks or is to be written; a photo that is not there has failed."""
+        masks = [
+            _mask(instance, form_of(instance.mask, self._kind, self._goal, same=self._same), self._crowds)
+            for instance in photo.instances
+            if not (instance.crowd and self._crowds == "keep" and (self._same or not self._marks_crowds))
+        ]
+        if not masks and self._same:
+            return
+        try:
+            path, name = finder.find(photo)
+            if not self._same and self._goal not in SINGLE_FILE:
+                check_place(name, self._taken)
+        except SegRefinerError as error:
+            self.failures[_told(photo)] = f"{error} ({_count(photo)})"
+            return
+        payload = {"size": photo.size, "masks": masks, "same": self._same, "embedded": path == photo.embedded}
+        self.items.append(Item(photo.key, (path,), payload))
+        self._photos.append((photo, name))
+
+    def written(self, results: dict[str, Any]) -> list[WrittenPhoto]:
+        """The photos of a new document."""
+        return [_written(photo, name, results[photo.key]) for photo, name in self._photos if photo.key in results]
 
 
 def _is_single(document: Document, source: Path, goal: Format, same: bool) -> bool:
@@ -125,17 +153,6 @@ def check_place(name: str, taken: set[str]) -> None:
     if place in taken:
         raise InputError(f"the annotations of {name} would be those of another photo: rename one of the two")
     taken.add(place)
-
-
-def _crowds(contents: Contents, crowds: Crowds, source: Path, why: str) -> dict[str, str]:
-    """The crowds that stay. Raises `InputError` where nothing else is there."""
-    if crowds == "refine":
-        return {}
-    every = [instance for photo in contents.photos for instance in photo.instances]
-    stay = {instance.name: why for instance in every if instance.crowd}
-    if stay and len(stay) == len(every):
-        raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
-    return stay
 
 
 def _mask(instance: Instance, form: str, crowds: Crowds) -> Json:
