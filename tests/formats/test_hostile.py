@@ -176,7 +176,9 @@ def test_xml_with_a_dtd_or_entities_is_refused(head: str, tmp_path: Path) -> Non
         _ = read(source).contents
 
 
-@pytest.mark.parametrize("text", ["<a>" * 100_000, "<annotations>&x;</annotations>", "\0", '<?xml encoding="x"?>'])
+@pytest.mark.parametrize(
+    "text", ["<a>" * 100_000, "<annotations>&x;</annotations>", "\0", '<?xml encoding="x"?>', "<\0a\0/\0>\0"]
+)
 def test_broken_xml_is_told_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(InputError) as error:
@@ -233,7 +235,7 @@ def test_a_broken_file_of_a_folder_fails_alone_and_is_copied(
 
 
 def test_records_of_any_kind_raise_no_other_error(tmp_path: Path) -> None:
-    strange = [None, True, 1.5, "x", [], {}, [[]], math.inf]
+    strange = [None, True, 1.5, "x", [], {}, [[]], math.inf, 10**400]
     for name in ("coco", "sa1b", "labelme", "labelstudio"):
         source = EVERY[name](tmp_path / name)
         paths = [source] if source.is_file() else sorted(source.glob("*.json"))[:1]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.annotated import HEIGHT, POLYGON, WIDTH, labelme, labelstudio, write_photos, yolo
+from helpers.annotated import HEIGHT, POLYGON, SIZE, WIDTH, coco, cvat, disc, labelme, labelstudio, write_photos, yolo
 from segrefiner.errors import InputError, OutputError
-from segrefiner.formats.recognition import read
+from segrefiner.formats.masks import decode_mask
+from segrefiner.formats.recognition import new_masks, read
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
 
 LINE = "0 0.1 0.1 0.1 0.80 0.6 0.80 0.6 0.1\n"
@@ -121,3 +122,28 @@ def test_x_anylabeling_s_fields_are_kept_and_read(tmp_path: Path) -> None:
     ((instance,),) = (photo.instances for photo in contents.photos)
     assert (instance.label, instance.score) == ("cat", 0.87)
     assert list(contents.left_out.values()) == ["a rotation, which stays as it is"]
+
+
+@pytest.mark.parametrize("name", ["images/a.png", "deep/images/a.png", "images\\\\a.png"])
+def test_names_may_begin_with_the_folder_that_is_named(name: str, tmp_path: Path) -> None:
+    for make in (coco, cvat):
+        source = make(tmp_path / make.__name__)
+        text = source.read_text(encoding="utf-8")
+        written = name if make is coco else name.replace("\\\\", "\\")
+        source.write_text(text.replace('"a.png"', f'"{written}"', 1), encoding="utf-8")
+        images = tmp_path / make.__name__ / "images"
+        assert found(source, images)[0] == images / "a.png"
+
+
+def test_a_mark_at_the_beginning_of_a_text_stays(tmp_path: Path) -> None:
+    source = cvat(tmp_path)
+    content = b"\xef\xbb\xbf" + source.read_bytes().replace(b"\n", b"\r\n")
+    source.write_bytes(content)
+    document = read(source)
+    masks = {("b.png", document.contents.photos[1].instances[0].key): disc(9)}
+    document.write(tmp_path / "out.xml", new_masks(document, masks))
+    written = (tmp_path / "out.xml").read_bytes()
+    assert written.startswith(b"\xef\xbb\xbf<?xml") and written.count(b"\r\n") == content.count(b"\r\n")
+    assert read(tmp_path / "out.xml").contents.photos[0] == document.contents.photos[0]
+    new = read(tmp_path / "out.xml").contents.photos[1].instances[0]
+    assert (decode_mask(new.mask, SIZE)[0] == disc(9)).all()

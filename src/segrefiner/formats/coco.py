@@ -19,8 +19,9 @@ from ..errors import InputError
 from ..imaging.files import Json, atomic_write
 from ..imaging.json_files import count_nan, write_json
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
+from .folders import names_below
 from .json_edits import Edit, JsonFile, element_spans, member_edits, member_spans, read_json_file
-from .masks import decode_mask, image_size
+from .masks import decode_mask, finite, image_size
 
 NO_SEGMENTATION = "its segmentation is empty: there is nothing to refine, and it stays as it is"
 
@@ -218,9 +219,7 @@ class CocoDocument:
             failures[f"image {key}"] = f"{error} ({places(instances)})"
             return None
         entry = entries.get(key, {})
-        # LVIS's names begin with the split, whose folder may be the one that is given.
-        others = () if entry.get("file_name") or not entry else (name.rpartition("/")[2],)
-        return AnnotatedPhoto(key, (name, *others), instances, listed_size(entry))
+        return AnnotatedPhoto(key, names_below(name), instances, listed_size(entry))
 
     def write(self, target: Path, results: Results) -> None:  # noqa: D102
         changed = {int(index): new for found in results.values() for index, new in found.items()}
@@ -244,7 +243,7 @@ def places(instances: Sequence[Instance]) -> str:
 
 
 def _instance(index: int, row: Json, names: dict[str, str]) -> Instance:
-    segmentation, score = row.get("segmentation"), row.get("score")
+    segmentation = row.get("segmentation")
     category = image_key(row.get("category_id"))
     return Instance(
         str(index),
@@ -252,7 +251,7 @@ def _instance(index: int, row: Json, names: dict[str, str]) -> Instance:
         stored_segmentation(segmentation),
         names.get(category, category) if category is not None else "",
         bool(row.get("iscrowd")),
-        float(score) if isinstance(score, int | float) else None,
+        finite(row.get("score")),
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -17,6 +17,7 @@ from ..errors import InputError, reason
 from ..imaging.files import Json, atomic_write
 from ..imaging.listing import ensure_regular
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
+from .folders import names_below
 from .masks import image_size
 
 _MASK = ("rle", "left", "top", "width", "height")
@@ -124,6 +125,8 @@ class CvatDocument:
     def _read(self) -> _Reader:
         reader = _Reader()
         try:
+            if b"\0" in self._content:
+                raise InputError("it is no UTF-8, as CVAT writes it")
             reader.read(self._content)
         except InputError as error:
             raise InputError(f"{self.source}: {error}") from error
@@ -156,12 +159,9 @@ class CvatDocument:
                 failures[f"image {index}"] = "it has no name"
                 continue
             size = image_size(*(_whole(image.attributes.get(side)) for side in ("height", "width")))
-            slashed = name.replace("\\", "/")
             subset = image.attributes.get("subset")
-            names = [name, *([f"{subset}/{slashed}"] if subset else [])]
-            # A name that leads out of the folder is refused, whatever it ends with.
-            names += [] if ".." in slashed.split("/") or slashed.startswith("/") else [PurePosixPath(slashed).name]
-            photos.append(AnnotatedPhoto(key, tuple(dict.fromkeys(names)), tuple(instances), size))
+            names = [*([f"{subset}/{name}"] if subset else []), *names_below(name)]
+            photos.append(AnnotatedPhoto(key, tuple(names), tuple(instances), size))
         root = self.source.parent
         folders = (root, root / "images", root.parent / "images")
         return Contents(tuple(photos), failures, dict(self._read.others), (), tuple(self._read.labels), folders)

@@ -80,8 +80,8 @@ class Contents:
 
 
 Results: TypeAlias = Mapping[str, Mapping[str, Json]]
-"""New masks by the keys of photo and instance: `mask`, as `masks.encode_mask` gives it, `area`, `bbox`, and the `size` of
-the photo. `recognition.new_masks` makes them of arrays."""
+"""New masks by the keys of photo and instance, with `mask` as `masks.encode_mask` gives it, `area`, `bbox` and the
+photo's `size`. `recognition.new_masks` makes them of arrays."""
 
 
 class Document(Protocol):

@@ -82,6 +82,16 @@ def names_beside(key: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((str(PurePosixPath(key).parent / slashed), str(slashed))))
 
 
+def names_below(name: str) -> tuple[str, ...]:
+    """What a photo may be called below the folder that is given, which may be one that its name begins with.
+
+    A name that leads out of the folder is left alone, so that it is refused, whatever it ends with.
+    """
+    slashed = name.replace("\\", "/")
+    outside = ".." in slashed.split("/") or slashed.startswith("/")
+    return (name,) if outside else tuple(dict.fromkeys((name, PurePosixPath(slashed).name)))
+
+
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
     """Files with one of the suffixes below a folder, sorted; nothing that is hidden, and no links to folders."""
     return sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes and path.is_file())

@@ -18,7 +18,7 @@ from .coco import nan_notes
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto
 from .folders import JsonFolder, names_beside, output_place
 from .json_edits import JsonFile, element_spans, member_edits, member_spans
-from .masks import flat_points, image_size, paired_points, whole
+from .masks import finite, flat_points, image_size, paired_points, whole
 
 _VERSION = "5.5.0"
 """Of LabelMe, the first whose files may have masks of a photo of any size."""
@@ -72,12 +72,11 @@ def _read_photo(key: str, file: JsonFile, path: Path) -> tuple[AnnotatedPhoto, C
         if stored is None:
             left_out[told] = f"a {shape.get('shape_type')!s:.20}, which stays as it is"
             continue
-        label, score = shape.get("label"), shape.get("score")
-        score = float(score) if isinstance(score, int | float) else None
+        label = shape.get("label")
         number = whole(shape.get("group_id"))
         group = "" if number is None else str(number)
         label = label if isinstance(label, str) else ""
-        instances.append(Instance(str(index), told, stored, label, score=score, group=group))
+        instances.append(Instance(str(index), told, stored, label, score=finite(shape.get("score")), group=group))
     photo = AnnotatedPhoto(
         key,
         (*names_beside(key, name), *_from_here(path, name)),

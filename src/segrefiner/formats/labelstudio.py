@@ -16,7 +16,7 @@ from ..imaging.json_files import write_json
 from .coco import nan_notes
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto
 from .json_edits import Edit, JsonFile, Members, Span, element_spans, member_edits, member_spans
-from .masks import flat_points, image_size, paired_points
+from .masks import finite, flat_points, image_size, paired_points
 
 _LISTS = ("annotations", "predictions", "completions")
 _HASH = 8
@@ -141,8 +141,8 @@ def _instance(place: str, told: str, result: Any) -> Instance | None:
     else:
         stored = {"polygons": [flat_points(value["points"])], "scale": [size[1] / 100, size[0] / 100]}
     stored["size"] = list(size)
-    score = result.get("score", value.get("score"))
-    return Instance(place, told, stored, _label(result, value), score=score if isinstance(score, float) else None)
+    score = finite(result.get("score", value.get("score")))
+    return Instance(place, told, stored, _label(result, value), score=score)
 
 
 def _label(result: Json, value: Json) -> str:

@@ -140,8 +140,10 @@ def _decode_cvat(value: Json, size: Size) -> Mask:
     except (KeyError, ValueError, TypeError):
         raise MaskError("expected rle, left, top, width and height, all of whole numbers") from None
     if left < 0 or top < 0 or width < 1 or height < 1 or left + width > size[1] or top + height > size[0]:
-        raise MaskError(f"its box {left}, {top}, {width}x{height} is not inside the photo of {size[1]}x{size[0]}")
-    if any(run < 0 for run in runs) or sum(runs) != width * height:
+        raise MaskError(f"its box does not lie inside the photo of {size[1]}x{size[0]}")
+    if not all(0 <= run <= width * height for run in runs):
+        raise MaskError(f"it has a run that is negative, or longer than its box of {width}x{height}")
+    if sum(runs) != width * height:
         raise MaskError(f"its runs add up to {sum(runs)}, but its box has {width * height} pixels")
     mask = np.zeros(size, np.bool_)
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -180,6 +182,11 @@ def _decode_png(value: Any, corner: Any, size: Size) -> Mask:
 def whole(value: Any) -> int | None:
     """A whole number of JSON, which tables may have turned into a float; None for anything else."""
     return int(value) if is_whole(value) and abs(value) < 2**53 else None
+
+
+def finite(value: Any) -> float | None:
+    """A number of JSON as a float; None for anything else, NaN and numbers that are too large."""
+    return float(value) if _is_number(value) else None
 
 
 def image_size(height: Any, width: Any) -> Size | None:

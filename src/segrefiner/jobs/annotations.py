@@ -312,11 +312,11 @@ class AnnotationProcessor:
             key = stored["key"]
             new = {"report": found[key]["report"]} if key in found else {}
             changed = "refined" in found.get(key, {})
-            if changed or not same or (new and _is_other(stored)):
+            if changed or not same or _is_other(stored):
                 encoded, lost = _encoded(stored, found[key]["refined"] if changed else coarse, changed, size)
                 new |= encoded
                 joined += [f"{stored['name']} has {lost}"] * bool(lost)
-                notes += [] if encoded else [f"{stored['name']}: it is empty, and so not written"]
+                notes += [] if encoded or same else [f"{stored['name']}: it is empty, and so not written"]
             if new:
                 written[key] = new
         if joined:
