@@ -46,17 +46,18 @@ class CocoRecords:
         return isinstance(self.file.value, list)
 
 
-def read_records(source: Path, annotations: Path | None = None) -> CocoRecords:
+def read_records(source: Path, annotations: Path | None = None, *, file: JsonFile | None = None) -> CocoRecords:
     """Reads results or annotations.
 
     Args:
         source: The file.
         annotations: For results, the file whose "images" say how photos are called.
+        file: What has been read of the source, if it has.
 
     Raises:
         InputError: One of them is neither.
     """
-    file = read_json_file(source)
+    file = file or read_json_file(source)
     document = file.value
     if isinstance(document, list):
         rows, listed = document, read_json_file(annotations).value if annotations else {}

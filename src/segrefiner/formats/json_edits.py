@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import InputError
-from ..imaging.json_files import json_text, read_json
+from ..imaging.json_files import json_text, parse_odd, read_json
 
 Span: TypeAlias = tuple[int, int]
 """Where a value begins and ends in a text."""
@@ -17,8 +16,6 @@ Edit: TypeAlias = tuple[Span, str]
 
 _decoder = json.JSONDecoder()
 _blank = re.compile(r"[ \t\n\r]*")
-_LARGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
-"""What a number has that may be too large for a float."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,13 @@ class JsonFile:
 
 def read_json_file(path: Path) -> JsonFile:
     """A JSON file with its text. Raises `InputError`."""
-    odd: list[str] = []
-
-    def constant(name: str) -> float:
-        odd.append(name)
-        return float(name)
 
     def parse(text: str) -> JsonFile:
-        odd.extend(_LARGE.findall(text))
-        value = json.loads(text, parse_constant=constant)
-        return JsonFile(b"", text, value)
+        value, odd = parse_odd(text)
+        return JsonFile(b"", text, value, odd)
 
     found = read_json(path, parse)
-    return JsonFile(path.read_bytes(), found.text, found.value, bool(odd))
+    return replace(found, content=path.read_bytes())
 
 
 def element_spans(text: str, start: int) -> list[Span]:
@@ -124,14 +115,6 @@ def replace_spans(text: str, edits: Iterable[Edit]) -> str:
         parts += [text[place:start], other]
         place = end
     return "".join([*parts, text[place:]])
-
-
-def record_list(file: JsonFile, name: str | None, source: Path) -> list[Any]:
-    """The list that a document is, or has under a name. Raises `InputError`."""
-    value = file.value if name is None else file.value.get(name) if isinstance(file.value, dict) else None
-    if not isinstance(value, list):
-        raise InputError(f"{source} has no list {name or 'of records'}: expected one")
-    return value
 
 
 def _skip(text: str, place: int) -> int:

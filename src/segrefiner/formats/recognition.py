@@ -97,7 +97,7 @@ def _read_json(source: Path) -> Document:
     if is_labelstudio(file.value):
         return LabelStudioDocument(source, file)
     try:
-        records = read_records(source)
+        records = read_records(source, file=file)
     except InputError:
         records = None
     # A list may be of anything; an empty one is what a network found nothing in.

@@ -5,7 +5,6 @@ classes' names are in `data.yaml`. A line has one polygon: parts and holes of a 
 without width, as YOLO's own converter joins parts.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from ..errors import InputError, MissingExtraError, reason
 from ..imaging.files import atomic_write
+from ..imaging.json_files import json_text
 from ..imaging.listing import SUFFIXES, ensure_regular
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
 from .folders import files_below, odd_files, output_place
@@ -198,7 +198,7 @@ def write_yolo(target: Path, labels: Sequence[str], photos: Sequence[WrittenPhot
         ]
         atomic_write(output_place(target / "labels", photo.name, ".txt"), _writer("".join(lines).encode()))
     # Strings of JSON are strings of YAML.
-    names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in numbers.items())
+    names = "".join(f"  {number}: {json_text(name)}\n" for name, number in numbers.items())
     text = f"path: .\ntrain: images\nval: images\nnames:\n{names}"
     target.mkdir(parents=True, exist_ok=True)
     atomic_write(target / "data.yaml", _writer(text.encode()))

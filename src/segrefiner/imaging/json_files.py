@@ -40,18 +40,21 @@ def count_nan(value: Any) -> int:
 
 def read_odd(path: Path) -> tuple[Any, bool]:
     """What stands in a JSON file, and whether numbers in it may be NaN or infinite. Raises `InputError`."""
+    found: tuple[Any, bool] = read_json(path, parse_odd)
+    return found
+
+
+def parse_odd(text: str) -> tuple[Any, bool]:
+    """What stands in a JSON text, and whether numbers in it may be NaN or infinite. Raises as `json.loads` does."""
     odd: list[str] = []
 
     def constant(name: str) -> float:
         odd.append(name)
         return float(name)
 
-    def parse(text: str) -> Any:
-        # Looking at the text is quicker than at each of a million numbers.
-        odd.extend(_LARGE.findall(text))
-        return json.loads(text, parse_constant=constant)
-
-    return read_json(path, parse), bool(odd)
+    # Looking at the text is quicker than at each of a million numbers.
+    is_large = _LARGE.search(text) is not None
+    return json.loads(text, parse_constant=constant), is_large or bool(odd)
 
 
 _LARGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
