@@ -64,3 +64,20 @@ def test_the_encoding_stays(encoding: str, tmp_path: Path) -> None:
     file = read_json_file(path)
     edited = file.edited(member_edits(file.text, 0, {"b": 5}))
     assert edited.decode(json.detect_encoding(edited)).lstrip("\ufeff") == text.replace("2", "5")
+
+
+@pytest.mark.parametrize("inner", ['"aE012e999"', f'"{"7" * 400}"', "1e2", "1e-400", "7" * 400])
+def test_letters_that_look_like_a_large_number_change_nothing(inner: str, tmp_path: Path) -> None:
+    """Encodings and photos in base 64 hold such letters."""
+    path = tmp_path / "a.json"
+    path.write_text(f'{{ "a":{inner} , "b" : 1.50}}')
+    file = read_json_file(path)
+    assert not file.odd
+    assert file.edited(member_edits(file.text, 0, {"b": 2})) == path.read_bytes().replace(b"1.50", b"2")
+
+
+@pytest.mark.parametrize("inner", ["NaN", "-Infinity", "1e999", "-1E+400"])
+def test_numbers_that_json_lacks_become_null(inner: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"a": {inner}, "b": 1}}')
+    assert read_json_file(path).edited([]) == b'{"a": null, "b": 1}'

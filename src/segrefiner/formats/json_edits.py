@@ -26,7 +26,7 @@ class JsonFile:
         content: Its bytes.
         text: The same as text.
         value: What stands in it.
-        odd: Whether numbers in it may be NaN or infinite.
+        odd: Whether numbers in it are NaN or infinite.
     """
 
     content: bytes
