@@ -27,7 +27,7 @@ LEVELS = (
 """Folders and modules of the package, lowest first. Those of one level do not know each other."""
 TORCH_FREE = {
     "": ["_version", "errors", "ledger", "openmp"],
-    "cli": ["common", "data", "evaluate", "jobs", "ledger", "main", "model", "refine", "serve", "train"],
+    "cli": ["annotations", "common", "data", "evaluate", "jobs", "ledger", "main", "model", "refine", "serve", "train"],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
     "data.composites": ["files", "layers", "thin_structures"],
@@ -42,7 +42,20 @@ TORCH_FREE = {
         "report",
         "results",
     ],
-    "formats": ["coco"],
+    "formats": [
+        "brush",
+        "coco",
+        "cvat",
+        "documents",
+        "folders",
+        "json_edits",
+        "labelme",
+        "labelstudio",
+        "masks",
+        "recognition",
+        "sa1b",
+        "yolo",
+    ],
     "imaging": [
         "clips",
         "coco_masks",
@@ -52,6 +65,7 @@ TORCH_FREE = {
         "label_files",
         "listing",
         "orientation",
+        "outlines",
         "reading",
     ],
     "imaging.codecs": [
@@ -66,7 +80,7 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
-    "jobs": ["coco", "folders", "job", "local", "manifest", "run"],
+    "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "run"],
     "model": ["downloads", "hub"],
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],

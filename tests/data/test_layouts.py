@@ -149,8 +149,6 @@ def test_bad_annotations_are_refused(tmp_path: Path, change: Callable[[dict[str,
 BAD_OBJECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a photo outside": (lambda d: d["images"][1].update(file_name="../secret.jpg"), "outside"),
     "an absent photo": (lambda d: d["images"][1].update(file_name="none.jpg"), "none.jpg"),
-    "no segmentation": (lambda d: d["annotations"][1].pop("segmentation"), "101"),
-    "an empty list": (lambda d: d["annotations"][1].update(segmentation=[]), "101"),
     "counts of another size": (lambda d: d["annotations"][1]["segmentation"].update(counts=[3, 4]), "101"),
     "a polygon of two points": (lambda d: d["annotations"][1].update(segmentation=[[0, 0, 5, 5]]), "101"),
 }
@@ -273,6 +271,17 @@ def test_photos_of_annotations_are_found_under_other_spellings(tmp_path: Path) -
     other = open_source(path)
     for index in range(len(plain)):
         np.testing.assert_array_equal(plain.read(index).image, other.read(index).image)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d["annotations"][1].pop("segmentation"), lambda d: d["annotations"][1].update(segmentation=[])]
+)
+def test_annotations_of_boxes_alone_are_left_out(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = miniature.coco(tmp_path)
+    before = len(open_source(path))
+    source = open_source(write_json(path, change))
+    assert len(source) == before - 1
+    assert "its segmentation is empty" in {entry.reason for entry in left_out(source)}
 
 
 def test_crowds_of_annotations_are_left_out_by_name(tmp_path: Path) -> None:

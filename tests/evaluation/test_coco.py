@@ -470,3 +470,25 @@ def test_no_sound_annotation_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "truth.json", {"images": [], "annotations": [], "categories": []})
     with pytest.raises(InputError, match="no annotation that can be scored"):
         load_truth(path)
+
+
+def test_annotations_without_segmentation_and_bad_polygons_beside_good_ones_are_noted(tmp_path: Path) -> None:
+    path = coco_file(tmp_path / "truth.json")
+    data = json.loads(path.read_text())
+    square = [2, 2, 9, 2, 9, 9, 2, 9]
+    data["annotations"][0]["segmentation"] = []
+    data["annotations"][1]["segmentation"] = [[1, 2], square]
+    truth = load_truth(write(path, data))
+    assert truth.failures == []
+    assert "Left out: 1 annotations whose segmentation is empty." in truth.notes
+    assert any("left out: polygon 0 is [1, 2]" in note for note in truth.notes)
+
+
+def test_whole_floats_are_whole_numbers(tmp_path: Path) -> None:
+    path = coco_file(tmp_path / "truth.json")
+    whole = load_truth(path)
+    data = json.loads(path.read_text(), parse_int=float)
+    truth = load_truth(write(path, data))
+    assert truth.failures == [] and truth.sizes == whole.sizes
+    masks = [[row["segmentation"] for row in one.dataset["annotations"]] for one in (truth, whole)]
+    assert masks[0] == masks[1]

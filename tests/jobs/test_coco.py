@@ -15,7 +15,8 @@ from PIL import Image
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.errors import InputError
-from segrefiner.imaging.coco_masks import decode_segmentation, encode_rle, tight_box
+from segrefiner.formats.coco import decode_segmentation as decoded
+from segrefiner.imaging.coco_masks import encode_rle, tight_box
 from segrefiner.imaging.json_files import without_nan
 from segrefiner.jobs.coco import coco_job
 from segrefiner.jobs.job import Job
@@ -44,6 +45,12 @@ def images(tmp_path: Path) -> Path:
 def disc(radius: float, y: float = 20, x: float = 24) -> np.ndarray:
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]
     return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    mask, notes = decoded(segmentation, size)
+    assert notes == ()
+    return mask
 
 
 def write(path: Path, document: Any) -> Path:
@@ -119,9 +126,9 @@ def test_a_list_of_results_finds_its_photos_with_and_without_annotations(
     [
         {"size": [HEIGHT, WIDTH], "counts": [1, 2]}, {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
         {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, {"size": [HEIGHT, WIDTH], "counts": "Zk"},
-        {"size": [HEIGHT, WIDTH], "counts": "é"}, {"size": [HEIGHT, WIDTH]}, {"counts": [HEIGHT * WIDTH]}, {}, [], [[]],
+        {"size": [HEIGHT, WIDTH], "counts": "é"}, {"size": [HEIGHT, WIDTH]}, {"counts": [HEIGHT * WIDTH]}, {},
         [[1, 1, 2, 2]], [[1, 1, 2, math.nan, 3, 3]], [[1, 1, 2, math.inf, 3, 3]], [[1, 1, 2, 2, 3, 1e9]],
-        [1, 2, 3, 4, 5, 6], [{}], None, "text", 5, True,
+        [1, 2, 3, 4, 5, 6], [{}], "text", 5, True,
     ],
 )  # fmt: skip
 def test_a_malformed_mask_fails_alone_and_stays(
@@ -174,6 +181,63 @@ def test_what_is_wrong_with_a_photo_is_told_and_the_rest_is_done(
     written = json.loads(target.read_text())
     assert written["annotations"][1] == given["annotations"][1]
     assert written["annotations"][0] != given["annotations"][0]
+
+
+@pytest.mark.parametrize("segmentation", [[], [[]], None])
+def test_a_segmentation_that_is_empty_stays_and_is_left_out(
+    segmentation: Any, images: Path, refiner: Refiner, tmp_path: Path
+) -> None:
+    """Files that know boxes only have it for the format's sake."""
+    given = annotations()
+    given["annotations"][0]["segmentation"] = segmentation
+    source, target = write(tmp_path / "in.json", given), tmp_path / "out.json"
+    summary, failed = finished(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert (summary.done, summary.failed, failed) == (2, 0, {})
+    assert json.loads(target.read_text())["annotations"][0] == given["annotations"][0]
+    assert "empty" in (tmp_path / "state" / "left_out.jsonl").read_text()
+
+
+def test_a_bad_polygon_beside_good_ones_is_left_out_with_a_note(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    given = annotations()
+    given["annotations"][2]["segmentation"].insert(0, [1, 1, 2, 2])
+    target = tmp_path / "out.json"
+    summary, failed = finished(
+        coco_job(write(tmp_path / "in.json", given), images, target), refiner, tmp_path / "state"
+    )
+    assert (summary.done, failed) == (2, {})
+    assert "annotation 2: left out: polygon 0 is" in (tmp_path / "state" / "notes.jsonl").read_text()
+    other = tmp_path / "other.json"
+    finished(coco_job(write(tmp_path / "in.json", annotations()), images, other), refiner, tmp_path / "state2")
+    assert target.read_bytes() == other.read_bytes()
+
+
+def test_whole_floats_are_whole_numbers(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    outputs = []
+    for number in (int, float):
+        given = annotations()
+        del given["annotations"][1]
+        given["images"][0].update(id=number(7), height=number(HEIGHT), width=number(WIDTH))
+        for row in given["annotations"]:
+            row["image_id"] = number(7)
+        given["annotations"][0]["segmentation"]["size"] = [number(HEIGHT), number(WIDTH)]
+        target = tmp_path / f"{number.__name__}.json"
+        state = tmp_path / f"state_{number.__name__}"
+        _, failed = finished(coco_job(write(tmp_path / "in.json", given), images, target), refiner, state)
+        assert failed == {}
+        outputs.append([row["segmentation"]["counts"] for row in json.loads(target.read_text())["annotations"]])
+    assert outputs[0] == outputs[1]
+
+
+def test_photos_of_lvis_are_found_by_their_address(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    (images / "val2017").mkdir()
+    (images / "two.jpg").rename(images / "val2017" / "two.jpg")
+    given = annotations()
+    del given["images"][1]["file_name"]
+    given["images"][1]["coco_url"] = "http://images.cocodataset.org/val2017/two.jpg"
+    summary, failed = finished(
+        coco_job(write(tmp_path / "in.json", given), images, tmp_path / "out.json"), refiner, tmp_path / "state"
+    )
+    assert (summary.done, failed) == (2, {})
 
 
 def test_empty_masks_stay_and_are_left_out(images: Path, refiner: Refiner, tmp_path: Path) -> None:
@@ -305,7 +369,7 @@ def test_photos_without_masks_and_files_without_any_are_named(images: Path, refi
 
 def test_an_image_whose_masks_all_fail_is_not_done(images: Path, refiner: Refiner, tmp_path: Path) -> None:
     given = annotations()
-    given["annotations"][1]["segmentation"] = []
+    given["annotations"][1]["segmentation"] = [[1, 1]]
     source = write(tmp_path / "in.json", given)
     for _ in range(2):
         summary, failed = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _folder = click.Path(path_type=Path)
 
 
-_crowds = click.option("--crowds", type=click.Choice(["keep", "refine"]), default="keep", show_default=True,
+crowds_option = click.option("--crowds", type=click.Choice(["keep", "refine"]), default="keep", show_default=True,
                        help="What becomes of masks with iscrowd.")  # fmt: skip
 
 
-def _shared(command: Callable[..., None]) -> Callable[..., None]:
+def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that all of these commands have."""
     options = (
         click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]"),
@@ -55,7 +55,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _options(given: dict[str, Any]) -> "Options":
+def refinement_options(given: dict[str, Any]) -> "Options":
+    """The options of each refinement."""
     from ..refinement.options import Options
 
     return Options(given["seed"], given["steps"], given["max_shift"], given["strength"])
@@ -70,7 +71,7 @@ def _options(given: dict[str, Any]) -> "Options":
 @click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
-@_shared
+@shared_options
 @exit_on_error
 def folder(
     images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
@@ -79,8 +80,10 @@ def folder(
     from ..jobs.folders import folder_job
     from ..jobs.run import STATE_NAME
 
-    job = folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=_options(given))
-    _run(job, output, output / STATE_NAME, given)
+    job = folder_job(
+        images, masks, output, pattern=pattern, threshold=threshold, write=write, options=refinement_options(given)
+    )
+    run_job(job, output, output / STATE_NAME, given)
 
 
 @click.command()
@@ -90,7 +93,7 @@ def folder(
 @click.option("--pair", "pattern", metavar="PATTERN", help="A photo's label map.  [default: the same path, any suffix]")
 @click.option("--ignore", multiple=True, default=("255",), show_default=True,
               help="Label that is no class; again for more, or none.")  # fmt: skip
-@_shared
+@shared_options
 @exit_on_error
 def semantic(
     images: Path, labels: Path, output: Path, pattern: str | None, ignore: tuple[str, ...], **given: Any
@@ -102,8 +105,8 @@ def semantic(
     if not all(value.isdecimal() or value == "none" for value in ignore):
         raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
     values = [int(value) for value in ignore if value != "none"]
-    job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=_options(given))
-    _run(job, output, output / STATE_NAME, given)
+    job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=refinement_options(given))
+    run_job(job, output, output / STATE_NAME, given)
 
 
 @click.command()
@@ -111,16 +114,16 @@ def semantic(
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="JSON file.")
 @click.option("--annotations", type=_folder, help="For results: the file that says how photos are called.")
-@_crowds
-@_shared
+@crowds_option
+@shared_options
 @exit_on_error
 def coco(source: Path, images: Path, output: Path, annotations: Path | None, crowds: Any, **given: Any) -> None:
     """Refine the masks of the COCO file JSON, results or annotations, of photos in the folder IMAGES."""
     from ..jobs.coco import coco_job
     from ..jobs.run import STATE_NAME
 
-    job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=_options(given))
-    _run(job, output, output.with_name(output.name + STATE_NAME), given)
+    job = coco_job(source, images, output, annotations=annotations, crowds=crowds, options=refinement_options(given))
+    run_job(job, output, output.with_name(output.name + STATE_NAME), given)
 
 
 @click.command()
@@ -128,19 +131,20 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, cro
 @click.argument("maps", type=_folder)
 @click.argument("images", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="Folder for PNGs and the JSON file.")
-@_crowds
-@_shared
+@crowds_option
+@shared_options
 @exit_on_error
 def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
     from ..jobs.coco import panoptic_job
     from ..jobs.run import STATE_NAME
 
-    job = panoptic_job(source, maps, images, output, crowds=crowds, options=_options(given))
-    _run(job, output, output / STATE_NAME, given)
+    job = panoptic_job(source, maps, images, output, crowds=crowds, options=refinement_options(given))
+    run_job(job, output, output / STATE_NAME, given)
 
 
-def _run(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
+def run_job(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
+    """Run a job, or say what it would do, tell what became of every input, and exit."""
     from ..jobs.manifest import settings_hash
     from ..jobs.run import pending, run
 

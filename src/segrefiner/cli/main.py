@@ -4,6 +4,7 @@ import click
 
 from .._version import __version__
 from ..openmp import sleep_while_waiting
+from .annotations import annotations
 from .data import data
 from .evaluate import evaluate, report
 from .jobs import coco, folder, panoptic, semantic
@@ -24,6 +25,7 @@ def main() -> None:
 for _command in (
     folder,
     coco,
+    annotations,
     semantic,
     panoptic,
     evaluate,

@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, InputError, MaskError
-from ..formats.coco import image_key
-from ..formats.coco import photo_place as _file
-from ..imaging.coco_masks import decode_segmentation
+from ..formats.coco import decode_segmentation, image_key, is_empty, photo_place, read_records, split_folders
 from ..imaging.codecs.option_checks import shown
-from ..imaging.json_files import read_json
 from ..imaging.listing import Names
 from ..imaging.reading import check_fits, read_photo, warn_of
 from ..ledger import Entry
@@ -69,8 +66,8 @@ class CocoObjects:
         start = int(self.ends[index - 1]) if index else 0
         segmentation = json.loads(self.text[start : int(self.ends[index])].tobytes())
         try:
-            mask = decode_segmentation(segmentation, photo.pixels.shape[:2])
-            warn_of(check_fits(photo, mask))
+            mask, notes = decode_segmentation(segmentation, photo.pixels.shape[:2])
+            warn_of((*check_fits(photo, mask), *(f"{where}: {note}" for note in notes)))
         except MaskError as error:
             raise MaskError(f"{where}: {error}") from error
         return validate(Sample(f"{path.stem}_{self.ids[index]}", photo.pixels, mask, None), where)
@@ -87,9 +84,9 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     Raises:
         InputError: The file is no such file, has no objects, or the photos are nowhere to be found.
     """
-    document = read_json(annotations)
-    listed, objects = (document.get(k) if isinstance(document, dict) else None for k in ("images", "annotations"))
-    if not isinstance(listed, list) or not isinstance(objects, list):
+    records = read_records(annotations)
+    listed, objects = records.listed.get("images"), records.rows
+    if listed is None:
         raise InputError(f"{annotations} has no lists images and annotations: expected COCO or LVIS annotations")
     files, places = _listed_photos(annotations, listed)
     ids: list[Any] = []
@@ -100,6 +97,9 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     for index, entry in enumerate(objects):
         if not isinstance(entry, dict) or entry.get("iscrowd"):
             left_out.append(Entry(f"annotation {index}", "a crowd" if isinstance(entry, dict) else "no object of JSON"))
+            continue
+        if is_empty(entry.get("segmentation")):
+            left_out.append(Entry(f"annotation {index}", "its segmentation is empty"))
             continue
         photo, name = entry.get("image_id"), entry.get("id", len(ids))
         if not isinstance(name, int | float | str):
@@ -135,7 +135,7 @@ def _listed_photos(annotations: Path, listed: list[Any]) -> tuple[list[str], dic
     files: list[str] = []
     places: dict[str | None, int] = {}
     for entry in listed:
-        file = _file(entry)
+        file = photo_place(entry)
         key = None if file is None else image_key(entry.get("id"))
         if file is None or key is None:
             raise InputError(f"{annotations} lists a photo without id or name of a file: {str(entry)[:200]}")
@@ -161,9 +161,7 @@ def _is_there(names: Names, file: str) -> bool:
 
 def _root(annotations: Path, images: Path | None, files: list[str]) -> Path:
     """The folder that holds most of the first photos; some may be absent, but not all."""
-    above = (annotations.parent, annotations.parent.parent)
-    splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
-    candidates = [images] if images else [p / inner for p in above for inner in (".", "images", *splits)]
+    candidates = [images] if images else split_folders(annotations)
     inside = [file for file in files if ".." not in Path(file).parts]
     there = [sum(_is_there(names, file) for file in inside) for names in map(Names, candidates)]
     if any(there):

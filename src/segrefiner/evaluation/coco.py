@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import InputError, MaskError, MissingExtraError
-from ..imaging.coco_masks import check_polygons, rle_runs
+from ..formats.coco import is_empty
+from ..formats.masks import whole
+from ..imaging.coco_masks import rle_runs, sound_polygons
 from ..imaging.json_files import read_json
 from ..imaging.reading import MAX_PIXELS
 from .coco_categories import COCO_CATEGORIES
@@ -88,7 +90,7 @@ def load_truth(path: Path, *, all_images: bool = False, progress: OnLoaded = ite
     mapping, names = _category_mapping(data["categories"], lvis, path)
     truth = Truth(lvis, {"images": [], "annotations": [], "categories": names}, {})
     _add_images(truth, data["images"], mapping, all_images)
-    listed = {image["id"] for image in data["images"] if _is_id(image.get("id"))}
+    listed = {number for image in data["images"] if (number := whole(image.get("id"))) is not None}
     _add_annotations(truth, progress(data["annotations"]), mapping, listed)
     if not truth.sizes or not truth.dataset["annotations"]:
         first = str(truth.failures[0]) if truth.failures else "it is empty"
@@ -132,7 +134,8 @@ def load_detections(path: Path, truth: Truth, *, progress: OnLoaded = iter) -> t
             if category not in truth.categories:
                 strange["category"][category] += 1
                 continue
-            segmentation, area = _encoded(record.get("segmentation"), truth.sizes[image])
+            segmentation, area, notes = _encoded(record.get("segmentation"), truth.sizes[image])
+            truth.notes += [f"{name} in {path.name}: left out: {note}" for note in notes]
         except MaskError as error:
             failures.append(Failure(name, f"{error} (in {path.name})"))
             continue
@@ -213,8 +216,8 @@ def _category_mapping(categories: list[Json], lvis: bool, path: Path) -> tuple[d
     mapping: dict[int, int] = {}
     kept: list[Json] = []
     for record in categories:
-        number, name = record.get("id"), record.get("name")
-        if not _is_id(number) or not isinstance(name, str) or number in mapping:
+        number, name = whole(record.get("id")), record.get("name")
+        if number is None or not isinstance(name, str) or number in mapping:
             raise InputError(f"{str(path)!r} has a category without an id of its own or without name: {record!r:.80}")
         category = _SYNSETS.get(str(record.get("synset")))
         if lvis and category is None:
@@ -254,7 +257,7 @@ _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[int, int], listed: set[int]) -> None:
-    left_out = 0
+    left_out, empty = 0, 0
     for index, record in enumerate(annotations):
         try:
             image, category = _whole(record, "image_id"), _whole(record, "category_id")
@@ -265,7 +268,11 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
             if category not in mapping or image not in truth.sizes:
                 left_out += category not in mapping
                 continue
-            segmentation, mask_area = _encoded(record.get("segmentation"), truth.sizes[image])
+            if is_empty(record.get("segmentation")):
+                empty += 1
+                continue
+            segmentation, mask_area, notes = _encoded(record.get("segmentation"), truth.sizes[image])
+            truth.notes += [f"annotation {record.get('id', f'at {index}')!r:.40}: left out: {note}" for note in notes]
             area = _real(record, "area") if "area" in record else mask_area
         except MaskError as error:
             truth.failures.append(Failure(f"annotation {record.get('id', f'at {index}')!r:.40}", str(error)))
@@ -276,6 +283,8 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
             {"id": number, "image_id": image, "category_id": mapping[category], "area": area}
             | {"iscrowd": int(bool(record.get("iscrowd", 0))), "segmentation": segmentation}
         )
+    if empty:
+        truth.notes.append(f"Left out: {empty} annotations whose segmentation is empty.")
     if left_out:
         truth.notes.append(f"Left out: {left_out} annotations of LVIS categories that are not COCO's.")
 
@@ -302,19 +311,20 @@ def _unknown(strange: dict[str, Counter[int]], truth: Truth, path: Path) -> list
 _PLURALS = {"image": "images", "category": "categories"}
 
 
-def _encoded(segmentation: Any, size: tuple[int, int]) -> tuple[Json, int]:
-    """A compressed encoding of what has been checked, and its area."""
+def _encoded(segmentation: Any, size: tuple[int, int]) -> tuple[Json, int, tuple[str, ...]]:
+    """A compressed encoding of what has been checked, its area, and which of its polygons are left out."""
     masks = _faster_coco_eval().mask
+    notes: tuple[str, ...] = ()
     if isinstance(segmentation, list):
-        check_polygons(segmentation, size)
+        segmentation, notes = sound_polygons(segmentation, size)
         encoding = masks.merge(masks.frPyObjects(segmentation, *size))
         runs = rle_runs({**encoding, "size": list(size)}, size)
     else:
         runs = rle_runs(segmentation, size)
         encoding = segmentation
         if isinstance(segmentation["counts"], list):
-            encoding = masks.frPyObjects(segmentation, *size)
-    return {"size": list(size), "counts": encoding["counts"]}, int(runs[1::2].sum())
+            encoding = masks.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)
+    return {"size": list(size), "counts": encoding["counts"]}, int(runs[1::2].sum()), notes
 
 
 def _faster_coco_eval() -> Any:
@@ -328,23 +338,19 @@ def _is_records(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(record, dict) for record in value)
 
 
-def _is_id(value: Any) -> TypeGuard[int]:
-    """A whole number that compiled code can hold; in Python, True is a number, and numbers have no end."""
-    return type(value) is int and abs(value) < 2**53
-
-
 def _whole(record: Json, key: str) -> int:
-    value = record.get(key)
-    if not _is_id(value):
-        raise MaskError(f"{key} is {value!r:.40}: expected a whole number")
-    return value
+    found = whole(record.get(key))
+    if found is None:
+        raise MaskError(f"{key} is {record.get(key)!r:.40}: expected a whole number")
+    return found
 
 
 def _numbers(record: Json, key: str) -> list[int]:
     values = record.get(key, [])
-    if not isinstance(values, list) or not all(_is_id(value) for value in values):
+    found = [whole(value) for value in values] if isinstance(values, list) else [None]
+    if None in found:
         raise MaskError(f"{key} is {values!r:.40}: expected a list of whole numbers")
-    return values
+    return [value for value in found if value is not None]
 
 
 def _real(record: Json, key: str) -> float:

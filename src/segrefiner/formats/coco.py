@@ -1,11 +1,73 @@
-"""COCO's annotation files: what their entries say."""
+"""COCO's annotation files and LVIS's: what their entries say, and the same files with other masks.
+
+A file is annotations, with "images" and "annotations", or results, a list of masks. This is the one reader of their
+entries, for jobs, training data and evaluation.
+"""
 
 import os
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
-from ..imaging.files import Json
+from ..imaging.files import Json, atomic_write
+from ..imaging.json_files import count_nan, write_json
+from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
+from .folders import names_below
+from .json_edits import Edit, JsonFile, element_spans, member_edits, member_spans, read_json_file
+from .masks import decode_mask, finite, image_size
+
+NO_SEGMENTATION = "its segmentation is empty: there is nothing to refine, and it stays as it is"
+
+
+@dataclass(frozen=True)
+class CocoRecords:
+    """What stands in a COCO file.
+
+    Attributes:
+        file: The file.
+        rows: Annotations or results.
+        listed: The document whose "images" say how photos are called; empty where there is none.
+    """
+
+    file: JsonFile
+    rows: list[Any]
+    listed: Json
+
+    @property
+    def is_results(self) -> bool:
+        """Whether the file is a list of results."""
+        return isinstance(self.file.value, list)
+
+
+def read_records(source: Path, annotations: Path | None = None, *, file: JsonFile | None = None) -> CocoRecords:
+    """Reads results or annotations.
+
+    Args:
+        source: The file.
+        annotations: For results, the file whose "images" say how photos are called.
+        file: What has been read of the source, if it has.
+
+    Raises:
+        InputError: One of them is neither.
+    """
+    file = file or read_json_file(source)
+    document = file.value
+    if isinstance(document, list):
+        rows, listed = document, read_json_file(annotations).value if annotations else {}
+    elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
+        rows, listed = document["annotations"], document
+    else:
+        raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
+    if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
+        raise InputError(f'{annotations or source}: expected "images", a list')
+    return CocoRecords(file, rows, listed)
 
 
 def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
@@ -20,7 +82,7 @@ def image_entries(listed: list[Any]) -> tuple[dict[str, Json], dict[str, str]]:
         key = image_key(entry.get("id")) if isinstance(entry, dict) else None
         if key is not None:
             different[key] += entries.get(key) != entry
-        if key is None or not isinstance(entry.get("file_name"), str):
+        if key is None or not _has_name(entry):
             failures[f"images {index}"] = "expected an object with id and file_name"
         else:
             entries[key] = entry
@@ -38,11 +100,19 @@ def file_name(key: str, entries: dict[str, Json]) -> str:
     """What the photo of an image id is called. Raises `InputError` where that is not known."""
     if key not in entries:
         raise InputError(f'"images" has no entry of the id {key}, or several')
-    return str(entries[key]["file_name"])
+    entry = entries[key]
+    return str(entry["file_name"]) if isinstance(entry.get("file_name"), str) else str(photo_place(entry))
+
+
+def digits_name(key: str) -> str:
+    """What COCO calls the photo of an image id. Raises `InputError` where the id is no number."""
+    if not key.isdecimal():
+        raise InputError("the image id is no number: give the annotations, which say how its file is called")
+    return f"{key.zfill(12)}.jpg"
 
 
 def photo_place(entry: Any) -> str | None:
-    """The place of a photo below the photos' folder, as its entry gives it."""
+    """The place of a photo below the photos' folder, as its entry gives it: LVIS's by the end of its `coco_url`."""
     if not isinstance(entry, dict):
         return None
     name, url = entry.get("file_name"), entry.get("coco_url")
@@ -55,3 +125,179 @@ def photo_place(entry: Any) -> str | None:
     except ValueError:  # JSON can spell half a character, which no file system takes.
         return None
     return name
+
+
+def listed_size(entry: Json) -> tuple[int, int] | None:
+    """Height and width of a photo as its entry says, if it does."""
+    return image_size(entry.get("height"), entry.get("width"))
+
+
+def is_empty(segmentation: Any) -> bool:
+    """Whether a segmentation is there for the format's sake alone, as in files that know boxes only."""
+    return segmentation is None or (isinstance(segmentation, list) and all(one == [] for one in segmentation))
+
+
+def split_folders(annotations: Path) -> list[Path]:
+    """The folders in which the photos of an annotation file mostly are."""
+    above = (annotations.parent, annotations.parent.parent)
+    splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
+    return [folder / inner for folder in above for inner in (".", "images", *splits)]
+
+
+def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
+    """Which annotations hold numbers that JSON does not have, and how many are elsewhere in the document."""
+    total = count_nan(document)
+    if not total:
+        return ()
+    found = {index: count for index, row in enumerate(rows) if (count := count_nan(row))}
+    told = "NaN or an infinite number, which JSON does not have: null is written"
+    notes = [f"annotation {index} holds {told}" for index in found]
+    if total > sum(found.values()):
+        notes.append(f"the file holds, outside of its annotations, {told}")
+    return tuple(notes)
+
+
+def _has_name(entry: Json) -> bool:
+    name = entry.get("file_name")
+    return isinstance(name, str) if name is not None else photo_place(entry) is not None
+
+
+@dataclass(frozen=True)
+class CocoDocument:
+    """A COCO or LVIS file.
+
+    Attributes:
+        source: Where it was read.
+        records: What stands in it.
+    """
+
+    source: Path
+    records: CocoRecords
+
+    @cached_property
+    def format(self) -> Format:  # noqa: D102 - described by the protocol
+        entries = [entry for entry in self.records.listed.get("images", [])[:100] if isinstance(entry, dict)]
+        return (
+            "lvis"
+            if entries and all("coco_url" in entry and not entry.get("file_name") for entry in entries)
+            else "coco"
+        )
+
+    @cached_property
+    def contents(self) -> Contents:  # noqa: D102
+        records = self.records
+        entries, failures = image_entries(records.listed.get("images", []))
+        names = _category_names(records.listed.get("categories"))
+        left_out: dict[str, str] = {}
+        found: dict[str, list[Instance]] = {key: [] for key in entries}
+        for index, row in enumerate(records.rows):
+            name = f"annotation {index}"
+            key = image_key(row.get("image_id")) if isinstance(row, dict) else None
+            if key is None:
+                failures[name] = "expected an object with image_id, a whole number or a string"
+            elif is_empty(row.get("segmentation")):
+                left_out[name] = NO_SEGMENTATION
+            else:
+                found.setdefault(key, []).append(_instance(index, row, names))
+        photos = [self._photo(key, tuple(instances), entries, failures) for key, instances in found.items()]
+        if not records.rows:
+            left_out[str(self.source)] = "it lists no mask"
+        return Contents(
+            tuple(photo for photo in photos if photo),
+            failures,
+            left_out,
+            nan_notes(records.rows, records.file.value) if records.file.odd else (),
+            tuple(names.values()),
+            tuple(split_folders(self.source)),
+        )
+
+    def _photo(
+        self, key: str, instances: tuple[Instance, ...], entries: dict[str, Json], failures: dict[str, str]
+    ) -> AnnotatedPhoto | None:
+        try:
+            name = file_name(key, entries) if "images" in self.records.listed else digits_name(key)
+        except InputError as error:
+            failures[f"image {key}"] = f"{error} ({places(instances)})"
+            return None
+        entry = entries.get(key, {})
+        return AnnotatedPhoto(key, names_below(name), instances, listed_size(entry))
+
+    def write(self, target: Path, results: Results) -> None:  # noqa: D102
+        changed = {int(index): new for found in results.values() for index, new in found.items()}
+        file = self.records.file
+        edits: list[Edit] = []
+        if changed:
+            start = 0 if self.records.is_results else member_spans(file.text, 0)["annotations"][0]
+            for index, (place, _) in enumerate(element_spans(file.text, start)):
+                if index in changed:
+                    edits += row_edits(file.text, place, self.records.rows[index], changed[index])
+        content = file.edited(edits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, lambda stream: stream.write(content))
+
+
+def places(instances: Sequence[Instance]) -> str:
+    """The masks of an image, by their places in the file."""
+    found = [instance.key for instance in instances]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"annotation{'s' * (len(found) > 1)} {', '.join(found[:5])}{more}"
+
+
+def _instance(index: int, row: Json, names: dict[str, str]) -> Instance:
+    segmentation = row.get("segmentation")
+    category = image_key(row.get("category_id"))
+    return Instance(
+        str(index),
+        f"annotation {index}",
+        stored_segmentation(segmentation),
+        names.get(category, category) if category is not None else "",
+        bool(row.get("iscrowd")),
+        finite(row.get("score")),
+    )
+
+
+def stored_segmentation(segmentation: Any) -> Json:
+    """A segmentation in the form that `masks.decode_mask` reads."""
+    return {"rle": segmentation} if isinstance(segmentation, dict) else {"polygons": segmentation}
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """The mask `(height, width)` of a segmentation of any type, and what of it was left out. Raises `MaskError`."""
+    return decode_mask(stored_segmentation(segmentation), size)
+
+
+def _category_names(categories: Any) -> dict[str, str]:
+    listed = categories if isinstance(categories, list) else []
+    entries = ((image_key(one.get("id")), one.get("name")) for one in listed if isinstance(one, dict))
+    return {key: name for key, name in entries if key is not None and isinstance(name, str)}
+
+
+def row_edits(text: str, place: int, row: Json, new: Json) -> list[Edit]:
+    """The edits that give a record, which begins at a place, another mask; area and box follow where it has them."""
+    values: Json = {"segmentation": new["mask"]}
+    if "area" in row:
+        values["area"] = int(new["area"]) if type(row["area"]) is int else new["area"]
+    if "bbox" in row:
+        box = row["bbox"]
+        are_whole = isinstance(box, list) and box and all(type(side) is int for side in box)
+        values["bbox"] = [int(side) for side in new["bbox"]] if are_whole else new["bbox"]
+    return member_edits(text, place, values)
+
+
+def write_coco(target: Path, labels: Sequence[str], photos: Sequence[WrittenPhoto]) -> None:
+    """Writes annotations of photos to a JSON file. Objects without a label are of the category "object"."""
+    order = [name or "object" for name in label_order(labels, photos)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(order), 1)}
+    images: list[Json] = []
+    annotations: list[Json] = []
+    for image, photo in enumerate(photos, 1):
+        images.append({"id": image, "file_name": photo.name, "height": photo.size[0], "width": photo.size[1]})
+        for instance, new in photo.objects:
+            score = {} if instance.score is None else {"score": instance.score}
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": image, "category_id": numbers[instance.label or "object"],
+                "segmentation": new["mask"], "area": new["area"], "bbox": new["bbox"],
+                "iscrowd": int(instance.crowd), **score,
+            })  # fmt: skip
+    categories = [{"id": number, "name": name, "supercategory": ""} for name, number in numbers.items()]
+    write_json(target, {"images": images, "annotations": annotations, "categories": categories})

@@ -43,7 +43,7 @@ def rle_runs(rle: Any, size: tuple[int, int]) -> npt.NDArray[np.int64]:
     """
     if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
         raise MaskError('segmentation is no run-length encoding: expected {"size": [height, width], "counts": …}')
-    if not _is_size(rle["size"]) or tuple(rle["size"]) != size:
+    if not _is_size(rle["size"]) or tuple(map(int, rle["size"])) != size:
         given = _short(rle["size"])
         raise MaskError(f"segmentation has the size {given} but the image is {list(size)} (height, width)")
     counts = rle["counts"]
@@ -93,6 +93,32 @@ def check_polygons(polygons: Any, size: tuple[int, int]) -> None:
                 f"the outlines of the first {index + 1} polygons are {outline:.0f} pixels long, more than those of any "
                 f"mask of {width}x{height}: simplify them"
             )
+
+
+def sound_polygons(polygons: Any, size: tuple[int, int]) -> tuple[list[list[float]], tuple[str, ...]]:
+    """The polygons of a list that can be drawn, and why the others cannot.
+
+    Args:
+        polygons: As for `check_polygons`.
+        size: `(height, width)` of the picture.
+
+    Raises:
+        MaskError: None can be drawn, or all of them together are too long.
+    """
+    if not isinstance(polygons, list) or len(polygons) < 2:
+        check_polygons(polygons, size)
+        return polygons, ()
+    sound, problems = [], []
+    for index, polygon in enumerate(polygons):
+        try:
+            check_polygons([polygon], size)
+            sound.append(polygon)
+        except MaskError as error:
+            problems.append(str(error).replace("polygon 0", f"polygon {index}", 1))
+    if not sound:
+        raise MaskError(problems[0])
+    check_polygons(sound, size)
+    return sound, tuple(problems)
 
 
 def decode_rle(rle: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -243,13 +269,18 @@ def _decompressed(counts: str | bytes) -> npt.NDArray[np.int64]:
 
 def _listed(counts: Sequence[Any]) -> npt.NDArray[np.int64]:
     for value in counts:
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 2**40:
+        if not is_whole(value) or abs(value) > 2**40:
             raise MaskError(f"counts hold {_short(value)}: expected whole numbers")
     return np.array(counts, np.int64)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value of JSON is a whole number: `7` or `7.0`, which tables turn into one another."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
+
+
 def _is_size(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value)
+    return isinstance(value, list | tuple) and len(value) == 2 and all(is_whole(side) for side in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -260,13 +291,6 @@ def _is_number(value: Any) -> bool:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask `(height, width)` of a COCO segmentation, of any type. Raises `MaskError` for what is none."""
-    if isinstance(segmentation, dict):
-        return decode_rle(segmentation, size)
-    return draw_polygons(segmentation, size)
 
 
 def tight_box(mask: NDArray[np.bool_]) -> list[float]:

@@ -4,6 +4,7 @@ They count the clicks of human correction effort, `segrefiner.evaluation.dis_met
 OpenCV's `findContours` and `approxPolyDP` and scikit-image's `skeletonize` give, without needing either.
 """
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -70,15 +71,37 @@ def _removable() -> tuple[Mask, Mask]:
 def borders(mask: Mask) -> list[Ints]:
     """Border following (Suzuki and Abe, CVGIP 30(1), 1985): all outer borders, then all holes' borders.
 
-    Followed along the cracks between object and background pixels, so that each crack knows its successor and
-    all successors are found at once. Each border starts at its first pixel in raster order and keeps the
-    background on its right; a pixel appears once for each passage.
+    Each border starts at its first pixel in raster order and keeps the background on its right; a pixel appears once
+    for each passage.
 
     Args:
         mask: `(H, W)` bool.
 
     Returns:
         Positions in the flattened `(H + 2, W + 2)` mask with a border of background.
+    """
+    outer: list[Ints] = []
+    holes: list[Ints] = []
+    for passed, sides in crack_loops(mask):
+        fresh = passed != np.roll(passed, 1)
+        border = passed[fresh] if fresh[0] else np.roll(passed[fresh], 1)
+        (holes if sides[0] else outer).append(border if fresh.any() else passed[:1])
+    # The order tells who comes first where borders share a pixel: OpenCV lists holes from the last one found.
+    return outer + holes[::-1]
+
+
+def crack_loops(mask: Mask) -> Iterator[tuple[Ints, Ints]]:
+    """The loops of cracks between object and background pixels, each of which knows its successor.
+
+    Objects are 8-connected. Each loop starts at its first pixel in raster order, outer ones on its left side, those of
+    holes on its right.
+
+    Args:
+        mask: `(H, W)` bool.
+
+    Yields:
+        For each crack of a loop, in order, the object's pixel, as position in the flattened `(H + 2, W + 2)` mask with
+        a border of background, and which side of it: 0 left, 1 below, 2 right, 3 above.
     """
     padded = np.pad(mask, 1)
     width, solid = padded.shape[1], padded.ravel()
@@ -87,8 +110,8 @@ def borders(mask: Mask) -> list[Ints]:
     inside = np.flatnonzero(solid)
     index, side = np.nonzero(~solid[inside[:, None] + outward])
     pixel = inside[index]
-    # Objects are 8-connected: the pixel ahead on the outer side comes first, then the one straight ahead; if
-    # both are background, the border turns around the corner of its own pixel.
+    # The pixel ahead on the outer side comes first, then the one straight ahead; if both are background, the border
+    # turns around the corner of its own pixel.
     ahead = pixel + forward[side]
     diagonal = solid[ahead + outward[side]]
     straight = solid[ahead] & ~diagonal
@@ -97,8 +120,6 @@ def borders(mask: Mask) -> list[Ints]:
     successor = np.searchsorted(pixel * 4 + side, next_pixel * 4 + next_side).tolist()
 
     seen = bytearray(len(successor))
-    outer: list[Ints] = []
-    holes: list[Ints] = []
     for start in np.flatnonzero(side % 2 == 0).tolist():
         cracks = []
         crack = start
@@ -107,12 +128,7 @@ def borders(mask: Mask) -> list[Ints]:
             cracks.append(crack)
             crack = successor[crack]
         if cracks:
-            passed = pixel[cracks]
-            fresh = passed != np.roll(passed, 1)
-            border = passed[fresh] if fresh[0] else np.roll(passed[fresh], 1)
-            (holes if side[start] else outer).append(border if fresh.any() else passed[:1])
-    # The order tells who comes first where borders share a pixel: OpenCV lists holes from the last one found.
-    return outer + holes[::-1]
+            yield pixel[cracks], side[cracks]
 
 
 def corners(line: Ints, epsilon: float) -> int:

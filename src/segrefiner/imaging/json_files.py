@@ -39,20 +39,22 @@ def count_nan(value: Any) -> int:
 
 
 def read_odd(path: Path) -> tuple[Any, bool]:
-    """What stands in a JSON file, and whether numbers in it may be NaN or infinite. Raises `InputError`."""
+    """What stands in a JSON file, and whether numbers in it are NaN or infinite. Raises `InputError`."""
+    found: tuple[Any, bool] = read_json(path, parse_odd)
+    return found
+
+
+def parse_odd(text: str) -> tuple[Any, bool]:
+    """What stands in a JSON text, and whether numbers in it are NaN or infinite. Raises as `json.loads` does."""
     odd: list[str] = []
 
     def constant(name: str) -> float:
         odd.append(name)
         return float(name)
 
-    def parse(text: str) -> Any:
-        # Looking at the text is quicker than at each of a million numbers.
-        if _LARGE.search(text):
-            odd.append("large")
-        return json.loads(text, parse_constant=constant)
-
-    return read_json(path, parse), bool(odd)
+    value = json.loads(text, parse_constant=constant)
+    # Looking at the text is quicker than at each of a million numbers; strings may hold the same letters.
+    return value, bool(odd) or (_LARGE.search(text) is not None and count_nan(value) > 0)
 
 
 _LARGE = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")

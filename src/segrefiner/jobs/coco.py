@@ -23,10 +23,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError, MaskError, SegRefinerError
-from ..formats.coco import file_name, image_entries, image_key
-from ..imaging.coco_masks import decode_rle, draw_polygons, encode_rle, rle_runs, tight_box
+from ..formats.coco import (
+    NO_SEGMENTATION,
+    digits_name,
+    file_name,
+    image_entries,
+    image_key,
+    is_empty,
+    listed_size,
+    nan_notes,
+    read_records,
+    stored_segmentation,
+)
+from ..formats.masks import decode_mask
+from ..imaging.coco_masks import decode_rle, encode_rle, rle_runs, tight_box
 from ..imaging.files import Json
-from ..imaging.json_files import count_nan, read_json, read_odd, write_json
+from ..imaging.json_files import read_odd, write_json
 from ..imaging.label_files import LARGEST_ID, read_ids, write_ids
 from ..imaging.listing import Names, list_pictures
 from ..imaging.reading import check_fits, check_same_size, read_photo
@@ -70,21 +82,23 @@ def coco_job(
         InputError: A file is not as described, or all its masks are of crowds that stay.
     """
     _check_places(source, images, target, annotations)
-    document, rows, listed, odd = _read(source, annotations)
+    records = read_records(source, annotations)
+    document, rows, listed, odd = records.file.value, records.rows, records.listed, records.file.odd
     entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
     by_image, left_out = _masks_by_image(rows, crowds, failures)
-    if rows and not by_image and left_out:
-        raise InputError(f"{source}: all {len(left_out)} masks are crowds, which stay: give --crowds refine")
+    crowded = sum(why == CROWD_STAYS for why in left_out.values())
+    if crowded and not by_image:
+        raise InputError(f"{source}: all {crowded} masks are crowds, which stay: give --crowds refine")
     items = []
     names = Names(images)
     for key, forms in by_image.items():
         try:
-            name = _digits(key) if entries is None else file_name(key, entries)
+            name = digits_name(key) if entries is None else file_name(key, entries)
             photo = inside(images, names.find(name))
         except SegRefinerError as error:
             failures[f"image {key}"] = f"{error} ({_places(forms)})"
             continue
-        items.append(Item(key, (photo,), {"size": _size((entries or {}).get(key, {})), "masks": forms}))
+        items.append(Item(key, (photo,), {"size": listed_size((entries or {}).get(key, {})), "masks": forms}))
     if not rows:
         left_out[str(source)] = "it lists no mask"
     left_out |= images_without_masks(rows, {} if annotations else listed)
@@ -116,20 +130,6 @@ def _check_places(source: Path, images: Path, target: Path, annotations: Path | 
         raise InputError(f"{images} is no folder")
 
 
-def _read(source: Path, annotations: Path | None) -> tuple[Any, list[Any], Json, bool]:
-    """The document, its masks, the document that lists the photos, and what `read_odd` says. Raises `InputError`."""
-    document, odd = read_odd(source)
-    if isinstance(document, list):
-        rows, listed = document, read_json(annotations) if annotations else {}
-    elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
-        rows, listed = document["annotations"], document
-    else:
-        raise InputError(f'{source} is neither a list of results nor annotations: expected a list, or "annotations"')
-    if not isinstance(listed, dict) or not isinstance(listed.get("images", []), list):
-        raise InputError(f'{annotations or source}: expected "images", a list')
-    return document, rows, listed, odd
-
-
 def _masks_by_image(
     rows: list[Any], crowds: Crowds, failures: dict[str, str]
 ) -> tuple[dict[str, list[Json]], dict[str, str]]:
@@ -143,6 +143,8 @@ def _masks_by_image(
             failures[name] = "expected an object with image_id, a whole number or a string"
         elif row.get("iscrowd") and crowds == "keep":
             left_out[name] = CROWD_STAYS
+        elif is_empty(row.get("segmentation")):
+            left_out[name] = NO_SEGMENTATION
         else:
             form = {"index": index, "segmentation": row.get("segmentation")}
             by_image.setdefault(key, []).append(form)
@@ -161,19 +163,6 @@ def images_without_masks(rows: list[Any], listed: Json) -> dict[str, str]:
     with_masks = {image_key(row.get("image_id")) for row in rows if isinstance(row, dict)}
     keys = (image_key(entry.get("id")) for entry in listed.get("images", []) if isinstance(entry, dict))
     return {f"image {key}": "the file has no mask of it" for key in keys if key is not None and key not in with_masks}
-
-
-def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
-    """Which annotations hold numbers that JSON does not have, and how many are elsewhere in the document."""
-    total = count_nan(document)
-    if not total:
-        return ()
-    found = {index: count for index, row in enumerate(rows) if (count := count_nan(row))}
-    told = "NaN or an infinite number, which JSON does not have: null is written"
-    notes = [f"annotation {index} holds {told}" for index in found]
-    if total > sum(found.values()):
-        notes.append(f"the file holds, outside of its annotations, {told}")
-    return tuple(notes)
 
 
 def _is_result(item: Item, result: Any) -> bool:
@@ -197,24 +186,16 @@ def _is_refined(refined: Any) -> bool:
     )
 
 
-def _digits(key: str) -> str:
-    if not key.isdecimal():
-        raise InputError("the image id is no number: give the annotations, which say how its file is called")
-    return f"{key.zfill(12)}.jpg"
+def _encoding(segmentation: Any, size: tuple[int, int]) -> tuple[Json, tuple[str, ...]]:
+    """A segmentation as a sound run-length encoding: the given one, or that of its polygons; and what was left out.
 
-
-def _size(entry: Json) -> list[int] | None:
-    """Height and width of a photo as its entry says, if it does."""
-    sides = [entry[name] for name in ("height", "width") if isinstance(entry.get(name), int) and entry[name] > 0]
-    return sides if len(sides) == 2 else None
-
-
-def _encoding(segmentation: Any, size: tuple[int, int]) -> Json:
-    """A segmentation as a sound run-length encoding: the given one, or that of its polygons. Raises `MaskError`."""
-    if not isinstance(segmentation, dict):
-        return encode_rle(draw_polygons(segmentation, size))
-    rle_runs(segmentation, size)
-    return segmentation
+    Raises `MaskError`.
+    """
+    if isinstance(segmentation, dict):
+        rle_runs(segmentation, size)
+        return segmentation, ()
+    mask, notes = decode_mask(stored_segmentation(segmentation), size)
+    return encode_rle(mask), notes
 
 
 @dataclass(frozen=True)
@@ -233,26 +214,27 @@ class CocoProcessor:
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
         masks: list[tuple[Json, Json]] = []
-        failures = {}
+        failures, notes = {}, []
         height, width = photo.pixels.shape[:2]
-        listed = item.payload["size"] or [height, width]
+        listed = list(item.payload["size"] or (height, width))
         for form in item.payload["masks"]:
             try:
                 # Encodings know their size. Polygons would be drawn askew, into a photo that EXIF turns for example.
                 if listed != [height, width] and not isinstance(form["segmentation"], dict):
                     given = f"{listed[1]}x{listed[0]}"
                     raise MaskError(f"polygons of an image of {given}, but it is {width}x{height} (width x height)")
-                encoding = _encoding(form["segmentation"], (height, width))
+                encoding, left_out = _encoding(form["segmentation"], (height, width))
                 if photo.orientation > 1:
                     check_fits(photo, decode_rle(encoding, (height, width)))
                 masks.append((form, encoding))
+                notes += [f"annotation {form['index']}: {note}" for note in left_out]
             except MaskError as error:
                 failures[f"annotation {form['index']} of image {item.key}"] = str(error)
-        return photo, masks, failures
+        return photo, masks, failures, notes
 
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        photo, masks, failures = loaded
-        segmentations, notes, idle = {}, [], {}
+        photo, masks, failures, noted = loaded
+        segmentations, notes, idle = {}, list(noted), {}
         # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
         coarse = (decode_rle(encoding, photo.pixels.shape[:2]) for _, encoding in masks)
         results = refiner.instances(photo, coarse, separate=True, **asdict(self.options))

@@ -1,0 +1,385 @@
+"""Jobs over annotation files of any format: every mask is refined, and the same document, or another, is written."""
+
+import base64
+import binascii
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError, InputError, MaskError, SegRefinerError
+from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Instance, Kind, WrittenPhoto
+from ..formats.masks import decode_mask, encode_mask, kept_value
+from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
+from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
+from ..imaging.files import Json
+from ..imaging.json_files import read_json
+from ..imaging.listing import Names, folded
+from ..imaging.reading import check_fits, read_photo
+from ..refinement.options import PLAIN, Options
+from .folders import summary_of
+from .job import Item, Job, SavedItem, inside
+
+if TYPE_CHECKING:
+    from ..refinement.refiner import Refiner
+
+Crowds: TypeAlias = Literal["keep", "refine"]
+CROWD_STAYS = "a crowd, which stays as it is; --crowds refine refines it"
+CROWD_LEFT = "a crowd, which the format cannot mark: it is not written; --crowds refine writes it as an object"
+
+
+def annotations_job(
+    source: Path,
+    target: Path,
+    *,
+    images: Path | None = None,
+    to: Format | None = None,
+    kind: Kind = "same",
+    crowds: Crowds = "keep",
+    options: Options = PLAIN,
+) -> Job:
+    """Refines the masks of annotation files.
+
+    Args:
+        source: A file or folder of a format that `recognition.read` knows.
+        target: The file or folder to write, of the same kind as the format's.
+        images: Folder of the photos; by default they are looked for beside the annotations.
+        to: The format to write; by default the one that was read.
+        kind: Whether masks are written as they were read, as pixels, or as polygons.
+        crowds: Whether masks of crowds stay or are refined.
+        options: Of each refinement.
+
+    Raises:
+        InputError: The source has no known format, or all its masks are of crowds that stay.
+    """
+    document = read(source)
+    contents = document.contents
+    same = to in (None, document.format)
+    goal = document.format if same or to is None else to
+    check_target(source, target, images, single=_is_single(document, source, goal, same))
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images} is no folder")
+    found = _Found(contents, goal, same, kind, crowds)
+    left_out = contents.left_out | found.crowds(source)
+    finder = PhotoFinder(contents, images)
+    for photo in contents.photos:
+        if not photo.instances:
+            left_out[_told(photo)] = "the file has no mask of it"
+        found.add(photo, finder)
+
+    def finish(results: dict[str, Any]) -> None:
+        if same:
+            document.write(target, {key: _changed(result) for key, result in results.items()})
+        else:
+            WRITERS[goal](target, contents.labels, found.written(results))
+
+    work = AnnotationProcessor(target.absolute().parent, options)
+    return Job(found.items, work, finish, contents.failures | found.failures, left_out, contents.notes, _is_result)
+
+
+class _Found:
+    """The items of a document, as its photos are found one after another."""
+
+    def __init__(self, contents: Contents, goal: Format, same: bool, kind: Kind, crowds: Crowds) -> None:
+        self._contents, self._goal, self._same, self._kind, self._crowds = contents, goal, same, kind, crowds
+        self._marks_crowds = same or goal in ("coco", "lvis")
+        self._photos: list[tuple[AnnotatedPhoto, str]] = []
+        self._taken: set[str] = set()
+        self.items: list[Item] = []
+        self.failures: dict[str, str] = {}
+
+    def crowds(self, source: Path) -> dict[str, str]:
+        """The crowds that stay, and why. Raises `InputError` where nothing else is there."""
+        if self._crowds == "refine":
+            return {}
+        every = [instance for photo in self._contents.photos for instance in photo.instances]
+        why = CROWD_STAYS if self._marks_crowds else CROWD_LEFT
+        stay = {instance.name: why for instance in every if instance.crowd}
+        if stay and len(stay) == len(every):
+            raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
+        return stay
+
+    def add(self, photo: AnnotatedPhoto, finder: "PhotoFinder") -> None:
+        """Make an item of a photo that has masks or is to be written; a photo that is not there has failed."""
+        masks = [
+            _mask(instance, form_of(instance.mask, self._kind, self._goal, same=self._same), self._crowds)
+            for instance in photo.instances
+            if not (instance.crowd and self._crowds == "keep" and (self._same or not self._marks_crowds))
+        ]
+        if not masks and self._same:
+            return
+        try:
+            path, name = finder.find(photo)
+            if not self._same and self._goal not in SINGLE_FILE:
+                check_place(name, self._taken)
+        except SegRefinerError as error:
+            self.failures[_told(photo)] = f"{error} ({_count(photo)})"
+            return
+        payload = {"size": photo.size, "masks": masks, "same": self._same, "embedded": path == photo.embedded}
+        self.items.append(Item(photo.key, (path,), payload))
+        self._photos.append((photo, name))
+
+    def written(self, results: dict[str, Any]) -> list[WrittenPhoto]:
+        """The photos of a new document."""
+        return [_written(photo, name, results[photo.key]) for photo, name in self._photos if photo.key in results]
+
+
+def _is_single(document: Document, source: Path, goal: Format, same: bool) -> bool:
+    return goal in SINGLE_FILE or (same and goal != "yolo" and not source.is_dir())
+
+
+def check_target(source: Path, target: Path, images: Path | None, *, single: bool) -> None:
+    """Raises `InputError` where an output would be an input, or is a folder in place of a file."""
+    taken = [source.resolve(), *([images.resolve()] if images else [])]
+    if target.resolve() in taken:
+        raise InputError(f"the output {target} is an input: choose another name")
+    is_set = source.is_dir() or source.suffix.lower() in (".yaml", ".yml")
+    if is_set and target.resolve().is_relative_to((source if source.is_dir() else source.parent).resolve()):
+        raise InputError(f"the output {target} lies in the folder of the input: choose another one")
+    if single and target.is_dir():
+        raise InputError(f"the output {target} is a folder: expected the name of a file")
+    if not single and target.is_file():
+        raise InputError(f"the output {target} is a file: expected the name of a folder")
+
+
+def check_place(name: str, taken: set[str]) -> None:
+    """Raises `InputError` where another photo's annotations have the name of this one's, which joins those taken."""
+    place = folded(str(PurePosixPath(name).with_suffix("")))
+    if place in taken:
+        raise InputError(f"the annotations of {name} would be those of another photo: rename one of the two")
+    taken.add(place)
+
+
+def _mask(instance: Instance, form: str, crowds: Crowds) -> Json:
+    stays = instance.crowd and crowds == "keep"
+    group = f"{instance.group} {instance.label}" if instance.group else ""
+    stored = {"key": instance.key, "name": instance.name, "mask": instance.mask, "form": form, "stays": stays}
+    return stored | {"group": group}
+
+
+def _told(photo: AnnotatedPhoto) -> str:
+    return f"image {photo.key}"
+
+
+def _count(photo: AnnotatedPhoto) -> str:
+    names = [instance.name for instance in photo.instances]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "no mask"
+
+
+class PhotoFinder:
+    """Finds the photos of a document.
+
+    Args:
+        contents: Of the document.
+        images: The folder that the user named; by default the document's own are searched.
+    """
+
+    def __init__(self, contents: Contents, images: Path | None) -> None:
+        self._is_named = images is not None
+        self._folders = [Names(folder) for folder in ([images] if images else contents.folders) if folder.is_dir()]
+
+    def find(self, photo: AnnotatedPhoto) -> tuple[Path, str]:
+        """The file of a photo, and its name below its folder. Raises `InputError` and `OutputError`."""
+        if photo.embedded and not self._is_named:
+            return photo.embedded, PurePosixPath(photo.names[-1]).name
+        refused: SegRefinerError | None = None
+        for names in self._folders:
+            for name in photo.names:
+                try:
+                    path = inside(names.folder, names.find(_below(names.folder, name)))
+                except SegRefinerError as error:
+                    refused = refused or error
+                    continue
+                if _is_file(path):
+                    return path, path.relative_to(os.path.normpath(names.folder)).as_posix()
+        if photo.embedded:
+            return photo.embedded, PurePosixPath(photo.names[-1]).name
+        if refused:
+            raise refused
+        folders = ", ".join(str(names.folder) for names in self._folders) or "any folder: name that of the photos"
+        others = f" (nor with {len(photo.names) - 1} other names or suffixes)" if len(photo.names) > 1 else ""
+        raise InputError(f"there is no photo {photo.names[0]!r}{others} in {folders}")
+
+
+def _below(folder: Path, name: str) -> str:
+    """A whole path as a name below a folder, where it lies in it."""
+    root = os.path.normpath(folder.absolute())
+    return os.path.relpath(name, root) if os.path.isabs(name) and Path(name).is_relative_to(root) else name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # A name that no file system takes.
+        return False
+
+
+def _changed(result: Json | None) -> dict[str, Json]:
+    masks = result["masks"].items() if result else ()
+    return {key: new | {"size": result["size"]} for key, new in masks if result and "mask" in new}
+
+
+def _written(photo: AnnotatedPhoto, name: str, result: Json) -> WrittenPhoto:
+    masks = result["masks"]
+    objects = [(instance, masks[instance.key]) for instance in photo.instances if "mask" in masks.get(instance.key, {})]
+    return WrittenPhoto(name, (result["size"][0], result["size"][1]), objects)
+
+
+def _is_result(item: Item, result: Any) -> bool:
+    """Whether a result is one that `AnnotationProcessor` gives for an item."""
+    if result is None:
+        return bool(item.payload["same"])
+    keys = {mask["key"] for mask in item.payload["masks"]}
+    masks = result.get("masks") if isinstance(result, dict) else None
+    if not isinstance(masks, dict) or not masks.keys() <= keys or not isinstance(result.get("size"), list):
+        return False
+    return all(
+        isinstance(new, dict) and ("mask" not in new or {"area", "bbox"} <= new.keys()) for new in masks.values()
+    )
+
+
+_MASK = {"mask", "area", "bbox"}
+
+
+@dataclass(frozen=True)
+class AnnotationProcessor:
+    """The masks of one photo → their refined ones, as they will be written.
+
+    An item's payload is the coarse ones as they are stored, with their places and forms, and the size of the photo as
+    the file says it.
+    """
+
+    root: Path
+    options: Options
+
+    def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
+        return {"kind": "annotations", **asdict(self.options)}
+
+    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+        content = _embedded(item.inputs[0]) if item.payload["embedded"] else contents[0]
+        photo = read_photo(content, name=f"photo {str(item.inputs[0])!r}")
+        size = photo.pixels.shape[:2]
+        masks: list[tuple[Json, Json]] = []
+        failures, notes = {}, []
+        for stored in item.payload["masks"]:
+            try:
+                _check_size(item.payload["size"], stored["mask"], size)
+                mask, told = decode_mask(stored["mask"], size)
+                if photo.orientation > 1:
+                    check_fits(photo, mask)
+            except MaskError as error:
+                failures[f"{stored['name']} of image {item.key}"] = str(error)
+                continue
+            notes += [f"{stored['name']}: {one}" for one in told]
+            masks.append((stored, encode_rle(mask)))
+        return photo, masks, failures, notes, item.payload["same"]
+
+    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
+        photo, masks, failures, notes, same = loaded
+        size = photo.pixels.shape[:2]
+        idle, found = {}, {}
+        chosen = [(stored, coarse) for stored, coarse in masks if not stored["stays"]]
+        # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
+        pairs = ((photo, decode_rle(coarse, size)) for _, coarse in chosen)
+        results = refiner.many(pairs, **asdict(self.options))
+        for (stored, coarse), result in zip(chosen, results, strict=True):
+            if result.report.note:
+                idle[stored["name"]] = result.report.note
+                continue
+            if not result.mask.any():
+                notes.append(f"{stored['name']}: nothing would be left: kept as it was")
+                continue
+            found[stored["key"]] = {"report": summary_of(result.report)}
+            refined = encode_rle(result.mask)
+            if refined != coarse:
+                found[stored["key"]]["refined"] = refined
+            notes += [f"{stored['name']}: {warning}" for warning in result.report.warnings]
+        return size, masks, found, failures, notes, idle, same
+
+    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
+        size, masks, found, failures, notes, idle, same = refined
+        written: dict[str, Json] = {}
+        joined = []
+        if not same:
+            masks, found = merged(masks, found, size)
+        for stored, coarse in masks:
+            key = stored["key"]
+            new = {"report": found[key]["report"]} if key in found else {}
+            changed = "refined" in found.get(key, {})
+            if changed or not same or _is_other(stored):
+                encoded, lost = _encoded(stored, found[key]["refined"] if changed else coarse, changed, size)
+                new |= encoded
+                joined += [f"{stored['name']} has {lost}"] * bool(lost)
+                notes += [] if encoded or same else [f"{stored['name']}: it is empty, and so not written"]
+            if new:
+                written[key] = new
+        if joined:
+            more = f"; so it is with {len(joined) - 1} more of this photo" if len(joined) > 1 else ""
+            notes.append(f"{joined[0]}, joined to its outline by lines without width, for a polygon has none{more}")
+        result = {"size": list(size), "masks": written} if written or not same else None
+        return SavedItem({}, result, failures, tuple(notes), idle)
+
+
+def merged(
+    masks: list[tuple[Json, Json]], found: dict[str, Json], size: tuple[int, int]
+) -> tuple[list[tuple[Json, Json]], dict[str, Json]]:
+    """The masks with one for each group, where its first one is: all pixels of the refined ones."""
+    first: dict[str, str] = {}
+    union: dict[str, NDArray[np.bool_]] = {}
+    kept = []
+    for stored, coarse in masks:
+        key = first.setdefault(stored["group"] or stored["key"], stored["key"])
+        if key == stored["key"]:
+            kept.append((stored, coarse))
+        if stored["group"]:
+            mask = decode_rle(found.get(stored["key"], {}).get("refined", coarse), size)
+            union[key] = union[key] | mask if key in union else mask
+    several = Counter(stored["group"] for stored, _ in masks)
+    found = dict(found)
+    for stored, _ in kept:
+        if stored["group"] and several[stored["group"]] > 1:
+            found[stored["key"]] = {"report": {}} | found.get(stored["key"], {})
+            found[stored["key"]] |= {"refined": encode_rle(union[stored["key"]])}
+    return kept, found
+
+
+def _is_other(stored: Json) -> bool:
+    """Whether a mask is to be written in another form than it has, although it stays the same."""
+    kinds = {"rle": ("rle", "counts"), "polygons": ("polygons", "ring")}
+    (form, _), *_ = stored["mask"].items()
+    return stored["form"] not in kinds.get(form, (form,))
+
+
+def _encoded(stored: Json, encoding: Json, changed: bool, size: tuple[int, int]) -> tuple[Json, str]:
+    """A mask with area and box in the form that is written, and what the form cannot hold."""
+    mask = decode_rle(encoding, size)
+    if not mask.any():
+        return {}, ""
+    value, lost = None, ""
+    if not changed:
+        value = kept_value(stored["mask"], stored["form"], size)
+    if value is None:
+        value, lost = encode_mask(mask, stored["form"])
+    return {"mask": value, "area": float(mask.sum()), "bbox": tight_box(mask)}, lost
+
+
+def _check_size(listed: Any, stored: Json, size: tuple[int, int]) -> None:
+    # Encodings know their size. Polygons would be drawn askew, into a photo that EXIF turns for example.
+    if listed and tuple(listed) != tuple(size) and "rle" not in stored:
+        given = f"{listed[1]}x{listed[0]}"
+        raise MaskError(f"it is of an image of {given}, but that is {size[1]}x{size[0]} (width x height)")
+
+
+def _embedded(path: Path) -> bytes:
+    """The photo that lies in a LabelMe file. Raises `ImageError`."""
+    document = read_json(path)
+    try:
+        return base64.b64decode(document["imageData"], validate=True)
+    except (binascii.Error, ValueError, TypeError, KeyError) as error:
+        raise ImageError(f"the imageData of {str(path)!r} is no base 64: give the folder of the photos") from error

@@ -1,0 +1,70 @@
+"""Outlines draw the mask that they were traced of, and stay within half a pixel of what was drawn."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter
+from scipy.ndimage import label as components
+
+from segrefiner.imaging.coco_masks import draw_polygons
+from segrefiner.imaging.outlines import mask_outlines, single_outline
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(arrays(np.bool_, st.tuples(st.integers(1, 16), st.integers(1, 16))))
+def test_polygons_draw_the_same_mask(mask: np.ndarray) -> None:
+    found = mask_outlines(mask)
+    assert len(found.polygons) == components(mask, np.ones((3, 3)))[1]
+    padded = np.pad(mask, 1)
+    assert found.holes == components(~padded)[1] - 1
+    if mask.any():
+        np.testing.assert_array_equal(draw_polygons(found.polygons, mask.shape), mask)
+        np.testing.assert_array_equal(draw_polygons([single_outline(mask)[0]], mask.shape), mask)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_polygons_draw_the_same_mask_of_larger_shapes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    noise = gaussian_filter(random.normal(size=random.integers(40, 160, 2)), random.choice([0.7, 2, 5]))
+    mask = noise > np.quantile(noise, random.uniform(0.2, 0.8))
+    np.testing.assert_array_equal(draw_polygons(mask_outlines(mask).polygons, mask.shape), mask)
+    np.testing.assert_array_equal(draw_polygons([single_outline(mask)[0]], mask.shape), mask)
+
+
+def test_a_polygon_with_whole_corners_comes_back_as_it_was() -> None:
+    for polygon in ([3, 4, 3, 20, 30, 20, 30, 4], [2, 2, 2, 30, 20, 30, 20, 12, 12, 12, 12, 2]):
+        (found,) = mask_outlines(draw_polygons([polygon], (40, 40))).polygons
+        assert sorted(zip(found[0::2], found[1::2], strict=True)) == sorted(
+            zip(polygon[0::2], polygon[1::2], strict=True)
+        )
+
+
+def distances(points: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    best = np.full(len(points), np.inf)
+    for start, end in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        side = end - start
+        along = np.clip((points - start) @ side / max(side @ side, 1e-12), 0, 1)
+        best = np.minimum(best, np.hypot(*(points - start - along[:, None] * side).T))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_drawn_contour_moves_by_half_a_pixel(seed: int) -> None:
+    """COCO draws on a grid of fifths, which adds a tenth each way; corners may be as far as half a pixel both ways."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(8, 40))
+    angle = np.arange(count) / count * 2 * np.pi + random.uniform(0, 6)
+    drawn = 50 + np.stack([np.cos(angle), np.sin(angle)], axis=1) * random.uniform(15, 40, 2)
+    (found,) = mask_outlines(draw_polygons([drawn.ravel().tolist()], (100, 100))).polygons
+    ring = np.array(found).reshape(-1, 2)
+    moved = distances(ring, drawn)
+    corner = (ring % 1 == 0).all(axis=1)
+    assert moved[~corner].max() <= 0.5 + 0.2
+    assert moved.max() <= np.hypot(0.6, 0.6) + 0.1
+    assert np.quantile(moved, 0.9) <= 0.6 and moved.mean() <= 0.4
+    area = np.abs((drawn[:, 0] * np.roll(drawn[:, 1], -1) - drawn[:, 1] * np.roll(drawn[:, 0], -1)).sum()) / 2
+    mine = np.abs((ring[:, 0] * np.roll(ring[:, 1], -1) - ring[:, 1] * np.roll(ring[:, 0], -1)).sum()) / 2
+    # Half a pixel all around would be far more.
+    assert abs(mine - area) <= 0.1 * np.hypot(*(drawn - np.roll(drawn, 1, axis=0)).T).sum()
