@@ -34,7 +34,7 @@ class SegRefinerError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_shortened(printable(_LINE_BREAK.sub(" ", str(message)))))
+        super().__init__(_one_line(message))
 
 
 class InputError(SegRefinerError, ValueError):
@@ -54,7 +54,10 @@ class SizeMismatchError(MaskError):
 
 
 class InputWarning(UserWarning):
-    """Something given by the user was taken in one of several ways that it could mean."""
+    """Something given by the user was taken in one of several ways that it could mean. Messages are those of errors."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
 
 
 class OutputError(SegRefinerError, OSError):
@@ -99,6 +102,10 @@ _LONGEST, _BEGINNING, _END = 2000, 1200, 400
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_BEGINNING]} ... {text[-_END:]}"
+
+
+def _one_line(message: object) -> str:
+    return _shortened(printable(_LINE_BREAK.sub(" ", str(message))))
 
 
 def printable(text: str) -> str:

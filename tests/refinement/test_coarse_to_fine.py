@@ -436,7 +436,7 @@ def test_shared_batches_are_filled_by_views_of_many_masks() -> None:
     assert objects > 5 and calls[: -(-objects // 4)] == [4] * (objects // 4) + [objects % 4] * (objects % 4 > 0)
     assert sum(calls) == sum(refined.evaluations for refined in together)
     # Four whole objects at a time, or as many tiles as have their pixels.
-    assert 4 < max(calls) <= 4 * (CONFIG.patch // CONFIG.tile) ** 2
+    assert 4 < max(calls) <= 4 * (CONFIG.patch // CONFIG.tiling.side) ** 2
     network, alone = counting(hesitates)
     for job in scenes(5):
         list(refine_masks(network, [job], 1, config=CONFIG, batches=AdaptiveBatcher(4)))
@@ -621,7 +621,7 @@ def test_tiles_see_every_uncertain_pixel_of_their_region_well(
         return
     generator = torch.Generator().manual_seed(seed)
     uncertain = torch.rand(height, width, generator=generator) < 0.02
-    side, ramp = SMALL.tile * scale, SMALL.overlap * scale // 2
+    side, ramp = SMALL.tiling.side * scale, SMALL.tiling.overlap * scale // 2
     best = torch.zeros(height, width)
     for view in tiles_of(uncertain, region, scale, SMALL):
         assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
@@ -698,11 +698,11 @@ def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 4.0])
 def test_tiles_are_asked_for_where_they_show_more_than_the_object_s_view(scale: float) -> None:
-    least = (CONFIG.finer_shrunk if scale > 1 else CONFIG.finer) * scale
+    least = (CONFIG.tiling.finer_shrunk if scale > 1 else CONFIG.tiling.finer) * scale
     for longest in (600, 8000):
         region = Box(0, 0, longest, 10)
         assert not needs_tiles(least * 0.99, region, scale, CONFIG)
-        assert needs_tiles(least, region, scale, CONFIG) == (scale >= 1 or longest <= CONFIG.enlarged_side)
+        assert needs_tiles(least, region, scale, CONFIG) == (scale >= 1 or longest <= CONFIG.tiling.enlarged_side)
     # Of a strip that its view shows no more than the middle of, the ends need tiles, too.
     strip = Box(-1000, -500, 6000, 501)
     view = object_view(Box(0, 0, 5000, 1), 1, 5000, CONFIG)
