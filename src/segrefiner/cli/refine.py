@@ -15,6 +15,7 @@ from .ledger import _json, _strict, tell_ledger, tell_names
 
 if TYPE_CHECKING:
     from ..model.diffusion import Progress
+    from ..refinement.refiner import Result
 
 _PIPELINES = ("default", "semantic", "instance")
 
@@ -159,10 +160,9 @@ def video(
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
     from ..imaging.clips import left_out, read_clip
-    from ..imaging.files import write_png
     from ..ledger import Account, LedgerWriter
     from ..refinement.refiner import Refiner
-    from ..refinement.video import refine_video
+    from ..refinement.video import refine_video, write_masks
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
@@ -170,13 +170,15 @@ def video(
     pairs = read_clip(frames, masks, threshold, without=output)
     results: dict[str, Account] = {}
     omissions = left_out(frames, masks, without=output)
+
+    def accounted() -> "Iterator[tuple[str, Result]]":
+        for name, result in item_bar("refining")(refine_video(refiner, pairs, smooth=smooth, seed=seed)):
+            yield name, result
+            notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
+            results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
+
     output.mkdir(parents=True, exist_ok=True)
-    for name, result in item_bar("refining")(refine_video(refiner, pairs, smooth=smooth, seed=seed)):
-        target = output / f"{name}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_png(target, result.probability if soft else result.mask)
-        notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
-        results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
+    write_masks(accounted(), output, soft=soft)
     with LedgerWriter(len(results)) as writer:
         writer.begin(Account(left_out=omissions))
         for name, account in results.items():

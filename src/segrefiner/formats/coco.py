@@ -1,7 +1,7 @@
 """COCO's annotation files and LVIS's: what their entries say, and the same files with other masks.
 
-A file is annotations, with "images" and "annotations", or results, a list of masks. This is the one reader of their
-entries, for jobs, training data and evaluation.
+A file is annotations, with "images" and "annotations", or results, a list of masks. Jobs and training data read files
+here; evaluation, which needs more of them, shares the rules for names, ids and segmentations.
 """
 
 import os

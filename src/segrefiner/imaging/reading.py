@@ -2,7 +2,8 @@
 
 Whatever a user has (a path, bytes, a Pillow image, an array or tensor of any common shape and type) becomes
 a photo, `(H, W, 3)` uint8 RGB, or a mask, `(H, W)` bool, or one typed error. EXIF turns, palettes, alpha
-channels and 16 bit end here; the rest of the package never sees them. `meaning` says what they stand for.
+channels and 16 bit end here; the rest of the package never sees them. `codecs.interpretation` says what they
+stand for.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def read_mask(
     What is transparent is no object: where some of a picture is transparent, at least half as opaque as the most
     opaque pixel is object, whatever the colours, and a threshold is on the opacity. Otherwise greys (R = G = B) give
     their grey, and one colour on black is object on background. A palette stores colours, and its order says nothing.
-    `meaning` has all of the rule.
+    `codecs.interpretation` has all of the rule.
 
     Args:
         source: A path, the bytes of an image file, a Pillow image, or an array or tensor `(H, W)`, `(H, W, 1)`,

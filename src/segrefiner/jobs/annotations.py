@@ -287,7 +287,7 @@ class AnnotationProcessor:
         chosen = [(stored, coarse) for stored, coarse in masks if not stored["stays"]]
         # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
         pairs = ((photo, decode_rle(coarse, size)) for _, coarse in chosen)
-        results = refiner.many(pairs, **asdict(self.options))
+        results = refiner.many(pairs, options=self.options)
         for (stored, coarse), result in zip(chosen, results, strict=True):
             if result.report.note:
                 idle[stored["name"]] = result.report.note

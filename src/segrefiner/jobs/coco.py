@@ -237,7 +237,7 @@ class CocoProcessor:
         segmentations, notes, idle = {}, list(noted), {}
         # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
         coarse = (decode_rle(encoding, photo.pixels.shape[:2]) for _, encoding in masks)
-        results = refiner.instances(photo, coarse, separate=True, **asdict(self.options))
+        results = refiner.instances(photo, coarse, separate=True, options=self.options)
         ceded = 0
         for (form, _), result in zip(masks, results, strict=True):
             if result.report.note or not result.mask.any():
@@ -419,7 +419,7 @@ class PanopticProcessor:
 
         photo, ids, segments = loaded
         kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
-        refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], **asdict(self.options))
+        refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], options=self.options)
         told = "" if refined.reports else "fewer than two segments that are no crowds, so no contour: written as it was"
         if not refined.reports and len(segments) - len(kept) > 1:
             told = f"{refined.warnings[-1]}: written as it was"

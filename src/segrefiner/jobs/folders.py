@@ -261,7 +261,7 @@ class MaskProcessor:
     def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
         photo, masks, failures = loaded
         pictures, reports = {}, {}
-        results = refiner.many(((photo, mask) for mask in masks.values()), **asdict(self.options))
+        results = refiner.many(((photo, mask) for mask in masks.values()), options=self.options)
         for name, result in zip(masks, results, strict=True):
             pictures[name], reports[name] = self._picture(result), summary_of(result.report)
         return photo if self.write == "cutout" else None, pictures, reports, failures
@@ -354,7 +354,7 @@ class LabelMapProcessor:
         from ..refinement.label_maps import refine_labels
 
         photo, label_map = loaded
-        refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, **asdict(self.options))
+        refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, options=self.options)
         # Without a report, no label had a contour to refine, or all are noise.
         idle = "" if refined.reports else _idle(label_map.labels, self.ignore, refined.warnings)
         return LabelMap(refined.labels, label_map.palette), _without_labels(refined), idle

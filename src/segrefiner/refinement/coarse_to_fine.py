@@ -81,7 +81,7 @@ def refine_mask(
     config: PipelineConfig = DEFAULT,
     batches: AdaptiveBatcher | None = None,
     on_progress: OnProgress = silent,
-    on_held: OnReverted = ignore_reverted,
+    on_reverted: OnReverted = ignore_reverted,
 ) -> Tensor:
     """The default pipeline for one mask: `(H, W)` float32, the probability of the refined one.
 
@@ -94,12 +94,12 @@ def refine_mask(
         config: The pipeline's choices.
         batches: Which views the network sees at once; by default 8 of one object.
         on_progress: Called after each network evaluation.
-        on_held: Called with what was taken back of each object.
+        on_reverted: Called with what was taken back of each object.
     """
     job = MaskTask(image, mask, seed)
     (refined,) = refine_masks(network, [job], steps, config=config, batches=batches, on_progress=on_progress)
     for reverted in refined.reverted:
-        on_held(reverted)
+        on_reverted(reverted)
     return refined.probability
 
 

@@ -78,18 +78,16 @@ def refine_labels(
     held = np.iinfo(labels.dtype)
     ignored = np.isin(labels, np.array([value for value in ignore if held.min <= value <= held.max], labels.dtype))
     present = np.unique(labels[~ignored]).tolist()
-    if not isinstance(image, Photo):
-        warn_of(read.notes)
+    # Who has read the photo reads the warnings, too; others may not.
+    is_told = not isinstance(image, Photo)
+    warn_of(read.notes if is_told else ())
     # A label alone, or alone beside ignored pixels, has no contour that could move.
     if len(present) < 2:
         return RefinedLabels(labels.copy(), {}, (), 0.0, read.notes)
     warnings = check_fits(read, (labels != background(labels, ignored)) & ~ignored)
-    if not isinstance(image, Photo):
-        warn_of(warnings[len(read.notes) :])
     part = bounded(labels, ignored, present)
-    if not isinstance(image, Photo):
-        warn_of(part.notes)
     warnings += part.notes
+    warn_of(warnings[len(read.notes) :] if is_told else ())
     present_now = np.unique(part.labels[~ignored]).tolist()
     if part.kept.issuperset(present_now):
         return RefinedLabels(labels.copy(), {}, (), 0.0, warnings)

@@ -33,6 +33,9 @@ noise of ten labels at more than all of it.
 _MOST = 1000.0, 16000.0
 """The same beyond which whole labels are left: a thousand objects of 20 pixels touching each other take a half."""
 
+_SIDES = (np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])
+"""The pixels with a neighbour to the left and these, and those with one above and these."""
+
 
 class Regions:
     """The regions of a label map, and what lies beside each pixel.
@@ -89,12 +92,13 @@ def bounded(labels: Labels, ignored: NDArray[np.bool_], values: list[int]) -> Bo
         ignored: `(H, W)` bool, pixels of no label.
         values: The labels of all others, rising.
     """
-    costs = label_costs(_numbers(labels, ignored, values), len(values))
+    numbers = _numbers(labels, ignored, values)
+    costs = label_costs(numbers, len(values))
     if costs.sum() <= _allowed(_SCATTERED, labels.size):
         return Bounded(labels)
     specks: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
-    regions, _, area = components(_numbers(labels, ignored, values))
+    regions, _, area = components(numbers)
     small = (area < SPECK)[regions] & ~ignored
     if small.any():
         specks, notes = small, (_speck_note(len(np.unique(regions[small]))),)
@@ -169,7 +173,7 @@ def components(index: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.
 def _only_neighbour(regions: NDArray[np.int32], index: NDArray[np.int32], count: int) -> NDArray[np.int32]:
     """Of each region the number that all pixels have with which it shares a side; -1 where they have several."""
     low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.full(count, -1, np.int32)
-    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+    for here, there in _SIDES:
         differ = index[here] != index[there]
         for one, other in ((here, there), (there, here)):
             np.minimum.at(low, regions[one][differ], index[other][differ])
@@ -181,7 +185,7 @@ def _across(index: NDArray[np.int32], regions: NDArray[np.int32]) -> NDArray[np.
     """`(H, W)`, the place in the flat array of a pixel just across the nearest contour; that of another label."""
     places = np.arange(index.size).reshape(index.shape)
     across = np.full(index.shape, -1)
-    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+    for here, there in _SIDES:
         differ = index[here] != index[there]
         across[here][differ] = places[there][differ]
         across[there][differ] = places[here][differ]

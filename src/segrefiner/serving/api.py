@@ -2,7 +2,7 @@
 
 `create_app` makes the FastAPI application. What a request passes stands in modules of their own: `middleware` (host,
 origin, key, size and time), `service` (from place to answer), `forms` (forms to tasks), `worker`
-(the thread that computes) and `responses` (results to PNG and JSON). `server_run` runs it all with uvicorn.
+(the thread that computes) and `responses` (results to PNG and JSON). `run` runs it all with uvicorn.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping

@@ -23,7 +23,7 @@ class Raster:
 
     Attributes:
         values: `(H, W)` bool, integers or floats; `(H, W, 3)` uint8 or uint16, RGB; with a palette its indices,
-            `(H, W)` uint8. Of an array also other shapes, which `meaning` refuses.
+            `(H, W)` uint8. Of an array also other shapes, which `interpretation` refuses.
         alpha: `(H, W)`, the opacity from 0 to any largest value; `None` where a file stores none.
         palette: `(N, 4)` uint8, RGBA of the indices, N at most 256; `None` without a palette.
         mode: Pillow's name of how the pixels are stored; empty for arrays.
