@@ -410,21 +410,24 @@ def test_a_stopped_server_finishes_what_it_has_and_leaves(tmp_path: Path) -> Non
 STUCK = PROGRAM.replace(
     "show =",
     """
-import time
+import os, time
+from pathlib import Path
 from segrefiner.serving.service import Service
 server_run._LAST_SECONDS = 0.5
-Service.check_ready = lambda self: {stuck}
+Service.check_ready = lambda self: (Path({sign!r}).touch(), {stuck})
 show =""",
 )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("stuck", ["time.sleep(1000)", "sum(range(10**15))", "open('/dev/zero', 'rb').read(1 << 50)"])
-def test_a_second_signal_ends_a_server_whose_loop_stands_still(stuck: str) -> None:
-    server = Server(STUCK.replace("{stuck}", stuck))
+@pytest.mark.parametrize("stuck", ["time.sleep(1000)", "sum(range(10**15))", "os.read(os.pipe()[0], 1)"])
+def test_a_second_signal_ends_a_server_whose_loop_stands_still(stuck: str, tmp_path: Path) -> None:
+    sign = tmp_path / "stuck"
+    server = Server(STUCK.replace("{stuck}", stuck).replace("{sign!r}", repr(str(sign))))
     with server.connect() as connection:
         connection.sendall(f"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n\r\n".encode())
-        time.sleep(0.3)
+        while not sign.exists():
+            time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(0.7)
