@@ -92,6 +92,14 @@ class ImageEncoder(nn.Module):
 
 def _same(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution padded as TensorFlow does: at strides above 1 the odd pixel is at the right and at the bottom."""
+    if conv.groups > 1 and conv.weight.requires_grad and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
+        # Their gradients take 2 to 20 times as long in bfloat16 as in float32 (docs/experiments.md).
+        with torch.autocast("cpu", enabled=False):
+            return _padded_as_tensorflow(conv, x.float()).to(x.dtype)
+    return _padded_as_tensorflow(conv, x)
+
+
+def _padded_as_tensorflow(conv: nn.Conv2d, x: Tensor) -> Tensor:
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if stride == 1:
         return F.conv2d(x, conv.weight, conv.bias, padding=kernel // 2, groups=conv.groups)

@@ -1,6 +1,5 @@
 """The training loss: binary cross-entropy plus the texture loss (arXiv 2312.12425, section 3.4)."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,11 +15,13 @@ def sobel(mask: Tensor) -> Tensor:
     Returns:
         `(B, 1, H, W)`: `sqrt(gx² + gy² + 1e-4)` of the 3x3 mean of `mask`, zero-padded, Sobel kernels divided by 4.
     """
-    smooth = F.avg_pool2d(mask, 3, stride=1, padding=1)
-    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=mask.device, dtype=mask.dtype)
-    kernels = torch.stack([kernel, kernel.T])[:, None] / 4
-    gradient = F.conv2d(smooth, kernels, padding=1)
-    return (gradient.square().sum(dim=1, keepdim=True) + 1e-4).sqrt()
+    padded = F.pad(F.avg_pool2d(mask, 3, stride=1, padding=1), (1, 1, 1, 1))
+    # Both kernels are separable: differences along one axis of (1, 2, 1) sums along the other. On a CPU this takes a
+    # fifth of the time of a convolution of one channel (docs/experiments.md).
+    down = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    across = padded[..., :-2] + 2 * padded[..., 1:-1] + padded[..., 2:]
+    horizontal, vertical = down[..., :-2] - down[..., 2:], across[..., :-2, :] - across[..., 2:, :]
+    return ((horizontal.square() + vertical.square()) / 16 + 1e-4).sqrt()
 
 
 def texture_loss(logits: Tensor, fine: Tensor) -> Tensor:
