@@ -17,6 +17,7 @@ from ..errors import InputError, reason
 from ..refinement.refiner import Refiner
 from .api import create_app
 from .limits import Limits
+from .memory import give_back_freed
 from .middleware import LOOPBACK
 from .problems import BAD_REQUEST, ProblemError, response
 from .service import Service
@@ -33,6 +34,9 @@ _CLOSING_SECONDS = 10
 
 _LAST_SECONDS = 5.0
 """From the second signal to the end, whatever is still going on."""
+
+_TICKS_OF_MEMORY = 50
+"""Ticks of the server, ten a second, between two times that freed memory is given back to the system."""
 
 _CONNECTIONS = 512
 """At the same time; for more the longest silent one is closed."""
@@ -137,6 +141,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; asked ten times a second."""
         ended = await super().on_tick(counter)
+        if counter % _TICKS_OF_MEMORY == 0:
+            await asyncio.to_thread(give_back_freed)
         return ended or (self._service.stopping and self._service.idle)
 
 
