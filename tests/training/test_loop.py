@@ -28,7 +28,7 @@ from segrefiner.training.batches import Example, _Order, packed_batches, streame
 from segrefiner.training.loop import FIRST_PATIENCE, CollapseGuard, Watch, train
 from segrefiner.training.recipes import LR, LinearDecay, Recipe
 from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
-from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, trust_timesteps
+from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, nearby, trust_timesteps
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -582,7 +582,13 @@ def test_trusted_samples_show_the_coarse_mask_at_its_timestep(photos: PackedPhot
     config = replace(RECIPE, trusted=1.0, coarse_timestep_share=0.0, coarse=CoarseConfig(perfect=0.5))
     example = trainer(photos, config).example()
     assert torch.equal(example.mixed, example.batch.coarse)
-    assert torch.equal(example.timesteps, trust_timesteps(example.batch.coarse, example.batch.fine))
+    assert ((example.timesteps - trust_timesteps(example.batch.coarse, example.batch.fine)).abs() <= 1).all()
+
+
+def test_half_of_the_timesteps_are_one_beside_what_is_known() -> None:
+    draws = torch.tensor([0.0, 0.25, 0.74, 0.75])
+    assert nearby(torch.full((4,), 2), draws).tolist() == [1, 2, 2, 3]
+    assert nearby(torch.tensor([0, NUM_TIMESTEPS - 1]), draws[[0, 3]]).tolist() == [0, NUM_TIMESTEPS - 1]
 
 
 def test_rolled_out_samples_are_the_sampler_s_states(photos: PackedPhotos) -> None:

@@ -380,7 +380,7 @@ COMPACT_SIXTH = replace(
 COMPACT_GENERAL = Recipe(
     model=replace(COMPACT, image_stages=6, detail_channels=16),
     samples=440_000,
-    large_share=0.1,
+    large_share=0.15,
     small_batch=32,
     interleaved=True,
     lr=6e-4,
@@ -393,7 +393,7 @@ COMPACT_GENERAL = Recipe(
     large_self_mixed=0.0,
     small_self_coarse=0.15,
     rolled_out=0.4,
-    trusted=0.15,
+    trusted=0.35,
     large_object_share=0.7,
     contour_weight=3.0,
     contour_width=3.0,

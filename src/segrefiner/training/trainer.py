@@ -76,6 +76,17 @@ def trust_timesteps(coarse: Tensor, fine: Tensor) -> Tensor:
     return (both / either < bounds[:, None]).sum(dim=0)
 
 
+def nearby(t: Tensor, draw: Tensor) -> Tensor:
+    """Timesteps `(B,)`, half of them one earlier or later: inference can only estimate how good a mask is.
+
+    Args:
+        t: `(B,)` int64 in 0 … T-1.
+        draw: `(B,)` uniform in [0, 1).
+    """
+    offset = (draw >= 0.75).long() - (draw < 0.25).long()
+    return (t + offset).clamp(0, NUM_TIMESTEPS - 1)
+
+
 class Trainer:
     """The state of a run: network, moving average, optimizer and step.
 
@@ -227,7 +238,7 @@ class Trainer:
         recipe = self.recipe
         rolled = choice[0] < recipe.rolled_out
         trusted = ~rolled & (choice[0] < recipe.rolled_out + (1 - recipe.rolled_out) * recipe.trusted)
-        t = torch.where(trusted, trust_timesteps(batch.coarse, batch.fine), t)
+        t = torch.where(trusted, nearby(trust_timesteps(batch.coarse, batch.fine), choice[1]), t)
         mixed = torch.where(trusted.view(-1, 1, 1, 1), batch.coarse, mixed)
         rows = rolled.nonzero()[:, 0]
         if not len(rows):
