@@ -51,7 +51,7 @@ _PIPELINES = {"both": ("default", "published"), "default": ("default",), "publis
               show_default=True)  # fmt: skip
 @click.option("--micro-batch", type=click.IntRange(1), help="Crops at a time, at most, where memory is short.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
-              help="ProcessGroup that read photos, where they are not packed into memory.")  # fmt: skip
+              help="Processes that read photos, where they are not packed into memory.")  # fmt: skip
 @click.option("--max-minutes", type=click.FloatRange(0), default=math.inf, help="Stop with a checkpoint after this.")
 @click.option("--checkpoint-minutes", type=FiniteRange(0), default=3.0, show_default=True)
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps.")
