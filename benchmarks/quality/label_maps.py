@@ -48,15 +48,15 @@ class Scores:
         scored = truth != VOID
         for label in range(len(CLASSES)):
             found, true = (labels == label) & scored, truth == label
-            self.both[label] += np.count_nonzero(found & true)
-            self.either[label] += np.count_nonzero(found | true)
+            self.both[label] += int(np.count_nonzero(found & true))
+            self.either[label] += int(np.count_nonzero(found | true))
             ious = matched_ious(segments_of(found, label), segments_of(true, label))
             self.matched[label] += sum(ious)
             counts = len(segments_of(found, label)) + len(segments_of(true, label))
             self.segments[label] += counts / 2  # Those found, half of those missed and half of the false ones.
         band = near_border(truth) & scored
-        self.right += np.count_nonzero((labels == truth) & band)
-        self.near += np.count_nonzero(band)
+        self.right += int(np.count_nonzero((labels == truth) & band))
+        self.near += int(np.count_nonzero(band))
 
     @property
     def ious(self) -> NDArray[np.float64]:
