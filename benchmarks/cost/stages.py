@@ -29,8 +29,9 @@ from benchmarks.common.scenes import scene
 from benchmarks.common.tables import aligned
 from segrefiner import Refiner
 from segrefiner.imaging.files import write_png
-from segrefiner.refinement import canvas, coarse_to_fine, refiner, tasks
-from segrefiner.refinement.canvas import Canvas
+from segrefiner.refinement import refiner
+from segrefiner.refinement.pipelines import canvas, coarse_to_fine, tasks
+from segrefiner.refinement.pipelines.canvas import Canvas
 
 STAGES = (
     "decode", "objects", "crop", "resize", "network", "sampling", "blend", "tiles", "edges", "settle", "report",

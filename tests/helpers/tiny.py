@@ -7,8 +7,8 @@ from typing import Any
 from torch.nn.functional import avg_pool2d
 
 from segrefiner.model.unet import UNetConfig
-from segrefiner.refinement import tasks
-from segrefiner.refinement.tasks import TaskResult
+from segrefiner.refinement.pipelines import tasks
+from segrefiner.refinement.pipelines.tasks import TaskResult
 
 TINY = UNetConfig(
     model_channels=8,

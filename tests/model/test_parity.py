@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.diffusion import ancestral, forward_sample, sample
 from segrefiner.model.unet import BASE, DenoisingUNet, UNetConfig, normalize
-from segrefiner.refinement.pipelines import instance, semantic
+from segrefiner.refinement.pipelines.published import instance, semantic
 from segrefiner.training.losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
 
 SMALL = replace(BASE, model_channels=32)

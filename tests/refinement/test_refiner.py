@@ -19,7 +19,7 @@ from segrefiner.imaging.reading import Photo, read_mask, read_photo
 from segrefiner.model.backends import choose_device, choose_dtype
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, resolve, save
-from segrefiner.refinement.pipelines import instance_pipeline, semantic_pipeline
+from segrefiner.refinement.pipelines.published import instance_pipeline, semantic_pipeline
 
 PHOTOS = Path(__file__).parents[1] / "data" / "parity"
 
@@ -237,7 +237,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
 
 
 def test_more_masks_than_a_group_come_in_order(tiny: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.refinement.tasks._GROUP", 2)
+    monkeypatch.setattr("segrefiner.refinement.pipelines.tasks._GROUP", 2)
     masks = [square(40 + i, 50) for i in range(5)]
     results = list(tiny.many((noise(*mask.shape), mask) for mask in masks))
     assert [result.mask.shape for result in results] == [mask.shape for mask in masks]

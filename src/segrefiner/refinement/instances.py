@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..imaging.boxes import Box, mask_box
-from .acceptance import keep_label
+from .pipelines.acceptance import keep_label
 from .report import Report, make_report
 
 Coarse: TypeAlias = NDArray[np.bool_]

@@ -23,13 +23,13 @@ from ..imaging.boxes import Box
 from ..imaging.reading import check_fits, check_same_size, warn_of
 from ..imaging.vips import LargePicture, MaskFile, check_target
 from ..model.diffusion import OnProgress, silent
-from .canvas import PhotoRegion
-from .config import DEFAULT
 from .options import PLAIN, OptionFields, Options
-from .pipelines import default_pipeline
+from .pipelines.canvas import PhotoRegion
+from .pipelines.coarse_to_fine import default_pipeline
+from .pipelines.config import DEFAULT
+from .pipelines.tasks import MaskTask, PhotoPart
+from .pipelines.views import gather_parts, object_area, part_gap, worth_refining
 from .report import Report
-from .tasks import MaskTask, PhotoPart
-from .views import gather_parts, object_area, part_gap, worth_refining
 
 if TYPE_CHECKING:
     from .refiner import Refiner

@@ -25,15 +25,15 @@ from ..model.backends import Backend, TorchBackend, choose_device, open_model
 from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
-from .acceptance import limit_changes
-from .batching import AdaptiveBatcher, batch_size
-from .config import DEFAULT
 from .forking import check_own, revive
 from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
-from .pipelines import Pipeline, default_pipeline
+from .pipelines.acceptance import limit_changes
+from .pipelines.batching import AdaptiveBatcher, batch_size
+from .pipelines.coarse_to_fine import default_pipeline
+from .pipelines.config import DEFAULT
+from .pipelines.tasks import MaskTask, Pipeline, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
 from .report import Report, make_report
-from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..imaging.distances import largest_distance
 from ..imaging.ops import contour, nonzero_pixels, row_bands
 from ..model.diffusion import confidence
-from .acceptance import Reverted, predicted_gain
+from .pipelines.acceptance import Reverted, predicted_gain
 
 
 @dataclass(frozen=True)

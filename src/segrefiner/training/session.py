@@ -44,13 +44,13 @@ from .batches import BatchSource
 from .distributed import ProcessGroup, launched
 from .estimate import Estimate, measure
 from .loop import Validate, Watch, train
+from .monitoring.report import write_training_report
+from .monitoring.validation import PackedSource, validate, validation_set
 from .overrides import with_values
 from .photos import PackingHooks, RunPhotos, open_photos
 from .recipes import RECIPES, Recipe
-from .report import write_training_report
 from .run_folder import BEST_NAME, CHECKPOINT_NAME, REPORT_NAME, WEIGHTS_NAME
 from .trainer import Trainer
-from .validation import PackedSource, validate, validation_set
 
 _STARTS = {
     "hr": "those of a run of lr",

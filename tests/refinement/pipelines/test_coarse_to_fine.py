@@ -20,13 +20,13 @@ from segrefiner.imaging.boxes import Box, mask_box
 from segrefiner.imaging.ops import contour
 from segrefiner.model.diffusion import Network, Progress, Stage, silent
 from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
-from segrefiner.refinement import canvas as canvases
-from segrefiner.refinement.batching import AdaptiveBatcher
-from segrefiner.refinement.canvas import Canvas, falls
-from segrefiner.refinement.coarse_to_fine import _Run, refine_mask, refine_masks
-from segrefiner.refinement.config import PipelineConfig, Sampler, TilingConfig
-from segrefiner.refinement.tasks import MaskTask
-from segrefiner.refinement.views import (
+from segrefiner.refinement.pipelines import canvas as canvases
+from segrefiner.refinement.pipelines.batching import AdaptiveBatcher
+from segrefiner.refinement.pipelines.canvas import Canvas, falls
+from segrefiner.refinement.pipelines.coarse_to_fine import _Run, refine_mask, refine_masks
+from segrefiner.refinement.pipelines.config import PipelineConfig, Sampler, TilingConfig
+from segrefiner.refinement.pipelines.tasks import MaskTask
+from segrefiner.refinement.pipelines.views import (
     FREE,
     View,
     _start,
