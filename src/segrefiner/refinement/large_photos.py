@@ -69,6 +69,11 @@ def refine_large(
         InputError: A file or number is not as described.
         OutputError: The target cannot be written.
         MissingExtraError: pyvips is not installed.
+
+    >>> from segrefiner.refinement.large_photos import refine_large
+    >>> reports = refine_large(refiner, "photo.png", "coarse.png", "refined.tif")
+    >>> len(reports), Path("refined.tif").exists()
+    (1, True)
     """
     options = options.changed(**changed)
     check_target(target)

@@ -44,6 +44,12 @@ class Result:
         mask: `(H, W)` bool, exactly the input's size.
         probability: `(H, W)` float32 in [0, 1]; `mask` is where it is at least 0.5.
         report: What changed.
+
+    >>> result = refiner("photo.jpg", "coarse.png")
+    >>> result.mask.shape, result.mask.dtype, result.probability.dtype
+    ((96, 128), dtype('bool'), dtype('float32'))
+    >>> bool((result.mask == (result.probability >= 0.5)).all())
+    True
     """
 
     mask: NDArray[np.bool_]
@@ -66,6 +72,12 @@ class Refiner:
         batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it: then the
             network sees views of one object at a time. By default on a CPU, where it costs little; a GPU needs the
             views of many small objects at once to be busy.
+
+    >>> from segrefiner import Refiner
+    >>> refiner = Refiner.from_pretrained()
+    >>> result = refiner("photo.jpg", "coarse.png")
+    >>> print("Report:", result.report)
+    Report: ... % of pixels changed, IoU with the coarse mask ... %, ...
     """
 
     def __init__(
@@ -120,6 +132,12 @@ class Refiner:
             CheckpointError: The weights cannot be found or are not as expected.
             InputError: There is no such device, dtype or backend, or not for these weights.
             MissingExtraError: The backend is not installed.
+
+        >>> refiner = Refiner.from_pretrained(device="cpu", dtype="fp32")
+        >>> refiner.device, refiner.dtype
+        (device(type='cpu'), torch.float32)
+        >>> 1 <= refiner.steps <= 6
+        True
         """
         target = choose_device(device)
         revive(target)
@@ -149,6 +167,12 @@ class Refiner:
             CheckpointError: The weights' file was changed after it was loaded, or a parameter is no number.
             InputError: The model is an `.onnx` file, which cannot be turned back into weights.
             OutputError: The file cannot be written.
+
+        >>> path = refiner.save_pretrained("my_model")
+        >>> print(path)
+        my_model/model.safetensors
+        >>> Refiner.from_pretrained("my_model").steps == refiner.steps
+        True
         """
         target = place_in(Path(folder))
         if self._original is not None:
@@ -184,6 +208,11 @@ class Refiner:
 
         Raises:
             OutputError: The Hub does not take it; and what `save_pretrained` raises.
+
+        >>> refiner = Refiner.from_pretrained()
+        >>> address = refiner.push_to_hub("me/my-refiner", private=True, license="apache-2.0")
+        >>> print(address)
+        https://huggingface.co/me/my-refiner/commit/...
         """
         with TemporaryDirectory(prefix="segrefiner-") as folder:
             path = self.save_pretrained(folder)
@@ -221,11 +250,11 @@ class Refiner:
             InputWarning: Something of the pair had to be guessed, which the report says as well. Not for a photo from
                 `reading.read_photo`, which has been asked for its notes.
 
-        ```python
-        refiner = Refiner.from_pretrained()
-        result = refiner("photo.jpg", "coarse.png", max_shift=8)
-        print(result.report)
-        ```
+        >>> result = refiner("photo.jpg", "coarse.png", max_shift=8)
+        >>> result.mask.shape, result.mask.dtype
+        ((96, 128), dtype('bool'))
+        >>> result.report.note
+        ''
         """
         return next(self.many([(image, mask)], options, threshold=threshold, on_progress=on_progress, **changed))
 
@@ -257,6 +286,12 @@ class Refiner:
         Raises:
             InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
             for is checked at once.
+
+        >>> pairs = [("photo.jpg", "coarse.png"), ("photo.jpg", "other.png")]
+        >>> for result in refiner.many(pairs, seed=1):
+        ...     print(result.mask.shape, result.report.agreement > 0.5)
+        (96, 128) True
+        (96, 128) True
         """
         return self._refined(triples(pairs), options.changed(**changed), threshold, on_progress)
 
@@ -292,6 +327,12 @@ class Refiner:
 
         Raises:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
+
+        >>> masks = ["coarse.png", "other.png"]
+        >>> boxes = [[20, 20, 80, 80], [80, 10, 125, 60]]
+        >>> results = list(refiner.instances("photo.jpg", masks, boxes, separate=True))
+        >>> len(results), results[0].mask.shape
+        (2, (96, 128))
         """
         options = options.changed(**changed)
         try:
@@ -341,6 +382,13 @@ class Refiner:
 
         Returns:
             The results in order.
+
+        >>> import torch
+        >>> from segrefiner.refinement.pipelines.tasks import MaskTask
+        >>> photo, mask = torch.zeros(3, 48, 64, dtype=torch.uint8), torch.zeros(48, 64, dtype=torch.bool)
+        >>> [result] = refiner.run(iter([MaskTask(photo, mask, seed=0)]))
+        >>> result.report.note
+        'the mask is empty: returned as it is'
         """
         steps = self.steps if options.steps is None else options.steps
 

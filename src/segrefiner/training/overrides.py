@@ -30,6 +30,12 @@ def with_values(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
 
     Raises:
         InputError: There is no such value, or the text is none of its type.
+
+    >>> from segrefiner.training.overrides import with_values
+    >>> from segrefiner.training.recipes import Recipe
+    >>> recipe = with_values(Recipe(), {"lr": "5e-4", "views.zoom": "0.5,2", "decay": "cosine"})
+    >>> recipe.lr, recipe.views.zoom
+    (0.0005, (0.5, 2.0))
     """
     for name, text in values.items():
         recipe = _with_value(recipe, name.split("."), text, name)
