@@ -27,7 +27,8 @@ from helpers import miniature
 from helpers.hub import Hub
 from helpers.tiny import TINY
 from segrefiner import Refiner
-from segrefiner.training.recipes import RECIPES, Recipe
+from segrefiner.training.recipe import Recipe
+from segrefiner.training.recipes import RECIPES
 
 HEIGHT, WIDTH = 96, 128
 ROOT = Path(segrefiner.__file__).parent

@@ -34,6 +34,7 @@ _SOURCES = (
     "refinement/pipelines/coarse_to_fine",
     "refinement/pipelines/published",
     "refinement/refiner",
+    "refinement/groups",
     "refinement/pipelines/acceptance",
     "data/composites/thin_structures",
     "model/unet",

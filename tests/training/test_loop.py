@@ -26,7 +26,8 @@ from segrefiner.model.diffusion import NUM_TIMESTEPS, keep_fine_schedule, spaced
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
 from segrefiner.training.batches import Example, _Order, packed_batches, streamed_batches
 from segrefiner.training.loop import FIRST_PATIENCE, CollapseGuard, Watch, train
-from segrefiner.training.recipes import LR, LinearDecay, Recipe
+from segrefiner.training.recipe import LinearDecay, Recipe
+from segrefiner.training.recipes import LR
 from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
 from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, trust_timesteps
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..training.loop import LogRow
-    from ..training.recipes import Recipe
+    from ..training.recipe import Recipe
     from ..training.session import RunHooks, TrainingSession
 
 _NAMES = (

@@ -1,11 +1,10 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
-import math
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from os import PathLike
 from pathlib import Path
@@ -26,14 +25,14 @@ from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
 from .forking import check_own, revive
+from .groups import GroupSettings, refine_groups
 from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
-from .pipelines.acceptance import limit_changes
 from .pipelines.batching import AdaptiveBatcher, batch_size
 from .pipelines.coarse_to_fine import default_pipeline
 from .pipelines.config import DEFAULT
-from .pipelines.tasks import MaskTask, Pipeline, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
-from .report import Report, make_report
+from .pipelines.tasks import MaskTask, Pipeline, same_photo, triples, whole_boxes
+from .report import Report
 
 
 @dataclass(frozen=True)
@@ -392,10 +391,8 @@ class Refiner:
         """
         steps = self.steps if options.steps is None else options.steps
 
-        def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
-            return limit_changes(probability, coarse, max_shift=options.max_shift, strength=options.strength)
-
-        return self._results(jobs, steps, restrained, on_progress)
+        refined = self._refined_groups(jobs, GroupSettings(steps, options, self.name), on_progress)
+        return (Result((probability >= 0.5).numpy(), probability.numpy(), report) for probability, report in refined)
 
     def _read(
         self, triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]], threshold: float | None, seed: int
@@ -416,78 +413,17 @@ class Refiner:
                 warn_of(notes)
             yield MaskTask(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
-    def _results(
-        self,
-        jobs: Iterator[MaskTask],
-        steps: int,
-        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
-        on_progress: OnProgress,
-    ) -> Iterator[Result]:
+    def _refined_groups(
+        self, jobs: Iterator[MaskTask], settings: GroupSettings, on_progress: OnProgress
+    ) -> Iterator[tuple[Tensor, Report]]:
         if isinstance(self.backend, TorchBackend):
             revive(self.device)
         else:
             check_own(self._process, self.backend)
-        error: Exception | None = None
-        while error is None:
-            group, error = next_group(jobs)
-            started = time.perf_counter()
-            results: list[Result] = []
-            try:
-                self._refine_group(group, results, steps, restrained, on_progress)
-            except Exception as failure:
-                error = failure
-            seconds = (time.perf_counter() - started) / max(1, len(group))
-            for result in results:
-                yield replace(result, report=replace(result.report, seconds=seconds))
-            if not group:
-                break
-        if error is not None:
-            raise error
-
-    def _refine_group(
-        self,
-        group: list[MaskTask],
-        results: list[Result],
-        steps: int,
-        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
-        on_progress: OnProgress,
-    ) -> None:
-        """Appends the result of each job, up to one that fails."""
-        notes = [nothing_to_do(job.mask) for job in group]
-        # A mode of the program around would round what must be exact.
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            work = [
-                replace(job, mask=job.mask.to(self.device)) for job, note in zip(group, notes, strict=True) if not note
-            ]
-            refined = (
-                self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
-                if work
-                else iter(())
-            )
-            for job, note in zip(group, notes, strict=True):
-                one = TaskResult(job.mask.float(), (), 0) if note else next(refined)
-                probability = one.probability.float().cpu()
-                height, width = job.mask.shape
-                area = one.area or Box(0, 0, width, height)
-                pixels = math.prod(job.part.window.photo if job.part else (height, width))
-                given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
-                settled, far, unsure = restrained(part, given)
-                if settled is not part:
-                    part.copy_(settled)
-                if one.owned is not None:
-                    own = one.owned.cpu()
-                    given, settled = given & own, settled * own
-                report = make_report(given, settled, one.reverted, far=far, unsure=unsure, pixels=pixels)
-                report = replace(
-                    report,
-                    evaluations=one.evaluations,
-                    steps=steps,
-                    model=self.name,
-                    seed=job.seed,
-                    note=note,
-                    warnings=job.notes,
-                )
-                results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
+        pipeline = partial(
+            self.pipeline, self.backend, steps=settings.steps, batches=self._batches, on_progress=on_progress
+        )
+        yield from refine_groups(pipeline, jobs, self.device, settings)
 
 
 def _warned(results: Iterable[Result]) -> Iterator[Result]:

@@ -48,7 +48,8 @@ from .monitoring.report import write_training_report
 from .monitoring.validation import PackedSource, validate, validation_set
 from .overrides import with_values
 from .photos import PackingHooks, RunPhotos, open_photos
-from .recipes import RECIPES, Recipe
+from .recipe import Recipe
+from .recipes import RECIPES
 from .run_folder import BEST_NAME, CHECKPOINT_NAME, REPORT_NAME, WEIGHTS_NAME
 from .trainer import Trainer
 

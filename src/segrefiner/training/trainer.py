@@ -30,7 +30,7 @@ from .distributed import SINGLE, ProcessGroup
 from .losses import cross_entropy, texture_loss
 from .monitoring.tally import Tally
 from .overrides import differences
-from .recipes import Recipe, StepSlice
+from .recipe import Recipe, StepSlice
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
