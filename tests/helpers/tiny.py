@@ -18,10 +18,10 @@ TINY = UNetConfig(
     attention_strides=(),
     num_heads=2,
     norm_groups=4,
-    stem_stride=2,
+    stem_stride=4,
     refine_channels=4,
 )
-TINY_WITH_ATTENTION = replace(TINY, channel_mult=(1, 2), attention_strides=(2,))
+TINY_WITH_ATTENTION = replace(TINY, channel_mult=(1, 2), attention_strides=(4,))
 
 
 def restless(network: Any, jobs: Sequence[tasks.MaskTask], **options: Any) -> Iterator[TaskResult]:

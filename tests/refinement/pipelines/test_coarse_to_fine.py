@@ -5,166 +5,52 @@ the object and black elsewhere makes it a perfect network. Neither needs weights
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
-from segrefiner.imaging.boxes import Box, mask_box
-from segrefiner.imaging.ops import contour
-from segrefiner.model.diffusion import Network, Progress, Stage, silent
-from segrefiner.model.unet import IMAGE_MEAN, IMAGE_STD
-from segrefiner.refinement.pipelines import canvas as canvases
+from helpers.networks import (
+    CONFIG,
+    EVERY_TILE,
+    QUICK,
+    RIGHT,
+    SMALL,
+    WITHIN_REACH,
+    all_ground,
+    all_object,
+    brightness,
+    counting,
+    discs,
+    empty,
+    hesitates,
+    iou,
+    keeps,
+    moved,
+    noise,
+    random_answer,
+    rectangle,
+    refined_in,
+    sees,
+    white_on_black,
+)
+from segrefiner.imaging.boxes import Box
+from segrefiner.model.diffusion import Network, Progress
 from segrefiner.refinement.pipelines.batching import AdaptiveBatcher
-from segrefiner.refinement.pipelines.canvas import Canvas, falls
-from segrefiner.refinement.pipelines.coarse_to_fine import _Run, refine_mask, refine_masks
-from segrefiner.refinement.pipelines.config import PipelineConfig, Sampler, TilingConfig
+from segrefiner.refinement.pipelines.coarse_to_fine import refine_mask, refine_masks
+from segrefiner.refinement.pipelines.config import Sampler, TilingConfig
 from segrefiner.refinement.pipelines.tasks import MaskTask
 from segrefiner.refinement.pipelines.views import (
     FREE,
     View,
-    _start,
-    _worth,
-    contour_tiles,
     find_objects,
-    needs_tiles,
     object_view,
-    scale_seen,
 )
-
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
-CONFIG = PipelineConfig()
-EVERY_TILE = replace(CONFIG, tiling=TilingConfig(undecided=-1.0), converged=-1.0)
-SMALL = PipelineConfig(patch=32, tiling=TilingConfig(side=32, overlap=8), min_side=16)
-
-
-def keeps(x: Tensor, timesteps: Tensor) -> Tensor:
-    return (2 * x[:, 3:] - 1) * 30
-
-
-def brightness(x: Tensor) -> Tensor:
-    """The photo's red channel, -1 for black and 1 for white."""
-    return (x[:, :1] * IMAGE_STD[0] + IMAGE_MEAN[0]) / 127.5 - 1
-
-
-def sees(x: Tensor, timesteps: Tensor) -> Tensor:
-    return brightness(x) * 40
-
-
-def hesitates(x: Tensor, timesteps: Tensor) -> Tensor:
-    """Believes the photo and the mask, neither of them much, so that the thresholds decide."""
-    return 1.5 * brightness(x) + (2 * x[:, 3:] - 1)
-
-
-def all_object(x: Tensor, timesteps: Tensor) -> Tensor:
-    return torch.full_like(x[:, 3:], 30.0)
-
-
-def all_ground(x: Tensor, timesteps: Tensor) -> Tensor:
-    return torch.full_like(x[:, 3:], -30.0)
-
-
-def random_answer(x: Tensor, timesteps: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(int(timesteps[0]))
-    return 30 * torch.randn(x[:, 3:].shape, generator=generator)
-
-
-def empty(height: int, width: int) -> Tensor:
-    return torch.zeros(height, width, dtype=torch.bool)
-
-
-def window(box: Box, height: int, width: int, ramp: int) -> Tensor:
-    """Blending weights of a view, all of its box."""
-    down, across = falls(box, box, height, width, ramp, torch.device("cpu"))
-    return torch.minimum(down[:, None], across)
-
-
-def rectangle(height: int, width: int, y: tuple[int, int], x: tuple[int, int]) -> Tensor:
-    mask = empty(height, width)
-    mask[y[0] : y[1], x[0] : x[1]] = True
-    return mask
-
-
-def discs(height: int, width: int, *where: tuple[int, int, int]) -> Tensor:
-    rows, columns = np.mgrid[:height, :width]
-    mask = np.zeros((height, width), bool)
-    for y, x, radius in where:
-        mask |= np.hypot(rows - y, columns - x) <= radius
-    return torch.from_numpy(mask)
-
-
-def specks(height: int, width: int, count: int = 200) -> Tensor:
-    random, mask = np.random.default_rng(0), empty(height, width)
-    for _ in range(count):
-        y, x = random.integers(2, height - 5), random.integers(2, width - 5)
-        mask[y : y + 3, x : x + 3] = True
-    return mask
-
-
-def moved(mask: Tensor, down: int, right: int) -> Tensor:
-    return mask.roll((down, right), (0, 1))
-
-
-def white_on_black(truth: Tensor) -> Tensor:
-    return (truth.expand(3, -1, -1) * 255).to(torch.uint8)
-
-
-def noise(height: int, width: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-
-
-def iou(a: Tensor, b: Tensor) -> float:
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
-
-
-def refined_in(
-    network: Network, mask: Tensor, views: list[View], timesteps: list[int], config: PipelineConfig = CONFIG
-) -> Tensor:
-    """The probability after one level of these views, of a canvas that covers the whole photo."""
-    height, width = mask.shape
-    sheet = Canvas(noise(height, width), mask, Box(0, 0, width, height), 0, config)
-    assert sheet.area == Box(0, 0, width, height)
-    _Run(network, config, AdaptiveBatcher(8), silent).level({sheet: views}, timesteps, Stage.WHOLE_OBJECTS)
-    return sheet.probability
-
-
-def tiles_of(uncertain: Tensor, region: Box, scale: float, config: PipelineConfig) -> list[View]:
-    height, width = uncertain.shape
-    return contour_tiles(uncertain, Box(0, 0, width, height), region, (height, width), scale, config)
-
-
-# What a network that is right, or that agrees, makes of a mask.
-
-RIGHT: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]] = {
-    "one object": (discs(200, 240, (90, 130, 50)), lambda m: moved(m, 6, -9)),
-    "smaller than a patch": (discs(40, 50, (20, 25, 11)), lambda m: moved(m, 2, -2)),
-    "larger than many patches": (discs(1100, 1500, (500, 700, 300)), lambda m: moved(m, 20, -15)),
-    "a strip, one pixel high": (rectangle(1, 700, (0, 1), (200, 400)), lambda m: moved(m, 0, 20)),
-    "a long strip, one pixel wide": (rectangle(5000, 1, (1000, 4000), (0, 1)), lambda m: moved(m, 60, 0)),
-    # Moved by less it counts as a good mask of a small object.
-    "a line in a strip": (rectangle(3, 300, (1, 2), (100, 200)), lambda m: moved(m, 0, 20)),
-    "3x3 pixels": (rectangle(400, 500, (200, 203), (300, 303)), lambda m: moved(m, 1, 1)),
-    "3x3 pixels in a corner": (
-        rectangle(400, 500, (0, 3), (497, 500)),
-        lambda m: rectangle(400, 500, (0, 5), (496, 500)),
-    ),
-    "at the border": (rectangle(400, 500, (0, 80), (0, 90)), lambda m: rectangle(400, 500, (0, 70), (5, 99))),
-    "two far apart": (discs(600, 900, (100, 100, 40), (480, 780, 50)), lambda m: moved(m, 4, 5)),
-    "a large one and a small one": (discs(900, 1200, (400, 400, 250), (850, 1150, 8)), lambda m: moved(m, 2, 2)),
-    "all of the photo": (torch.ones(300, 401, dtype=torch.bool), lambda m: rectangle(300, 401, (9, 300), (0, 390))),
-    "200 specks": (specks(600, 800), lambda m: m.clone()),
-    "200 specks, too large": (specks(500, 500), lambda m: contour(m) | m),
-    "200 specks, some of them lost": (specks(1100, 1500), lambda m: m & ~rectangle(1100, 1500, (0, 300), (0, 300))),
-}
-WITHIN_REACH = {k: v for k, v in RIGHT.items() if "lost" not in k}
 
 
 @pytest.mark.parametrize("case", WITHIN_REACH)
@@ -243,8 +129,6 @@ def test_the_result_is_a_probability_and_the_input_stays(network: Network, shape
 
 
 # What a network that is wrong can do.
-
-
 @pytest.mark.parametrize("network", [all_ground, random_answer], ids=lambda n: n.__name__)
 @pytest.mark.parametrize("case", RIGHT)
 def test_no_network_empties_a_mask(network: Network, case: str) -> None:
@@ -332,8 +216,6 @@ def test_far_from_every_object_the_mask_stays_empty() -> None:
 
 
 # Randomness, batches, progress.
-
-
 def test_same_seed_same_result_and_another_batch_size_too() -> None:
     mask, image = discs(400, 500, (150, 200, 130), (390, 480, 9)), noise(400, 500)
     before = torch.random.get_rng_state()
@@ -373,17 +255,6 @@ def test_progress_counts_every_evaluation() -> None:
         counts = [p.done for p in heard if p.description == stage]
         assert counts == sorted(set(counts)) and {p.total for p in heard if p.description == stage} == {counts[-1]}
     assert sum(calls) == sum({p.description: p.total for p in heard}.values())
-
-
-def counting(network: Network) -> tuple[Network, list[int]]:
-    """The network, and a list of the views of each of its evaluations."""
-    calls: list[int] = []
-
-    def counted(x: Tensor, timesteps: Tensor) -> Tensor:
-        calls.append(len(x))
-        return network(x, timesteps)
-
-    return counted, calls
 
 
 def scenes(count: int) -> list[MaskTask]:
@@ -500,22 +371,6 @@ def test_views_that_have_converged_take_no_further_step() -> None:
         assert [p.done for p in heard if p.stage == "whole objects"][-1] == heard[0].total
 
 
-def test_tiles_are_skipped_where_the_contour_is_sharp() -> None:
-    truth, spoil = RIGHT["larger than many patches"]
-    coarse, photo = spoil(truth), white_on_black(truth)
-    few, every = (
-        next(refine_masks(sees, [MaskTask(photo, coarse)], 1, config=config))
-        for config in (replace(CONFIG, tiling=TilingConfig(undecided=0.9)), EVERY_TILE)
-    )
-    assert few.evaluations < every.evaluations
-    assert iou(few.probability >= 0.5, truth) > 0.99
-    # What no view has decided is never skipped.
-    nothing = next(
-        refine_masks(keeps, [MaskTask(photo, truth)], 1, config=replace(CONFIG, tiling=TilingConfig(undecided=0.9)))
-    )
-    assert nothing.evaluations > 1
-
-
 def test_mirrored_input_gives_the_mirrored_result() -> None:
     truth = discs(430, 380, (150, 160, 110), (290, 230, 60))
     mask = moved(truth, 5, 3)
@@ -530,234 +385,6 @@ def test_mirrored_input_gives_the_mirrored_result() -> None:
         # Not the same to rounding: tiles are placed from the top left.
         assert float((mirrored - expected).abs().mean()) < 0.02
         assert iou(mirrored >= 0.5, expected >= 0.5) > 0.99
-
-
-# Which views the network gets.
-
-
-@QUICK
-@given(
-    size=st.tuples(st.integers(1, 120), st.integers(1, 120)),
-    parts=st.lists(st.tuples(st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 12)), max_size=6),
-)
-def test_objects_are_disjoint_tight_and_cover_the_mask(
-    size: tuple[int, int], parts: list[tuple[float, float, int]]
-) -> None:
-    height, width = size
-    mask = empty(height, width)
-    for y, x, side in parts:
-        top, left = int(y * height), int(x * width)
-        mask[top : top + side, left : left + side] = True
-    boxes = find_objects(mask, CONFIG)
-    covered = torch.zeros(height, width)
-    for box in boxes:
-        assert box == box.clip(height, width)
-        inner = mask_box(box.crop(mask[None])[0])
-        assert inner == Box(0, 0, box.width, box.height)
-        covered[box.y0 : box.y1, box.x0 : box.x1] += 1
-    assert (covered[mask] == 1).all() and (covered <= 1).all()
-
-
-def test_objects_come_in_reading_order() -> None:
-    mask = rectangle(60, 400, (0, 10), (5, 15)) | rectangle(60, 400, (1, 41), (200, 240))
-    mask |= rectangle(60, 400, (0, 2), (350, 352))
-    boxes = find_objects(mask, CONFIG)
-    assert len(boxes) == 3
-    assert boxes == sorted(boxes, key=lambda b: (b.y0, b.x0))
-
-
-@pytest.mark.parametrize("side", [1, 10, 100])
-def test_near_parts_are_one_object_and_far_ones_are_not(side: int) -> None:
-    for gap, objects in ((max(1, side // 10), 1), (3 * side + 10, 2)):
-        second = 20 + side + gap
-        mask = rectangle(500, 700, (50, 50 + side), (20, 20 + side))
-        mask |= rectangle(500, 700, (50, 50 + side), (second, second + side))
-        assert len(find_objects(mask, CONFIG)) == objects
-        assert len(find_objects(mask.T.contiguous(), CONFIG)) == objects
-
-
-@QUICK
-@given(
-    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
-    corner=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
-    share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-)
-def test_an_object_s_view_is_a_square_with_context_inside_the_photo(
-    size: tuple[int, int], corner: tuple[float, float], share: tuple[float, float]
-) -> None:
-    height, width = size
-    y0, x0 = int(corner[0] * height), int(corner[1] * width)
-    box = Box(x0, y0, x0 + 1 + int(share[1] * (width - x0 - 1)), y0 + 1 + int(share[0] * (height - y0 - 1)))
-    view = object_view(box, height, width, CONFIG)
-    side = view.box.width
-    assert view.box.height == side and view.scale == side / view.size
-    assert view.size == CONFIG.patch
-    strip = max(size) > max(CONFIG.patch, 8 * min(size))
-    assert side <= max(height, width)
-    if not strip:
-        assert side >= min(max(box.longest, CONFIG.min_side), max(height, width))
-        assert view.box.x0 <= box.x0 and box.x1 <= view.box.x1 and view.box.y0 <= box.y0 and box.y1 <= view.box.y1
-        assert side >= min(CONFIG.context * box.longest - 1, max(height, width))
-    for start, stop, limit in ((view.box.x0, view.box.x1, width), (view.box.y0, view.box.y1, height)):
-        assert (start >= 0 and stop <= limit) if side <= limit else (start <= 0 and stop >= limit)
-
-
-@QUICK
-@given(
-    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
-    corner=st.tuples(st.floats(-0.2, 0.9), st.floats(-0.2, 0.9)),
-    share=st.tuples(st.floats(0.1, 1.2), st.floats(0.1, 1.2)),
-    scale=st.sampled_from([1, 2]),
-    seed=st.integers(0, 100),
-)
-def test_tiles_see_every_uncertain_pixel_of_their_region_well(
-    size: tuple[int, int], corner: tuple[float, float], share: tuple[float, float], scale: int, seed: int
-) -> None:
-    height, width = size
-    y0, x0 = int(corner[0] * height), int(corner[1] * width)
-    region = Box(x0, y0, x0 + max(1, int(share[1] * width)), y0 + max(1, int(share[0] * height)))
-    inner = region.clip(height, width)
-    if inner.width <= 0 or inner.height <= 0:
-        return
-    generator = torch.Generator().manual_seed(seed)
-    uncertain = torch.rand(height, width, generator=generator) < 0.02
-    side, ramp = SMALL.tiling.side * scale, SMALL.tiling.overlap * scale // 2
-    best = torch.zeros(height, width)
-    for view in tiles_of(uncertain, region, scale, SMALL):
-        assert (view.box.width, view.box.height, view.scale) == (side, side, scale)
-        part = view.box.clip(height, width)
-        assert uncertain[part.y0 : part.y1, part.x0 : part.x1].any()
-        weights = window(view.box, height, width, ramp)
-        weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
-        here = best[part.y0 : part.y1, part.x0 : part.x1]
-        best[part.y0 : part.y1, part.x0 : part.x1] = torch.maximum(here, weights)
-    in_region, well_inside = empty(height, width), empty(height, width)
-    in_region[inner.y0 : inner.y1, inner.x0 : inner.x1] = True
-    top, left = (0 if start <= 0 else start + ramp for start in (inner.y0, inner.x0))
-    bottom = height if inner.y1 == height else inner.y1 - ramp
-    right = width if inner.x1 == width else inner.x1 - ramp
-    well_inside[top : max(top, bottom), left : max(left, right)] = True
-    assert (best[uncertain & in_region] > 0).all()
-    assert (best[uncertain & well_inside] > 1 - 1e-6).all()
-
-
-@pytest.mark.parametrize("case", ["larger than many patches", "a large one and a small one", "all of the photo"])
-def test_every_contour_pixel_is_seen_at_native_scale(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    truth, _ = RIGHT[case]
-    height, width = truth.shape
-    weight, asked = torch.zeros(height, width), empty(height, width)
-
-    def spy(
-        uncertain: Tensor, area: Box, region: Box, photo: tuple[int, int], scale: float, config: PipelineConfig
-    ) -> list[View]:
-        tiles = contour_tiles(uncertain, area, region, photo, scale, config)
-        assert all(t.box.clip(*photo).clip(area.y1, area.x1) == t.box.clip(*photo) for t in tiles)
-        assert all(t.box.clip(*photo).x0 >= area.x0 and t.box.clip(*photo).y0 >= area.y0 for t in tiles)
-        if scale == 1:
-            asked[area.y0 : area.y1, area.x0 : area.x1] |= uncertain
-            for view in tiles:
-                part = view.box.clip(height, width)
-                weights = window(view.box, height, width, config.tiling.overlap // 2)
-                weights = weights[part.y0 - view.box.y0 :, part.x0 - view.box.x0 :][: part.height, : part.width]
-                weight[part.y0 : part.y1, part.x0 : part.x1] += weights
-        return tiles
-
-    monkeypatch.setattr(canvases, "contour_tiles", spy)
-    refine_mask(keeps, noise(height, width), truth, 1, config=EVERY_TILE)
-    # An object that its own view shows at native scale or larger needs no tile.
-    for box in find_objects(truth, CONFIG):
-        if object_view(box, height, width, CONFIG).scale <= 1:
-            asked[box.y0 : box.y1, box.x0 : box.x1] = False
-            area = box.grow(2).clip(height, width)
-            asked[area.y0 : area.y1, area.x0 : area.x1] = False
-    assert (weight[asked] > 0.5).all()
-    assert case == "all of the photo" or asked.any()
-
-
-@pytest.mark.parametrize(("radius", "scales"), [(40, []), (70, [0.5]), (150, [1, 0.5]), (240, [1, 0.5]), (300, [2, 1])])
-def test_tiles_go_down_to_the_enlarged_photo_unless_the_object_is_large(
-    radius: int, scales: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[float] = []
-
-    def spy(
-        uncertain: Tensor, area: Box, region: Box, photo: tuple[int, int], scale: float, config: PipelineConfig
-    ) -> list[View]:
-        seen.append(scale)
-        tiles = contour_tiles(uncertain, area, region, photo, scale, config)
-        assert tiles and all(
-            t.box.width == t.box.height == config.tiling.side * scale == config.tiling.side * t.scale for t in tiles
-        )
-        return tiles
-
-    monkeypatch.setattr(canvases, "contour_tiles", spy)
-    mask = discs(1000, 1000, (500, 500, radius))
-    refine_mask(keeps, noise(1000, 1000), mask, 1, config=EVERY_TILE)
-    assert seen == scales
-
-
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 4.0])
-def test_tiles_are_asked_for_where_they_show_more_than_the_object_s_view(scale: float) -> None:
-    least = (CONFIG.tiling.finer_shrunk if scale > 1 else CONFIG.tiling.finer) * scale
-    for longest in (600, 8000):
-        region = Box(0, 0, longest, 10)
-        assert not needs_tiles(least * 0.99, region, scale, CONFIG)
-        assert needs_tiles(least, region, scale, CONFIG) == (scale >= 1 or longest <= CONFIG.tiling.enlarged_side)
-    # Of a strip that its view shows no more than the middle of, the ends need tiles, too.
-    strip = Box(-1000, -500, 6000, 501)
-    view = object_view(Box(0, 0, 5000, 1), 1, 5000, CONFIG)
-    assert view.scale == 1 and needs_tiles(scale_seen(view, strip, (1, 5000), CONFIG), strip, 8, CONFIG)
-
-
-@QUICK
-@given(seed=st.integers(0, 1000), size=st.tuples(st.integers(1, 40), st.integers(1, 40)), across=st.integers(1, 7))
-def test_what_a_place_shows_is_kept_up_to_date_as_tiles_are_placed(
-    seed: int, size: tuple[int, int], across: int
-) -> None:
-    config = replace(SMALL, tiling=replace(SMALL.tiling, side=across + 8))
-    uncertain = torch.rand(*size, generator=torch.Generator().manual_seed(seed)) < 0.2
-    region = Box(0, 0, size[1], size[0])
-    left = uncertain.numpy().astype(np.int64)
-    total, corners = max(1, int(left.sum())), []
-    while left.any():
-        worth = _worth(left, across, total)
-        row, column = (max(0, int(i) - across + 1) for i in np.unravel_index(worth.argmax(), worth.shape))
-        left[row : row + across, column : column + across] = 0
-        corners.append((row, column))
-    tiles = tiles_of(uncertain, region, 1, config)
-    side, margin = config.tiling.side, config.tiling.overlap // 2
-    expected = [
-        (_start(column - margin, 0, size[1], size[1], side), _start(row - margin, 0, size[0], size[0], side))
-        for row, column in corners
-    ]
-    assert sorted((tile.box.x0, tile.box.y0) for tile in tiles) == sorted(expected)
-
-
-@QUICK
-@given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), corner=st.tuples(*[st.integers(-30, 50)] * 2))
-def test_windows_are_one_inside_and_fall_only_towards_other_views(
-    size: tuple[int, int], corner: tuple[int, int]
-) -> None:
-    height, width = size
-    box = Box(corner[0], corner[1], corner[0] + 32, corner[1] + 32)
-    weights = window(box, height, width, 8)
-    assert weights.shape == (32, 32) and weights.min() > 0 and weights.max() <= 1
-    assert (weights[8:-8, 8:-8] == 1).all()
-    x, y = torch.arange(32), torch.arange(32)
-    to_left, to_right = (x + 0.5) / 8, (31.5 - x) / 8
-    falls = torch.where(torch.tensor(box.x0 > 0), to_left, math.inf)
-    falls = torch.minimum(falls, torch.where(torch.tensor(box.x1 < width), to_right, math.inf))
-    expected = torch.sin(torch.pi / 2 * falls.clamp(max=1)).square()
-    middle = weights[16]
-    torch.testing.assert_close(middle, expected)
-    assert (weights <= middle[None, :] + 1e-6).all() and len(y) == 32
-
-
-def test_overlapping_tiles_leave_no_pixel_to_the_old_mask() -> None:
-    mask = empty(100, 150)
-    everywhere = torch.ones(100, 150, dtype=torch.bool)
-    views = tiles_of(everywhere, Box(0, 0, 150, 100), 1, SMALL)
-    assert float(refined_in(all_object, mask, views, [0], SMALL).min()) > 1 - 1e-5
 
 
 @pytest.mark.parametrize(("patch", "tile"), [(16, 16), (64, 64), (64, 32)])
@@ -775,18 +402,7 @@ def test_patch_and_tile_sizes_are_a_free_choice(patch: int, tile: int) -> None:
     assert sizes == {(4, patch, patch), (4, tile, tile)}
 
 
-def test_contours_are_the_pixels_with_a_neighbour_in_the_other_state() -> None:
-    mask = noise(9, 12)[0] < 60
-    framed = np.pad(mask.numpy(), 1, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3))
-    expected = windows.any(axis=(2, 3)) & ~windows.all(axis=(2, 3))
-    np.testing.assert_array_equal(contour(mask), expected)
-    assert not contour(torch.ones(5, 6, dtype=torch.bool)).any()
-
-
 # Memory is bounded: large planes are computed band by band.
-
-
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_bands_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = discs(430, 380, (150, 160, 110), (290, 230, 60), (40, 330, 20))
