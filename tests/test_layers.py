@@ -82,11 +82,13 @@ TORCH_FREE = {
     ],
     "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "run"],
     "model": ["downloads", "hub"],
-    "refinement": ["config", "options", "video"],
+    "refinement": ["options", "video"],
+    "refinement.pipelines": ["config"],
     "rendering": ["html", "markdown", "overlay", "svg"],
     "serving": ["client", "decoding", "metrics", "signals"],
     "serving.page": ["files", "inputs", "reading"],
-    "training": ["report", "run_folder", "tensorboard"],
+    "training": ["run_folder"],
+    "training.monitoring": ["report", "tensorboard"],
 }
 """Modules by folder that import no PyTorch, also not by what they import: that takes seconds."""
 

@@ -19,7 +19,7 @@ from segrefiner.model.unet import BASE
 from segrefiner.model.weights import save
 from segrefiner.training.batches import packed_batches
 from segrefiner.training.loop import Watch, train
-from segrefiner.training.recipes import Recipe
+from segrefiner.training.recipe import Recipe
 from segrefiner.training.trainer import Trainer
 
 RECIPE = Recipe(

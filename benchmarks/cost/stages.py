@@ -29,8 +29,9 @@ from benchmarks.common.scenes import scene
 from benchmarks.common.tables import aligned
 from segrefiner import Refiner
 from segrefiner.imaging.files import write_png
-from segrefiner.refinement import canvas, coarse_to_fine, refiner, tasks
-from segrefiner.refinement.canvas import Canvas
+from segrefiner.refinement import groups, refiner
+from segrefiner.refinement.pipelines import canvas, coarse_to_fine, tasks
+from segrefiner.refinement.pipelines.canvas import Canvas
 
 STAGES = (
     "decode", "objects", "crop", "resize", "network", "sampling", "blend", "tiles", "edges", "settle", "report",
@@ -94,7 +95,7 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
         (Canvas, "blend", "blend"), (Canvas, "start_level", "blend"),
         (Canvas, "finish_level", "blend"), (Canvas, "tiles", "tiles"), (coarse_to_fine, "snap_to_edges", "edges"),
         (coarse_to_fine, "edge_gain", "edges"), (coarse_to_fine, "revert_unsupported", "settle"),
-        (refiner, "make_report", "report"),
+        (groups, "make_report", "report"),
         (coarse_to_fine, "contour_offset", "settle"),
         (coarse_to_fine._Run, "level", "sampling"),
     ]  # fmt: skip

@@ -24,7 +24,8 @@ from segrefiner.data.packs import pack_source
 from segrefiner.data.sources import Head
 from segrefiner.model.weights import load, resolve
 from segrefiner.training.batches import packed_batches, streamed_batches
-from segrefiner.training.recipes import RECIPES, Recipe
+from segrefiner.training.recipe import Recipe
+from segrefiner.training.recipes import RECIPES
 from segrefiner.training.run_folder import LOG_NAME
 from segrefiner.training.trainer import Trainer
 

@@ -27,8 +27,8 @@ from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
 from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.distances import contour_distance
-from segrefiner.refinement.coarse_to_fine import refine_masks
-from segrefiner.refinement.config import AcceptanceConfig, PipelineConfig
+from segrefiner.refinement.pipelines.coarse_to_fine import refine_masks
+from segrefiner.refinement.pipelines.config import AcceptanceConfig, PipelineConfig
 
 UNRESTRAINED = PipelineConfig(acceptance=AcceptanceConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
 NEAR = 10

@@ -34,9 +34,10 @@ from segrefiner.evaluation.metrics import boundary_iou, iou, mba
 from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.model import weights
 from segrefiner.model.diffusion import NUM_TIMESTEPS
-from segrefiner.refinement.coarse_to_fine import refine_masks
-from segrefiner.refinement.pipelines import Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
-from segrefiner.refinement.views import FREE
+from segrefiner.refinement.pipelines.coarse_to_fine import default_pipeline, refine_masks
+from segrefiner.refinement.pipelines.published import instance_pipeline, semantic_pipeline
+from segrefiner.refinement.pipelines.tasks import Pipeline
+from segrefiner.refinement.pipelines.views import FREE
 
 OURS: dict[str, tuple[Pipeline, int]] = {
     **{f"ours-{steps}": (default_pipeline, steps) for steps in range(NUM_TIMESTEPS, 0, -1)},

@@ -25,7 +25,7 @@ from segrefiner.model.backends import TorchBackend, choose_dtype
 from segrefiner.model.layers import Upsample
 from segrefiner.model.unet import BASE, DenoisingUNet
 from segrefiner.model.weights import load
-from segrefiner.refinement.pipelines import semantic_pipeline
+from segrefiner.refinement.pipelines.published import semantic_pipeline
 from segrefiner.refinement.refiner import Result
 
 

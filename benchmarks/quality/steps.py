@@ -25,8 +25,8 @@ from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
 from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.diffusion import NUM_TIMESTEPS
-from segrefiner.refinement.coarse_to_fine import refine_masks
-from segrefiner.refinement.config import PipelineConfig, Sampler
+from segrefiner.refinement.pipelines.coarse_to_fine import refine_masks
+from segrefiner.refinement.pipelines.config import PipelineConfig, Sampler
 
 STEPS = range(1, NUM_TIMESTEPS + 1)
 

@@ -44,9 +44,9 @@ from segrefiner.imaging.files import atomic_write, check_output
 from segrefiner.model import weights
 from segrefiner.model.backends import Backend
 from segrefiner.model.diffusion import NUM_TIMESTEPS
-from segrefiner.refinement.coarse_to_fine import refine_masks
 from segrefiner.refinement.label_maps import refine_labels
-from segrefiner.refinement.views import FREE
+from segrefiner.refinement.pipelines.coarse_to_fine import refine_masks
+from segrefiner.refinement.pipelines.views import FREE
 
 DEFAULT_KINDS = (
     "real", "strong", "sam-like", "yolo-like", "polygon", "low-8", "low-16", "missing", "perfect", "thin",

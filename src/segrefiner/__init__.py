@@ -1,12 +1,10 @@
 """Refine coarse segmentation masks.
 
-```python
-from segrefiner import Refiner
-
-refiner = Refiner.from_pretrained()
-result = refiner("photo.jpg", "coarse.png", seed=0)
-result.mask  # (H, W) bool
-```
+>>> from segrefiner import Refiner
+>>> refiner = Refiner.from_pretrained()
+>>> result = refiner("photo.jpg", "coarse.png", seed=0)
+>>> result.mask.shape, result.mask.dtype
+((96, 128), dtype('bool'))
 """
 
 from importlib import import_module

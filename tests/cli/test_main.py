@@ -117,23 +117,25 @@ def test_pack_and_train(tmp_path: Path) -> None:
     Image.fromarray(mask).save(tmp_path / "data" / "coarse_net" / "2.png")
     packed = run("data", "pack", tmp_path / "data", tmp_path / "photos.pack")
     assert packed.exit_code == 0 and "3 photos" in packed.stdout
-    trained = run("train", tmp_path / "photos.pack", "-o", tmp_path / "run", "--samples", 16, "--set", "large_share=0")
+    # The bundled model's own network, on crops as small as it takes.
+    small = ("--set", "small_size=64", "--set", "large_size=64")
+    few = ("--samples", 16, "--set", "large_share=0", *small)
+    trained = run("train", tmp_path / "photos.pack", "-o", tmp_path / "run", *few)
     assert trained.exit_code == 0, trained.output
     assert "finished at step 1 of 1" in trained.stdout
     weights = tmp_path / "run" / "model.safetensors"
     assert load(weights).config.stem_stride == 2
-    options = ("--from", weights, "--samples", 8, "--lr", 0, "--recipe", "compact-second")
+    options = ("--from", weights, "--samples", 8, "--lr", 0, "--recipe", "compact-second", *small)
     second = run("train", tmp_path / "data", "-o", tmp_path / "second", *options)
     assert second.exit_code == 0, second.output
     assert metadata(tmp_path / "second" / "model.safetensors")["started_from_sha256"] == checksum(weights)
     # Without a learning rate the weights are the ones that it started from.
     before, after = (load(path).state_dict() for path in (weights, tmp_path / "second" / "model.safetensors"))
     assert all(torch.allclose(after[name], value, atol=1e-3) for name, value in before.items())
-    options = ("--from", weights, "--recipe", "compact-third", "--samples", 8, "--set", "large_share=1")
+    options = ("--from", weights, "--recipe", "compact-third", "--samples", 8, "--set", "large_share=1", *small)
     third = run("train", tmp_path / "photos.pack", "-o", tmp_path / "third", *options)
     assert third.exit_code == 0, third.output
     recipe = json.loads(metadata(tmp_path / "third" / "model.safetensors")["recipe"])
     assert recipe["large_self_coarse"] == RECIPES["compact-third"].large_self_coarse > 0 and recipe["samples"] == 8
-    options = ("--samples", 16, "--set", "large_share=0", "--lr", 0.1)
-    again = run("train", tmp_path / "data", "-o", tmp_path / "run", *options)
+    again = run("train", tmp_path / "data", "-o", tmp_path / "run", *few, "--lr", 0.1)
     assert again.exit_code == 1 and "lr: 0.001 there, 0.1 asked for" in again.stderr

@@ -22,7 +22,7 @@ from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
 
 STEPS = 20
 SHAPE = ("model.model_channels=8", "model.channel_mult=1,1", "model.attention_strides=", "model.num_heads=2",
-         "model.norm_groups=4", "model.stem_stride=2", "model.refine_channels=4", "model.num_res_blocks=1",
+         "model.norm_groups=4", "model.stem_stride=4", "model.refine_channels=4", "model.num_res_blocks=1",
          "model.num_up_blocks=1")  # fmt: skip
 SMALL = ("large_share=1", "large_size=32", "large_batch=8", "pack_size=96", "warmup_steps=2", "validate_every=10")
 RECIPES: dict[str, tuple[Callable[[Path], Path], bool]] = {

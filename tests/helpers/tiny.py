@@ -7,8 +7,8 @@ from typing import Any
 from torch.nn.functional import avg_pool2d
 
 from segrefiner.model.unet import UNetConfig
-from segrefiner.refinement import tasks
-from segrefiner.refinement.tasks import TaskResult
+from segrefiner.refinement.pipelines import tasks
+from segrefiner.refinement.pipelines.tasks import TaskResult
 
 TINY = UNetConfig(
     model_channels=8,
@@ -18,10 +18,10 @@ TINY = UNetConfig(
     attention_strides=(),
     num_heads=2,
     norm_groups=4,
-    stem_stride=2,
+    stem_stride=4,
     refine_channels=4,
 )
-TINY_WITH_ATTENTION = replace(TINY, channel_mult=(1, 2), attention_strides=(2,))
+TINY_WITH_ATTENTION = replace(TINY, channel_mult=(1, 2), attention_strides=(4,))
 
 
 def restless(network: Any, jobs: Sequence[tasks.MaskTask], **options: Any) -> Iterator[TaskResult]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from segrefiner.imaging import boxes, edges, ops
 from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, snap_to_edges
-from segrefiner.refinement.config import AcceptanceConfig
+from segrefiner.refinement.pipelines.config import AcceptanceConfig
 
 RADIUS, SMOOTHNESS = 2, 1e-4
 GOOD = AcceptanceConfig().edges

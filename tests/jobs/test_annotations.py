@@ -21,8 +21,8 @@ from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.run import run
 from segrefiner.ledger import Ledger
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.refinement import tasks
 from segrefiner.refinement.options import Options
+from segrefiner.refinement.pipelines import tasks
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.model.backends import TorchBackend, choose_device, is_precise
 from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, normalize
 from segrefiner.model.weights import load, resolve
-from segrefiner.refinement.batching import AdaptiveBatcher, batch_size, bytes_per_view, ran_out_of_memory
+from segrefiner.refinement.pipelines.batching import AdaptiveBatcher, batch_size, bytes_per_view, ran_out_of_memory
 
 PHOTOS = Path(__file__).parents[1] / "data" / "parity"
 

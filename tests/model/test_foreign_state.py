@@ -15,7 +15,7 @@ from segrefiner.model.backends import is_precise
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, save
 from segrefiner.refinement.label_maps import refine_labels
-from segrefiner.refinement.pipelines import instance_pipeline, semantic_pipeline
+from segrefiner.refinement.pipelines.published import instance_pipeline, semantic_pipeline
 from segrefiner.refinement.video import refine_video
 
 RANDOM = np.random.default_rng(0)

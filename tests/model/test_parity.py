@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.diffusion import ancestral, forward_sample, sample
 from segrefiner.model.unet import BASE, DenoisingUNet, UNetConfig, normalize
-from segrefiner.refinement.pipelines import instance, semantic
+from segrefiner.refinement.pipelines.published import instance, semantic
 from segrefiner.training.losses import TEXTURE_WEIGHT, cross_entropy, texture_loss
 
 SMALL = replace(BASE, model_channels=32)
@@ -44,7 +44,8 @@ def network(config: UNetConfig, salt: int) -> DenoisingUNet:
         net = DenoisingUNet(config)
     state = {name: torch.from_numpy(fill(name, tuple(p.shape), salt)) for name, p in net.state_dict().items()}
     net.load_state_dict(state, assign=True)
-    return net.eval().requires_grad_(False)
+    # As `weights.load` gives networks, which takes a fifth less time.
+    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

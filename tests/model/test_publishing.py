@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file
 
+from helpers.hub import Hub
 from helpers.tiny import TINY
 from segrefiner import Refiner
 from segrefiner.cli.model import push
@@ -148,38 +149,6 @@ def test_cards_cannot_be_written_into(stored: Path, repository: str, license: st
 
 
 # Pushes
-
-
-class Hub:
-    """The part of `huggingface_hub.HfApi` that pushes use; keeps what it was given."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.files: dict[str, bytes] = {}
-        self.error: Exception | None = None
-
-    def __call__(self, *, token: str | None, library_name: str) -> "Hub":
-        self.calls.append(("api", token))
-        return self
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
-        self.calls.append(("create", repo_id, private))
-        assert exist_ok
-        if self.error is not None:
-            raise self.error
-
-    def create_branch(self, repo_id: str, *, branch: str, exist_ok: bool) -> None:
-        self.calls.append(("branch", branch))
-
-    def upload_folder(self, *, repo_id: str, folder_path: Path, revision: str | None, commit_message: str,
-                      allow_patterns: list[str]) -> Any:  # fmt: skip
-        self.calls.append(("upload", repo_id, revision, commit_message))
-        found = huggingface_hub.utils.filter_repo_objects(
-            [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()],
-            allow_patterns=allow_patterns,
-        )
-        self.files = {name: (folder_path / name).read_bytes() for name in found}
-        return SimpleNamespace(commit_url=f"https://huggingface.co/{repo_id}/commit/1234")
 
 
 @pytest.fixture

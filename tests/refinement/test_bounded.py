@@ -18,11 +18,11 @@ from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import Photo, read_photo
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement import label_regions
-from segrefiner.refinement.acceptance import KeptReason
 from segrefiner.refinement.cost import estimated_cost, label_costs
 from segrefiner.refinement.label_maps import RefinedLabels, refine_labels
 from segrefiner.refinement.label_regions import bounded, components
-from segrefiner.refinement.views import worth_refining
+from segrefiner.refinement.pipelines.acceptance import KeptReason
+from segrefiner.refinement.pipelines.views import worth_refining
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

@@ -20,11 +20,11 @@ from segrefiner.imaging.boxes import Box
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.imaging.vips import LargePicture, MaskFile, libvips
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.refinement.config import DEFAULT
 from segrefiner.refinement.large_photos import find_large_objects, joined, refine_large
-from segrefiner.refinement.pipelines import instance_pipeline
-from segrefiner.refinement.views import find_objects as find_in_memory
-from segrefiner.refinement.views import object_area
+from segrefiner.refinement.pipelines.config import DEFAULT
+from segrefiner.refinement.pipelines.published import instance_pipeline
+from segrefiner.refinement.pipelines.views import find_objects as find_in_memory
+from segrefiner.refinement.pipelines.views import object_area
 
 pyvips = pytest.importorskip("pyvips")
 

@@ -77,7 +77,7 @@ def test_smoothing_mixes_where_nothing_changed_and_nowhere_else(refiner: Refiner
 
 
 def test_frames_are_refined_together_and_come_in_order(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segrefiner.refinement.tasks._GROUP", 3)
+    monkeypatch.setattr("segrefiner.refinement.pipelines.tasks._GROUP", 3)
     read: list[str] = []
 
     def frames() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -17,7 +17,8 @@ from segrefiner.data.published_crops import PublishedViews
 from segrefiner.data.sources import Sample, Source
 from segrefiner.errors import InputError, TrainingError
 from segrefiner.training.batches import _Order, packed_batches, streamed_batches, times_drawn
-from segrefiner.training.recipes import LR, Recipe
+from segrefiner.training.recipe import Recipe
+from segrefiner.training.recipes import LR
 
 CPU = torch.device("cpu")
 DISCS = Discs()

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segrefiner.training.losses import TEXTURE_WEIGHT, cross_entropy, sobel, texture_loss
-from segrefiner.training.recipes import Recipe
+from segrefiner.training.recipe import Recipe
 from segrefiner.training.trainer import contour_weight
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)

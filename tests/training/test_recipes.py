@@ -14,7 +14,8 @@ from segrefiner.data.published_crops import PublishedViews
 from segrefiner.errors import InputError
 from segrefiner.model.unet import BASE, COMPACT
 from segrefiner.training.overrides import differences, with_values
-from segrefiner.training.recipes import HR, LR, RECIPES, CosineDecay, LinearDecay, Recipe, StepDecay
+from segrefiner.training.recipe import CosineDecay, LinearDecay, Recipe, StepDecay
+from segrefiner.training.recipes import HR, LR, RECIPES
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 

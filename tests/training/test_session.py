@@ -19,7 +19,8 @@ from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import load, save
 from segrefiner.training import session as module
 from segrefiner.training.photos import PackingHooks
-from segrefiner.training.recipes import LR, RECIPES, Recipe
+from segrefiner.training.recipe import Recipe
+from segrefiner.training.recipes import LR, RECIPES
 from segrefiner.training.run_folder import CHECKPOINT_NAME, LOG_NAME
 from segrefiner.training.session import RunHooks, TrainingSession, Validation, prepare_run
 

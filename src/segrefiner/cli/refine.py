@@ -87,11 +87,12 @@ def refine(
     photo, coarse = read_photo(image), read_mask(mask, threshold=threshold)
     check_fits(photo, coarse, mask_source=mask)
 
-    from ..refinement import pipelines
+    from ..refinement.pipelines.coarse_to_fine import default_pipeline
+    from ..refinement.pipelines.published import instance_pipeline, semantic_pipeline
     from ..refinement.refiner import Refiner
 
-    run = getattr(pipelines, f"{pipeline}_pipeline")
-    refiner = Refiner.from_pretrained(**loading, pipeline=run)
+    ways = {"default": default_pipeline, "semantic": semantic_pipeline, "instance": instance_pipeline}
+    refiner = Refiner.from_pretrained(**loading, pipeline=ways[pipeline])
     with _view_bar() as follow:
         result = refiner(photo, coarse, **settings, on_progress=follow)
     write_png(output, result.probability if soft else result.mask, bits=int(bits))

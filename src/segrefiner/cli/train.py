@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..training.loop import LogRow
-    from ..training.recipes import Recipe
+    from ..training.recipe import Recipe
     from ..training.session import RunHooks, TrainingSession
 
 _NAMES = (
@@ -142,9 +142,9 @@ def _hooks(session: "TrainingSession", tensorboard: bool, stack: ExitStack) -> "
     """The terminal's lines and bars, and TensorBoard where it is asked for."""
     from rich.console import Console
 
+    from ..training.monitoring.tensorboard import TensorBoardLog
     from ..training.photos import PackingHooks
     from ..training.session import RunHooks
-    from ..training.tensorboard import TensorBoardLog
 
     total = session.recipe.steps
     console = Console(stderr=True)
@@ -198,7 +198,7 @@ def _hooks(session: "TrainingSession", tensorboard: bool, stack: ExitStack) -> "
 @exit_on_error
 def training_report(run: Path, output: Path | None) -> None:
     """Turn the folder RUN of a training run, finished or not, into one page that opens offline."""
-    from ..training.report import write_training_report
+    from ..training.monitoring.report import write_training_report
 
     target = run / "report.html" if output is None else output
     write_training_report(run, target)

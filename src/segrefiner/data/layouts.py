@@ -201,6 +201,12 @@ def open_source(spec: str | Path, coarse: Path | None = None) -> Source:
 
     Raises:
         InputError: There is no such thing, or something of it is missing.
+
+    >>> from segrefiner.data.layouts import open_source
+    >>> source = open_source("my_photos")
+    >>> sample = source.read(0)
+    >>> len(source), sample.image.dtype, sample.mask.dtype
+    (4, dtype('uint8'), dtype('bool'))
     """
     if coarse is not None and not coarse.is_dir():
         raise InputError(f"{coarse} is no folder of coarse masks: make one with `segrefiner data coarse`")

@@ -41,6 +41,11 @@ def iou(pred: MaskLike, truth: MaskLike) -> float:
     Raises:
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
+
+    >>> from segrefiner.evaluation.metrics import iou
+    >>> truth = np.array([[True, True, False, False]])
+    >>> iou(np.array([[True, False, False, False]]), truth)
+    0.5
     """
     intersection, union = iou_counts(pred, truth)
     return intersection / union if union else 1.0
@@ -80,6 +85,11 @@ def dice(pred: MaskLike, truth: MaskLike) -> float:
     Raises:
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
+
+    >>> from segrefiner.evaluation.metrics import dice
+    >>> truth = np.array([[True, True, False, False]])
+    >>> round(dice(np.array([[True, False, False, False]]), truth), 3)
+    0.667
     """
     intersection, union = iou_counts(pred, truth)
     return 2 * intersection / (intersection + union) if union else 1.0
@@ -101,6 +111,12 @@ def mba(pred: MaskLike, truth: MaskLike) -> float:
     Raises:
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
+
+    >>> from segrefiner.evaluation.metrics import mba
+    >>> truth = np.zeros((48, 64), bool)
+    >>> truth[10:30, 20:50] = True
+    >>> mba(truth, truth)
+    1.0
     """
     pred, truth = binary_pair(pred, truth)
     growth = (sum(truth.shape) / 300 - 1) / MBA_STEPS
@@ -154,6 +170,12 @@ def boundary_iou(pred: MaskLike, truth: MaskLike, dilation_ratio: float = 0.02) 
         InputError: The ratio is not a positive number.
         MaskError: A mask is not a binary `(H, W)` array.
         SizeMismatchError: The sizes differ.
+
+    >>> from segrefiner.evaluation.metrics import boundary_iou
+    >>> truth = np.zeros((48, 64), bool)
+    >>> truth[10:30, 20:50] = True
+    >>> boundary_iou(truth, truth)
+    1.0
     """
     if finite_number("dilation_ratio", dilation_ratio) <= 0:
         raise InputError(f"dilation_ratio is {dilation_ratio}: give a fraction of the diagonal, above 0")

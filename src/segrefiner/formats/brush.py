@@ -47,6 +47,13 @@ def decode_brush(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
 
     Raises:
         MaskError: It is damaged or of another size.
+
+    >>> from segrefiner.formats.brush import decode_brush
+    >>> try:
+    ...     decode_brush([1, 2, 3], (4, 6))
+    ... except MaskError as error:
+    ...     print(error)
+    its bytes end in the middle of a run: the mask is cut off
     """
     if not isinstance(rle, list) or not all(is_whole(value) and 0 <= value < 256 for value in rle):
         raise MaskError("rle is no list of bytes: expected whole numbers from 0 to 255")
@@ -70,7 +77,13 @@ def decode_brush(rle: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
-    """The bytes of a mask `(H, W)` bool, as Label Studio's own converter writes them."""
+    """The bytes of a mask `(H, W)` bool, as Label Studio's own converter writes them.
+
+    >>> from segrefiner.formats.brush import decode_brush, encode_brush
+    >>> mask = np.eye(4, 6, dtype=bool)
+    >>> decode_brush(encode_brush(mask), (4, 6)).tolist() == mask.tolist()
+    True
+    """
     parts = [f"{4 * mask.size:032b}", f"{7:05b}", *(f"{length - 1:04b}" for length in _LENGTHS)]
     for index, run in enumerate(encode_rle(mask.T, compressed=False)["counts"]):
         value = "11111111" if index % 2 else "00000000"

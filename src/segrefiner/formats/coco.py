@@ -56,6 +56,11 @@ def read_records(source: Path, annotations: Path | None = None, *, file: JsonFil
 
     Raises:
         InputError: One of them is neither.
+
+    >>> from segrefiner.formats.coco import read_records
+    >>> records = read_records(Path("annotations.json"))
+    >>> len(records.rows), records.is_results
+    (2, False)
     """
     file = file or read_json_file(source)
     document = file.value

@@ -41,6 +41,11 @@ def decode_mask(stored: Json, size: Size) -> tuple[Mask, tuple[str, ...]]:
 
     Raises:
         MaskError: It is damaged, or of another size.
+
+    >>> from segrefiner.formats.masks import decode_mask
+    >>> mask, left_out = decode_mask({"polygons": [[10, 10, 30, 10, 30, 20, 10, 20]]}, (48, 64))
+    >>> mask.shape, int(mask.sum()), left_out
+    ((48, 64), 200, ())
     """
     (form, value), *_ = stored.items()
     if "size" in stored and tuple(stored["size"]) != size:
@@ -62,6 +67,13 @@ def encode_mask(mask: Mask, form: Form) -> tuple[Any, str]:
     """The stored value of a mask that has any pixel, in a form, and the parts and holes that it has joined, if any.
 
     Polygons draw the same pixels all the same; programs that stroke outlines draw the joints one pixel wide.
+
+    >>> from segrefiner.formats.masks import decode_mask, encode_mask
+    >>> mask = np.zeros((48, 64), bool)
+    >>> mask[10:20, 10:30] = True
+    >>> value, joined = encode_mask(mask, "rle")
+    >>> bool((decode_mask({"rle": value}, (48, 64))[0] == mask).all())
+    True
     """
     if form in ("rle", "counts"):
         return encode_rle(mask, compressed=form == "rle"), ""

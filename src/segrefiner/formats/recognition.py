@@ -42,9 +42,10 @@ def read(source: Path) -> Document:
     Raises:
         InputError: It is none, or damaged as a whole.
 
+    >>> from segrefiner.formats.recognition import read
     >>> document = read(Path("annotations.json"))
-    >>> [photo.names[0] for photo in document.contents.photos]
-    ['car.jpg']
+    >>> [(photo.names[0], len(photo.instances)) for photo in document.contents.photos]
+    [('photo.jpg', 2)]
     """
     if source.is_dir():
         return _read_folder(source)
@@ -158,8 +159,13 @@ def new_masks(document: Document, masks: Mapping[tuple[str, str], Mask], kind: K
     Raises:
         InputError: The format has no pixels, and they are asked for.
 
-    >>> document = read(Path("annotations.json"))
-    >>> masks = {(photo.key, one.key): refined for photo in document.contents.photos for one in photo.instances}
+    >>> from segrefiner.formats.masks import decode_mask
+    >>> from segrefiner.formats.recognition import new_masks, read
+    >>> document, masks = read(Path("annotations.json")), {}
+    >>> for photo in document.contents.photos:
+    ...     for one in photo.instances:
+    ...         coarse, notes = decode_mask(one.mask, (96, 128))
+    ...         masks[photo.key, one.key] = refiner(photo.names[0], coarse).mask
     >>> document.write(Path("refined.json"), new_masks(document, masks))
     """
     found: dict[str, dict[str, Json]] = {}

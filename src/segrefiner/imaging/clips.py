@@ -147,6 +147,12 @@ def read_clip(
     Raises:
         InputError: As they do, and for another number of masks than of frames or masks of another size.
         MissingExtraError: As they do.
+
+    >>> from segrefiner.imaging.clips import read_clip
+    >>> for name, photo, mask in read_clip(Path("frames"), Path("frame_masks")):
+    ...     print(name, mask.shape)
+    0001 (96, 128)
+    0002 (96, 128)
     """
     in_folder = frames.is_dir() and masks.is_dir()
     names = list(_by_name(frames, without)) if in_folder else None

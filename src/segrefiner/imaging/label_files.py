@@ -42,6 +42,11 @@ def read_labels(source: Encoded, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
     Raises:
         MaskError: It cannot be read, is too large, has colours instead of labels, is partly transparent, or is a JPEG,
             whose losses make labels that nobody gave.
+
+    >>> from segrefiner.imaging.label_files import read_labels
+    >>> labels = read_labels("labels.png").labels
+    >>> labels.shape, np.unique(labels).tolist()
+    ((96, 128), [0, 7, 255])
     """
     given = Given(describe("label map", source), MaskError)
     raster = decode(source, given, max_pixels)

@@ -103,6 +103,11 @@ def read_photo(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS, nam
 
     Raises:
         ImageError: The photo cannot be read, is too large, or has a shape, type or values that make no photo.
+
+    >>> from segrefiner.imaging.reading import read_photo
+    >>> photo = read_photo("photo.jpg")
+    >>> photo.pixels.shape, photo.pixels.dtype, photo.notes
+    ((96, 128, 3), dtype('uint8'), ())
     """
     if isinstance(source, Photo):
         return source
@@ -139,6 +144,11 @@ def read_image(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS) -> 
 
     Warns:
         InputWarning: Something had to be guessed.
+
+    >>> from segrefiner.imaging.reading import read_image
+    >>> pixels = read_image("photo.jpg")
+    >>> pixels.shape, pixels.dtype
+    ((96, 128, 3), dtype('uint8'))
     """
     photo = read_photo(source, max_pixels=max_pixels)
     warn_of(photo.notes)
@@ -199,6 +209,11 @@ def read_mask(
     Raises:
         MaskError: The mask cannot be read, is too large, has a shape or type that makes no mask, or needs a
             threshold (another threshold) to tell object from background.
+
+    >>> from segrefiner.imaging.reading import read_mask
+    >>> scores = np.array([[0.2, 0.7], [0.9, 0.4]])
+    >>> read_mask(scores, threshold=0.6).tolist()
+    [[False, True], [True, False]]
     """
     given = Given(describe("mask", source), MaskError)
     return mask_of(_raster(source, given, max_pixels, channels=(1, 2, 3, 4)), given, threshold)

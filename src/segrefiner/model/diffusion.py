@@ -22,7 +22,13 @@ Uniform = Callable[[], Tensor]
 
 
 def keep_fine_schedule(num_timesteps: int = NUM_TIMESTEPS) -> Tensor:
-    """Probability `(T,)` that a pixel is still fine at each timestep: linear from 0.8 at t = 0 to 0 at T - 1."""
+    """Probability `(T,)` that a pixel is still fine at each timestep: linear from 0.8 at t = 0 to 0 at T - 1.
+
+    >>> from segrefiner.model.diffusion import keep_fine_schedule
+    >>> keep = keep_fine_schedule()
+    >>> [round(value, 2) for value in keep.tolist()]
+    [0.8, 0.64, 0.48, 0.32, 0.16, 0.0]
+    """
     return torch.linspace(0.8, 0.0, num_timesteps, dtype=torch.float32, device="cpu")
 
 
@@ -34,13 +40,28 @@ def forward_sample(fine: Tensor, coarse: Tensor, timesteps: Tensor, uniform: Ten
         coarse: `(B, 1, H, W)`.
         timesteps: `(B,)` int64 in 0 … T-1.
         uniform: `(B, 1, H, W)` in [0, 1), one draw per pixel.
+
+    >>> import torch
+    >>> from segrefiner.model.diffusion import forward_sample
+    >>> fine, coarse = torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    >>> mixed = forward_sample(fine, coarse, torch.tensor([0, 5]), torch.full((2, 1, 4, 4), 0.5))
+    >>> mixed.mean(dim=(1, 2, 3)).tolist()  # All fine at t = 0, where 0.5 < 0.8; all coarse at the end.
+    [1.0, 0.0]
     """
     keep = keep_fine_schedule().to(uniform)[timesteps].view(-1, 1, 1, 1)
     return torch.where(uniform < keep, fine, coarse)
 
 
 def spaced_timesteps(steps: int, num_timesteps: int = NUM_TIMESTEPS) -> list[int]:
-    """Timesteps of `steps` network evaluations, from T-1 down, evenly spaced. Raises `ValueError` outside 1 … T."""
+    """Timesteps of `steps` network evaluations, from T-1 down, evenly spaced. Raises `ValueError` outside 1 … T.
+
+    >>> from segrefiner.model.diffusion import spaced_timesteps
+    >>> for steps in (1, 3, 6):
+    ...     print(spaced_timesteps(steps))
+    [5]
+    [5, 2, 0]
+    [5, 4, 3, 2, 1, 0]
+    """
     if not 1 <= steps <= num_timesteps:
         raise ValueError(f"steps is {steps}: expected 1 to {num_timesteps}")
     return torch.linspace(num_timesteps - 1, 0, steps, dtype=torch.float32, device="cpu").round().int().tolist()
@@ -56,6 +77,11 @@ def transition_to_fine(confidence: Tensor, timestep: int, next_timestep: int) ->
 
     Bayes' rule for the forward marginals, weighted by the network's confidence p (section 3.3):
     `p·(keep[s] - keep[t]) / (1 - p·keep[t])` for t → s; for neighbours this is the published step.
+
+    >>> import torch
+    >>> from segrefiner.model.diffusion import transition_to_fine
+    >>> [round(value, 3) for value in transition_to_fine(torch.tensor([0.0, 0.5, 1.0]), 5, 4).tolist()]
+    [0.0, 0.08, 0.16]
     """
     keep = keep_fine_schedule()
     here = float(keep[timestep])
@@ -146,6 +172,18 @@ def sample(
 
     Yields:
         The state after each step; the last one's `probability` is the result.
+
+    >>> import torch
+    >>> from segrefiner.model.diffusion import monotone, sample, spaced_timesteps
+    >>> def network(x, timesteps):  # It would rather have all pixels.
+    ...     return torch.ones_like(x[:, :1])
+    >>> photo, coarse = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    >>> thresholds = torch.full((1, 1, 8, 8), 0.5)
+    >>> for state in sample(network, photo, coarse, spaced_timesteps(3), lambda: thresholds):
+    ...     print(state.timestep, round(float(state.fine_prob.mean()), 2), int(state.mixed.sum()))
+    5 0.22 0
+    2 0.37 0
+    0 0.46 64
     """
     mixed, fine, fine_prob, logits = coarse, coarse, torch.zeros_like(coarse), coarse
     left = torch.arange(len(image), device=image.device)

@@ -75,6 +75,11 @@ def resolve(
     Raises:
         CheckpointError: There is no such file, name or repository, it cannot be downloaded, or it has another
             checksum.
+
+    >>> from segrefiner.model.weights import resolve
+    >>> path = resolve("compact")
+    >>> path.name
+    'compact.safetensors'
     """
     name, sha256 = _split_checksum(name_or_path)
     if isinstance(name, str) and name.lower().startswith(_WEB):
@@ -134,6 +139,11 @@ def load(
     Raises:
         CheckpointError: The file is missing, damaged, hostile, or its parameters are not exactly those of the
             config that it carries, all finite.
+
+    >>> from segrefiner.model.weights import load, resolve
+    >>> network = load(resolve("compact"))
+    >>> network.training, any(parameter.requires_grad for parameter in network.parameters())
+    (False, False)
     """
     path = Path(path)
     with _opened(path) as file:
@@ -158,6 +168,12 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: The file is missing or damaged, or its config is.
+
+    >>> from segrefiner.model.unet import UNetConfig
+    >>> from segrefiner.model.weights import load, metadata, resolve
+    >>> entries = metadata(resolve("compact"))
+    >>> UNetConfig.from_dict(entries["config"]) == load(resolve("compact")).config
+    True
     """
     path = Path(path)
     with _opened(path) as file:
@@ -218,6 +234,11 @@ def save(
             `load` would refuse.
         OutputError: The file cannot be written.
         ValueError: Another dtype, a reserved name in `metadata`, or text in it that is not Unicode.
+
+    >>> import torch
+    >>> from segrefiner.model.weights import load, resolve, save
+    >>> network = load(resolve("compact"))
+    >>> save(network, "mine.safetensors", dtype=torch.float32, metadata={"trained_on": "my photos"})
     """
     path = Path(path)
     check_output(path, suffix=".safetensors")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..imaging.boxes import Box
 from ..imaging.ops import contour
 from ..model.diffusion import NUM_TIMESTEPS
-from .config import DEFAULT
-from .views import (
+from .pipelines.config import DEFAULT
+from .pipelines.views import (
     find_objects,
     needs_tiles,
     object_area,

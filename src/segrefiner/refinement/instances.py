@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..imaging.boxes import Box, mask_box
-from .acceptance import keep_label
+from .pipelines.acceptance import keep_label
 from .report import Report, make_report
 
 Coarse: TypeAlias = NDArray[np.bool_]
@@ -44,6 +44,12 @@ def separate(masks: Iterable[tuple[Coarse, Probability]]) -> Iterator[tuple[Prob
 
     Raises:
         Exception: Whatever the iterable raises, after the results of all masks before.
+
+    >>> from segrefiner.refinement.instances import separate
+    >>> coarse = np.array([[True, False]]), np.array([[False, False]])
+    >>> refined = np.array([[0.9, 0.6]], np.float32), np.array([[0.8, 0.7]], np.float32)
+    >>> [(probability >= 0.5).tolist() for probability, lost in separate(zip(coarse, refined))]
+    [[[True, False]], [[False, True]]]
     """
     for claims, one in _all_added(masks):
         probability, lost = claims.settled(one)

@@ -45,6 +45,12 @@ class RefinedLabels:
         vanished: Labels that no pixel has any more.
         changed: Share of the pixels whose label changed, in [0, 1].
         warnings: What had to be guessed of the photo, and what was left as it is and why, one sentence each.
+
+    >>> refined = refine_labels(refiner, "photo.jpg", "labels.png", ignore=[255])
+    >>> refined.labels.shape, refined.vanished
+    ((96, 128), ())
+    >>> 0 <= refined.changed <= 1
+    True
     """
 
     labels: Labels
@@ -69,6 +75,12 @@ def refine_labels(
 
     Raises:
         InputError: As `Refiner.many` does, and for labels that are no `(H, W)` integers.
+
+    >>> labels = np.zeros((96, 128), np.uint8)
+    >>> labels[20:70, 30:80] = 7
+    >>> refined = refine_labels(refiner, "photo.jpg", labels)
+    >>> refined.labels.dtype, sorted(refined.reports)
+    (dtype('uint8'), [7])
     """
     labels, ignore = _read(labels), _checked(ignore)
     read = read_photo(image)

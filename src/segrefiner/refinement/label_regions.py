@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .cost import label_costs
-from .views import SPECK
+from .pipelines.views import SPECK
 
 Labels: TypeAlias = NDArray[np.integer[Any]]
 

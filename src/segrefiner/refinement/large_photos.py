@@ -23,13 +23,13 @@ from ..imaging.boxes import Box
 from ..imaging.reading import check_fits, check_same_size, warn_of
 from ..imaging.vips import LargePicture, MaskFile, check_target
 from ..model.diffusion import OnProgress, silent
-from .canvas import PhotoRegion
-from .config import DEFAULT
 from .options import PLAIN, OptionFields, Options
-from .pipelines import default_pipeline
+from .pipelines.canvas import PhotoRegion
+from .pipelines.coarse_to_fine import default_pipeline
+from .pipelines.config import DEFAULT
+from .pipelines.tasks import MaskTask, PhotoPart
+from .pipelines.views import gather_parts, object_area, part_gap, worth_refining
 from .report import Report
-from .tasks import MaskTask, PhotoPart
-from .views import gather_parts, object_area, part_gap, worth_refining
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -69,6 +69,11 @@ def refine_large(
         InputError: A file or number is not as described.
         OutputError: The target cannot be written.
         MissingExtraError: pyvips is not installed.
+
+    >>> from segrefiner.refinement.large_photos import refine_large
+    >>> reports = refine_large(refiner, "photo.png", "coarse.png", "refined.tif")
+    >>> len(reports), Path("refined.tif").exists()
+    (1, True)
     """
     options = options.changed(**changed)
     check_target(target)

@@ -1,11 +1,10 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
-import math
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from os import PathLike
 from pathlib import Path
@@ -25,15 +24,15 @@ from ..model.backends import Backend, TorchBackend, choose_device, open_model
 from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
-from .acceptance import limit_changes
-from .batching import AdaptiveBatcher, batch_size
-from .config import DEFAULT
 from .forking import check_own, revive
+from .groups import GroupSettings, refine_groups
 from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
-from .pipelines import Pipeline, default_pipeline
-from .report import Report, make_report
-from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
+from .pipelines.batching import AdaptiveBatcher, batch_size
+from .pipelines.coarse_to_fine import default_pipeline
+from .pipelines.config import DEFAULT
+from .pipelines.tasks import MaskTask, Pipeline, same_photo, triples, whole_boxes
+from .report import Report
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,12 @@ class Result:
         mask: `(H, W)` bool, exactly the input's size.
         probability: `(H, W)` float32 in [0, 1]; `mask` is where it is at least 0.5.
         report: What changed.
+
+    >>> result = refiner("photo.jpg", "coarse.png")
+    >>> result.mask.shape, result.mask.dtype, result.probability.dtype
+    ((96, 128), dtype('bool'), dtype('float32'))
+    >>> bool((result.mask == (result.probability >= 0.5)).all())
+    True
     """
 
     mask: NDArray[np.bool_]
@@ -66,6 +71,12 @@ class Refiner:
         batch_invariant: Whether a mask's result is the same to the bit whatever else is refined with it: then the
             network sees views of one object at a time. By default on a CPU, where it costs little; a GPU needs the
             views of many small objects at once to be busy.
+
+    >>> from segrefiner import Refiner
+    >>> refiner = Refiner.from_pretrained()
+    >>> result = refiner("photo.jpg", "coarse.png")
+    >>> print("Report:", result.report)
+    Report: ... % of pixels changed, IoU with the coarse mask ... %, ...
     """
 
     def __init__(
@@ -120,6 +131,12 @@ class Refiner:
             CheckpointError: The weights cannot be found or are not as expected.
             InputError: There is no such device, dtype or backend, or not for these weights.
             MissingExtraError: The backend is not installed.
+
+        >>> refiner = Refiner.from_pretrained(device="cpu", dtype="fp32")
+        >>> refiner.device, refiner.dtype
+        (device(type='cpu'), torch.float32)
+        >>> 1 <= refiner.steps <= 6
+        True
         """
         target = choose_device(device)
         revive(target)
@@ -149,6 +166,12 @@ class Refiner:
             CheckpointError: The weights' file was changed after it was loaded, or a parameter is no number.
             InputError: The model is an `.onnx` file, which cannot be turned back into weights.
             OutputError: The file cannot be written.
+
+        >>> path = refiner.save_pretrained("my_model")
+        >>> print(path)
+        my_model/model.safetensors
+        >>> Refiner.from_pretrained("my_model").steps == refiner.steps
+        True
         """
         target = place_in(Path(folder))
         if self._original is not None:
@@ -184,6 +207,11 @@ class Refiner:
 
         Raises:
             OutputError: The Hub does not take it; and what `save_pretrained` raises.
+
+        >>> refiner = Refiner.from_pretrained()
+        >>> address = refiner.push_to_hub("me/my-refiner", private=True, license="apache-2.0")
+        >>> print(address)
+        https://huggingface.co/me/my-refiner/commit/...
         """
         with TemporaryDirectory(prefix="segrefiner-") as folder:
             path = self.save_pretrained(folder)
@@ -221,11 +249,11 @@ class Refiner:
             InputWarning: Something of the pair had to be guessed, which the report says as well. Not for a photo from
                 `reading.read_photo`, which has been asked for its notes.
 
-        ```python
-        refiner = Refiner.from_pretrained()
-        result = refiner("photo.jpg", "coarse.png", max_shift=8)
-        print(result.report)
-        ```
+        >>> result = refiner("photo.jpg", "coarse.png", max_shift=8)
+        >>> result.mask.shape, result.mask.dtype
+        ((96, 128), dtype('bool'))
+        >>> result.report.note
+        ''
         """
         return next(self.many([(image, mask)], options, threshold=threshold, on_progress=on_progress, **changed))
 
@@ -257,6 +285,12 @@ class Refiner:
         Raises:
             InputError: As a call does, at the pair in question, after the results of all pairs before it; what is asked
             for is checked at once.
+
+        >>> pairs = [("photo.jpg", "coarse.png"), ("photo.jpg", "other.png")]
+        >>> for result in refiner.many(pairs, seed=1):
+        ...     print(result.mask.shape, result.report.agreement > 0.5)
+        (96, 128) True
+        (96, 128) True
         """
         return self._refined(triples(pairs), options.changed(**changed), threshold, on_progress)
 
@@ -292,6 +326,12 @@ class Refiner:
 
         Raises:
             InputError: As a call does; and for boxes that are not as described, or not as many as masks.
+
+        >>> masks = ["coarse.png", "other.png"]
+        >>> boxes = [[20, 20, 80, 80], [80, 10, 125, 60]]
+        >>> results = list(refiner.instances("photo.jpg", masks, boxes, separate=True))
+        >>> len(results), results[0].mask.shape
+        (2, (96, 128))
         """
         options = options.changed(**changed)
         try:
@@ -341,13 +381,18 @@ class Refiner:
 
         Returns:
             The results in order.
+
+        >>> import torch
+        >>> from segrefiner.refinement.pipelines.tasks import MaskTask
+        >>> photo, mask = torch.zeros(3, 48, 64, dtype=torch.uint8), torch.zeros(48, 64, dtype=torch.bool)
+        >>> [result] = refiner.run(iter([MaskTask(photo, mask, seed=0)]))
+        >>> result.report.note
+        'the mask is empty: returned as it is'
         """
         steps = self.steps if options.steps is None else options.steps
 
-        def restrained(probability: Tensor, coarse: Tensor) -> tuple[Tensor, int, int]:
-            return limit_changes(probability, coarse, max_shift=options.max_shift, strength=options.strength)
-
-        return self._results(jobs, steps, restrained, on_progress)
+        refined = self._refined_groups(jobs, GroupSettings(steps, options, self.name), on_progress)
+        return (Result((probability >= 0.5).numpy(), probability.numpy(), report) for probability, report in refined)
 
     def _read(
         self, triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]], threshold: float | None, seed: int
@@ -368,78 +413,17 @@ class Refiner:
                 warn_of(notes)
             yield MaskTask(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
-    def _results(
-        self,
-        jobs: Iterator[MaskTask],
-        steps: int,
-        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
-        on_progress: OnProgress,
-    ) -> Iterator[Result]:
+    def _refined_groups(
+        self, jobs: Iterator[MaskTask], settings: GroupSettings, on_progress: OnProgress
+    ) -> Iterator[tuple[Tensor, Report]]:
         if isinstance(self.backend, TorchBackend):
             revive(self.device)
         else:
             check_own(self._process, self.backend)
-        error: Exception | None = None
-        while error is None:
-            group, error = next_group(jobs)
-            started = time.perf_counter()
-            results: list[Result] = []
-            try:
-                self._refine_group(group, results, steps, restrained, on_progress)
-            except Exception as failure:
-                error = failure
-            seconds = (time.perf_counter() - started) / max(1, len(group))
-            for result in results:
-                yield replace(result, report=replace(result.report, seconds=seconds))
-            if not group:
-                break
-        if error is not None:
-            raise error
-
-    def _refine_group(
-        self,
-        group: list[MaskTask],
-        results: list[Result],
-        steps: int,
-        restrained: Callable[[Tensor, Tensor], tuple[Tensor, int, int]],
-        on_progress: OnProgress,
-    ) -> None:
-        """Appends the result of each job, up to one that fails."""
-        notes = [nothing_to_do(job.mask) for job in group]
-        # A mode of the program around would round what must be exact.
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            work = [
-                replace(job, mask=job.mask.to(self.device)) for job, note in zip(group, notes, strict=True) if not note
-            ]
-            refined = (
-                self.pipeline(self.backend, work, steps=steps, batches=self._batches, on_progress=on_progress)
-                if work
-                else iter(())
-            )
-            for job, note in zip(group, notes, strict=True):
-                one = TaskResult(job.mask.float(), (), 0) if note else next(refined)
-                probability = one.probability.float().cpu()
-                height, width = job.mask.shape
-                area = one.area or Box(0, 0, width, height)
-                pixels = math.prod(job.part.window.photo if job.part else (height, width))
-                given, part = area.crop(job.mask[None])[0], area.crop(probability[None])[0]
-                settled, far, unsure = restrained(part, given)
-                if settled is not part:
-                    part.copy_(settled)
-                if one.owned is not None:
-                    own = one.owned.cpu()
-                    given, settled = given & own, settled * own
-                report = make_report(given, settled, one.reverted, far=far, unsure=unsure, pixels=pixels)
-                report = replace(
-                    report,
-                    evaluations=one.evaluations,
-                    steps=steps,
-                    model=self.name,
-                    seed=job.seed,
-                    note=note,
-                    warnings=job.notes,
-                )
-                results.append(Result((probability >= 0.5).numpy(), probability.numpy(), report))
+        pipeline = partial(
+            self.pipeline, self.backend, steps=settings.steps, batches=self._batches, on_progress=on_progress
+        )
+        yield from refine_groups(pipeline, jobs, self.device, settings)
 
 
 def _warned(results: Iterable[Result]) -> Iterator[Result]:

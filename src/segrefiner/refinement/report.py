@@ -11,7 +11,7 @@ from torch import Tensor
 from ..imaging.distances import largest_distance
 from ..imaging.ops import contour, nonzero_pixels, row_bands
 from ..model.diffusion import confidence
-from .acceptance import Reverted, predicted_gain
+from .pipelines.acceptance import Reverted, predicted_gain
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,12 @@ class Report:
         note: Why a mask came back as it was, or an empty string.
         warnings: What had to be guessed of the inputs, one sentence each.
         ceded: Share of pixels that are left to other masks of the photo; see `instances.separate`.
+
+    >>> report = refiner("photo.jpg", "coarse.png").report
+    >>> 0 <= report.changed <= 1 and 0 <= report.agreement <= 1
+    True
+    >>> print("Report:", report)
+    Report: ... % of pixels changed, IoU with the coarse mask ... %, ...
     """
 
     changed: float

@@ -49,6 +49,13 @@ def refine_video(
 
     Raises:
         InputError: As `Refiner.many` does, and for another `smooth`; what is asked for is checked at once.
+
+    >>> from segrefiner.imaging.clips import read_clip
+    >>> frames = read_clip(Path("frames"), Path("frame_masks"))
+    >>> for name, result in refine_video(refiner, frames, smooth=0.5):
+    ...     print(name, result.mask.shape)
+    0001 (96, 128)
+    0002 (96, 128)
     """
     smooth = real_number("smooth", smooth, 0, 1, below=True, expected="a number from 0 to below 1")
     waiting: deque[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = deque()
@@ -92,6 +99,12 @@ def write_masks(results: Iterable[tuple[str, "Result"]], folder: str | os.PathLi
 
     Raises:
         OutputError: A file or folder cannot be written.
+
+    >>> from segrefiner.imaging.clips import read_clip
+    >>> from segrefiner.refinement.video import write_masks
+    >>> frames = read_clip(Path("frames"), Path("frame_masks"))
+    >>> write_masks(refine_video(refiner, frames), "refined")
+    2
     """
     count = 0
     for name, result in results:

@@ -36,6 +36,12 @@ def cutout(image: Any, probability: Any) -> NDArray[np.uint8]:
         MaskError: The probabilities are not as described, or have NaN.
         SizeMismatchError: Photo and probabilities differ in size.
         MissingExtraError: PyMatting is not installed.
+
+    >>> from segrefiner.imaging.reading import read_image
+    >>> photo = read_image("photo.jpg")
+    >>> picture = cutout(photo, refiner(photo, "coarse.png").probability)
+    >>> picture.shape, picture.dtype
+    ((96, 128, 4), dtype('uint8'))
     """
     image, probability = _checked(image, probability)
     pymatting = import_extra("pymatting", "cutting objects out", extra="matting")

@@ -27,6 +27,12 @@ def overlay(image: Photo, coarse: Mask, refined: Mask) -> Photo:
 
     Returns:
         `(h, w, 3)` uint8 RGB: photo, coarse mask's contour and tint, refined mask's.
+
+    >>> from segrefiner.imaging.reading import read_image, read_mask
+    >>> from segrefiner.rendering.overlay import overlay
+    >>> photo, coarse = read_image("photo.jpg"), read_mask("coarse.png")
+    >>> overlay(photo, coarse, refiner(photo, coarse).mask).dtype
+    dtype('uint8')
     """
     image, coarse, refined = as_numpy(image), as_numpy(coarse), as_numpy(refined)
     whole = object_window(coarse | refined)

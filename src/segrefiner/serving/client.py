@@ -44,6 +44,12 @@ class RemoteResult:
         mask: `(H, W)` bool, exactly the photo's size.
         probability: `(H, W)` float32 in [0, 1], in steps of 1/255; `None` unless `soft` was asked for.
         report: What changed, as the fields of `Report`.
+
+    >>> result = Client("http://127.0.0.1:8000").refine("photo.jpg", "coarse.png", soft=True)
+    >>> result.mask.shape, result.probability.dtype
+    ((96, 128), dtype('float32'))
+    >>> sorted(result.report)[:3]
+    ['agreement', 'ceded', 'changed']
     """
 
     mask: NDArray[np.bool_]
@@ -68,6 +74,11 @@ class Client:
 
     Raises:
         InputError: The URL is none of a server.
+
+    >>> from segrefiner import Client
+    >>> client = Client("http://127.0.0.1:8000", timeout=60)
+    >>> client.refine("photo.jpg", "coarse.png", seed=1).mask.shape
+    (96, 128)
     """
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 300.0) -> None:
@@ -79,7 +90,13 @@ class Client:
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def models(self) -> list[str]:
-        """Names of the models that the server offers, the default first; raises as `refine` does."""
+        """Names of the models that the server offers, the default first; raises as `refine` does.
+
+        >>> client = Client("http://127.0.0.1:8000")
+        >>> for name in client.models():
+        ...     print(name)
+        compact
+        """
         return self._asked("/v1/models", None, {}, lambda answer: [entry["name"] for entry in answer["models"]])
 
     @overload
@@ -105,6 +122,11 @@ class Client:
         Raises:
             InputError: What was given cannot be used, in this program's words or the server's.
             ServerError: The server cannot be reached, wants another key, has too much to do, or failed.
+
+        >>> client = Client("http://127.0.0.1:8000")
+        >>> results = client.refine("photo.jpg", ["coarse.png", "other.png"], max_shift=8)
+        >>> [result.mask.dtype for result in results]
+        [dtype('bool'), dtype('bool')]
         """
         several = isinstance(mask, list | tuple)
         threshold = options.pop("threshold", None)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ..errors import ImageError, InputError, MaskError, SizeMismatchError, printable
 from ..imaging.json_files import json_text
-from ..refinement.batching import ran_out_of_memory
+from ..refinement.pipelines.batching import ran_out_of_memory
 
 MEDIA_TYPE = "application/problem+json"
 _LONGEST_FAULT = 8000

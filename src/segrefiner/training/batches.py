@@ -24,7 +24,7 @@ from ..data.published_crops import Crop, PublishedViews, mirrored, patch, publis
 from ..data.sources import Sample, Source, data_set_of
 from ..errors import InputError, TrainingError
 from ..imaging.distances import signed_distance
-from .recipes import Recipe, StepSlice
+from .recipe import Recipe, StepSlice
 
 BatchSource: TypeAlias = Callable[[Iterable[StepSlice]], Iterator[CropBatch]]
 """Takes the process's parts of steps and gives the batch of each, in order."""

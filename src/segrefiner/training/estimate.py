@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .batches import BatchSource
-from .recipes import Recipe
+from .recipe import Recipe
 from .trainer import Trainer
 
 _MEASURED = 2

@@ -23,7 +23,7 @@ from ..errors import TrainingError
 from ..imaging.files import atomic_write, write_png
 from ..imaging.json_files import json_text
 from ..model.unet import DenoisingUNet
-from .monitoring import example_grid
+from .monitoring.examples import example_grid
 from .run_folder import CHECKPOINT_NAME, FAILURES_NAME, LOG_NAME, PICTURES_NAME, RECIPE_NAME, VALIDATION_NAME
 from .trainer import Trainer
 

@@ -10,7 +10,7 @@ from ..data.crop_geometry import ViewConfig
 from ..data.published_crops import PublishedViews
 from ..errors import InputError
 from ..model.unet import BASE, COMPACT
-from .recipes import CosineDecay, LinearDecay, Recipe, StepDecay
+from .recipe import CosineDecay, LinearDecay, Recipe, StepDecay
 
 _NAMED: dict[str, dict[str, Any]] = {
     "model": {"base": BASE, "compact": COMPACT},
@@ -30,6 +30,12 @@ def with_values(recipe: Recipe, values: Mapping[str, str]) -> Recipe:
 
     Raises:
         InputError: There is no such value, or the text is none of its type.
+
+    >>> from segrefiner.training.overrides import with_values
+    >>> from segrefiner.training.recipe import Recipe
+    >>> recipe = with_values(Recipe(), {"lr": "5e-4", "views.zoom": "0.5,2", "decay": "cosine"})
+    >>> recipe.lr, recipe.views.zoom
+    (0.0005, (0.5, 2.0))
     """
     for name, text in values.items():
         recipe = _with_value(recipe, name.split("."), text, name)

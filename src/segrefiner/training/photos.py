@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..imaging.json_files import json_text
 from .batches import BatchSource, packed_batches, streamed_batches
 from .distributed import ProcessGroup
-from .recipes import Recipe
+from .recipe import Recipe
 from .run_folder import FAILURES_NAME, PACK_NAME
 
 _ESTIMATE_PHOTOS = 16

@@ -44,13 +44,14 @@ from .batches import BatchSource
 from .distributed import ProcessGroup, launched
 from .estimate import Estimate, measure
 from .loop import Validate, Watch, train
+from .monitoring.report import write_training_report
+from .monitoring.validation import PackedSource, validate, validation_set
 from .overrides import with_values
 from .photos import PackingHooks, RunPhotos, open_photos
-from .recipes import RECIPES, Recipe
-from .report import write_training_report
+from .recipe import Recipe
+from .recipes import RECIPES
 from .run_folder import BEST_NAME, CHECKPOINT_NAME, REPORT_NAME, WEIGHTS_NAME
 from .trainer import Trainer
-from .validation import PackedSource, validate, validation_set
 
 _STARTS = {
     "hr": "those of a run of lr",
@@ -75,6 +76,10 @@ class Validation:
         data: A data set, as `layouts.open_source` takes it, or a pack.
         photos: How many photos, at most; they are spread over the data set.
         pipelines: "default", "published" or both. The one that the recipe is for decides which weights are the best.
+
+    >>> from segrefiner.training.session import Validation, prepare_run
+    >>> held_out = Validation("my_held_out_photos", photos=1, pipelines=("default",))
+    >>> session = prepare_run("my_photos", "run", validation=held_out)
     """
 
     data: str | os.PathLike[str]
@@ -89,6 +94,11 @@ class RunHooks(Watch):
     Attributes:
         ready: Takes the recipe when photos and network are there, before the first step.
         packing: Callables that follow the packing of photos.
+
+    >>> from segrefiner.training.session import RunHooks, prepare_run
+    >>> hooks = RunHooks(log=lambda row: print(f"step {row['step']:.0f}"))
+    >>> result = prepare_run("my_photos", "run").run(log_every=5, hooks=hooks)
+    step 5
     """
 
     ready: Callable[[Recipe], None] = lambda recipe: None
@@ -105,6 +115,11 @@ class RunResult:
         step: Steps that the run has taken.
         finished: Whether that is all of the recipe; otherwise `TrainingSession.run` continues the run.
         rank: Number of this process among those of the run; process 0 has written the files.
+
+    >>> from segrefiner.training.session import prepare_run
+    >>> result = prepare_run("my_photos", "run").run()
+    >>> print(result.weights, result.report, result.finished)
+    run/model.safetensors run/report.html True
     """
 
     weights: Path
@@ -158,6 +173,13 @@ def prepare_run(
         InputError: There is no such recipe, value, device or data, or they do not suit each other.
         CheckpointError: The weights cannot be found or read.
         MissingExtraError: The recipe adds an image encoder and its pretrained weights are not installed.
+
+    >>> from segrefiner.training.session import prepare_run
+    >>> session = prepare_run("my_photos", "run", values={"lr": "5e-4"}, device="cpu")
+    >>> session.name, session.recipe.lr
+    ('compact', 0.0005)
+    >>> result = session.run(max_minutes=60)
+    >>> mine = Refiner.from_pretrained(result.weights)
     """
     name, chosen = _recipe_of(recipe, start)
     if start is None and name == "finetune":
@@ -181,6 +203,11 @@ class TrainingSession:
         name: Name of the recipe, "custom" for one that is not in `recipes.RECIPES`.
         recipe: The recipe in full, with the shape of the network.
         output: Folder of the run.
+
+    >>> from segrefiner.training.session import prepare_run
+    >>> session = prepare_run("my_photos", "run")
+    >>> print(session.name, session.output, session.recipe.steps)
+    compact run 5
     """
 
     def __init__(
@@ -206,6 +233,11 @@ class TrainingSession:
         Raises:
             InputError: The first photos cannot be read, or the recipe does not suit them.
             TrainingError: The processes of the run do not find each other.
+
+        >>> from segrefiner.training.session import prepare_run
+        >>> estimate = prepare_run("my_photos", "run").estimate()
+        >>> estimate.photos, estimate.hours > 0
+        (4, True)
         """
         processes, device = launched(self._device)
         feed, photos = self._photos.sample_batches(self.recipe, device, workers=self._workers)
@@ -240,6 +272,12 @@ class TrainingSession:
             TrainingError: Training failed, as `loop.train` says, or the folder's checkpoint is of another recipe. The
                 weights of the last good checkpoint are in the folder.
             OutputError: Something cannot be written; the last checkpoint stays whole.
+
+        >>> from segrefiner.training.session import prepare_run
+        >>> session = prepare_run("my_photos", "run")
+        >>> result = session.run(max_minutes=60, checkpoint_minutes=10)
+        >>> result.finished, result.step
+        (True, 5)
         """
         processes, device = launched(self._device)
         feed = self._photos.batches(self.recipe, device, processes, workers=self._workers, hooks=hooks.packing)

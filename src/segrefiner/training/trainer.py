@@ -24,13 +24,13 @@ from ..errors import TrainingError
 from ..imaging.files import atomic_write
 from ..model.diffusion import NUM_TIMESTEPS, State, forward_sample, monotone, pixel_thresholds, sample, spaced_timesteps
 from ..model.unet import DenoisingUNet, normalize
-from ..refinement.batching import ran_out_of_memory
+from ..refinement.pipelines.batching import ran_out_of_memory
 from .batches import BatchSource, Example, generator_of
 from .distributed import SINGLE, ProcessGroup
 from .losses import cross_entropy, texture_loss
+from .monitoring.tally import Tally
 from .overrides import differences
-from .recipes import Recipe, StepSlice
-from .tally import Tally
+from .recipe import Recipe, StepSlice
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

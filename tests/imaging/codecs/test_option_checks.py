@@ -30,7 +30,7 @@ from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels
 from segrefiner.refinement.large_photos import refine_large
 from segrefiner.refinement.options import Options
-from segrefiner.refinement.tasks import whole_boxes
+from segrefiner.refinement.pipelines.tasks import whole_boxes
 from segrefiner.refinement.video import refine_video
 from segrefiner.serving.client import Client
 

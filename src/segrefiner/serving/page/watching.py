@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ...imaging.reading import Photo
 from ...model.diffusion import OnProgress, Progress, Stage, State
-from ...refinement.config import DEFAULT
 from ...refinement.options import Options
+from ...refinement.pipelines.config import DEFAULT
+from ...refinement.pipelines.views import find_objects, object_view
 from ...refinement.refiner import Refiner, Result
-from ...refinement.views import find_objects, object_view
 from ...rendering.overlay import Window
 
 Mask = NDArray[np.bool_]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segrefiner.training.monitoring import GridPicture, example_grid
+from segrefiner.training.monitoring.examples import GridPicture, example_grid
 
 BAND, GAP = 22, 6
 

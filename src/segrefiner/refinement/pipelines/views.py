@@ -12,8 +12,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..imaging.boxes import Box, mask_box, merge_overlapping, square_around
-from ..imaging.ops import box_max, row_bands
+from ...imaging.boxes import Box, mask_box, merge_overlapping, square_around
+from ...imaging.ops import box_max, row_bands
 from .config import PipelineConfig
 
 _CELLS = 7

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segrefiner.imaging.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
 from segrefiner.imaging.ops import nonzero_pixels
-from segrefiner.refinement.acceptance import (
+from segrefiner.refinement.pipelines.acceptance import (
     Evidence,
     KeptReason,
     Reverted,
@@ -24,7 +24,7 @@ from segrefiner.refinement.acceptance import (
     predicted_gain,
     revert_unsupported,
 )
-from segrefiner.refinement.config import AcceptanceConfig
+from segrefiner.refinement.pipelines.config import AcceptanceConfig
 from segrefiner.refinement.report import make_report
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)

@@ -8,10 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from ..imaging.boxes import Box
-from ..imaging.ops import contour, crop_resized, nonzero_pixels, resize, row_bands
-from ..model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
-from ..model.unet import IMAGE_MEAN
+from ...imaging.boxes import Box
+from ...imaging.ops import contour, crop_resized, nonzero_pixels, resize, row_bands
+from ...model.diffusion import Uniform, ancestral, confidence, monotone, pixel_thresholds
+from ...model.unet import IMAGE_MEAN
 from .config import PipelineConfig, Sampler
 from .views import View, contour_tiles, needs_tiles, object_area, object_view, scale_seen, surroundings
 

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.coarse.files import make_coarse
-from ..data.packed_photos import PackedPhotos
-from ..data.sources import Sample, Source, evenly
-from ..errors import InputError
-from ..evaluation.metrics import iou, mba
-from ..model.diffusion import NUM_TIMESTEPS
-from ..model.unet import DenoisingUNet
-from ..refinement.pipelines import PATCH, Pipeline, default_pipeline, instance_pipeline, semantic_pipeline
-from ..refinement.refiner import Refiner
+from ...data.coarse.files import make_coarse
+from ...data.packed_photos import PackedPhotos
+from ...data.sources import Sample, Source, evenly
+from ...errors import InputError
+from ...evaluation.metrics import iou, mba
+from ...model.diffusion import NUM_TIMESTEPS
+from ...model.unet import DenoisingUNet
+from ...refinement.pipelines.coarse_to_fine import default_pipeline
+from ...refinement.pipelines.published import PATCH, instance_pipeline, semantic_pipeline
+from ...refinement.pipelines.tasks import Pipeline
+from ...refinement.refiner import Refiner
 
 HARM = 0.5
 """Points of IoU that a mask may lose before it counts as harmed."""

@@ -15,9 +15,9 @@ from segrefiner.data.packs import pack_source
 from segrefiner.errors import InputError
 from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.refinement.pipelines import instance_pipeline
+from segrefiner.refinement.pipelines.published import instance_pipeline
 from segrefiner.refinement.refiner import Refiner
-from segrefiner.training.validation import PackedSource, validate, validation_set
+from segrefiner.training.monitoring.validation import PackedSource, validate, validation_set
 
 
 def network() -> DenoisingUNet:

@@ -18,7 +18,7 @@ from helpers.pages import Page
 from segrefiner.cli.train import training_report
 from segrefiner.errors import InputError, OutputError
 from segrefiner.rendering.svg import Curve, curves
-from segrefiner.training.report import headline, smoothed, thinned, training_page, write_training_report
+from segrefiner.training.monitoring.report import headline, smoothed, thinned, training_page, write_training_report
 from segrefiner.training.run_folder import read_run
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)

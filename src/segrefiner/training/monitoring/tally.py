@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..model.diffusion import NUM_TIMESTEPS
-from .batches import Example
-from .distributed import SINGLE, ProcessGroup
+from ...model.diffusion import NUM_TIMESTEPS
+from ..batches import Example
+from ..distributed import SINGLE, ProcessGroup
 
 
 class Tally:

@@ -20,16 +20,16 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from ..imaging.boxes import Box
-from ..imaging.distances import contour_offset
-from ..imaging.edges import edge_gain, snap_to_edges
-from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
-from ..model.unet import normalize
+from ...imaging.boxes import Box
+from ...imaging.distances import contour_offset
+from ...imaging.edges import edge_gain, snap_to_edges
+from ...model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
+from ...model.unet import normalize
 from .acceptance import Evidence, KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
 from .batching import AdaptiveBatcher
 from .canvas import Canvas
 from .config import DEFAULT, PipelineConfig
-from .tasks import MaskTask, TaskResult
+from .tasks import MaskTask, Pipeline, TaskResult
 from .views import View, object_area, tile_scales, worth_refining
 
 __all__ = ["refine_mask", "refine_masks"]
@@ -238,3 +238,7 @@ def _revert_unsupported(canvas: Canvas, pixels: Tensor) -> Reverted:
     return revert_unsupported(
         canvas.probability, canvas.coarse, pixels, config.acceptance, Evidence(gain, offset, snapped)
     )
+
+
+default_pipeline: Pipeline = refine_masks
+"""Each object as a whole, then tiles along its contour, with the monotone sampler."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import import_extra
+from ...errors import import_extra
 
 _LOSSES = {"loss": "loss/total", "bce": "loss/bce", "texture": "loss/texture"}
 _BY_TIMESTEP = "loss_t"

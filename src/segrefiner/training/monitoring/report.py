@@ -11,14 +11,14 @@ from html import escape
 from pathlib import Path
 from statistics import median
 
-from .._version import __version__
-from ..errors import SegRefinerError
-from ..imaging.files import atomic_write, check_output
-from ..imaging.reading import read_image
-from ..rendering.html import data_uri, html_page, html_table
-from ..rendering.markdown import NOTHING, Json, Table, flattened
-from ..rendering.svg import CURVE_COLOURS, Curve, curves
-from .run_folder import RunRecord, _number, _pipeline, read_run
+from ..._version import __version__
+from ...errors import SegRefinerError
+from ...imaging.files import atomic_write, check_output
+from ...imaging.reading import read_image
+from ...rendering.html import data_uri, html_page, html_table
+from ...rendering.markdown import NOTHING, Json, Table, flattened
+from ...rendering.svg import CURVE_COLOURS, Curve, curves
+from ..run_folder import RunRecord, _number, _pipeline, read_run
 
 _GRIDS = 3
 _GRID_SIZE = (1310, 2400)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from ..model.unet import UNetConfig
+from ...model.unet import UNetConfig
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -1,25 +1,21 @@
-"""The ways through a photo that a `Refiner` can take: ours, and the two published ones.
-
-The two published pipelines, faithful to the published code's figures and to its faults.
+"""The two published pipelines, faithful to the published code's figures and to its faults.
 
 They are for the published checkpoints and for comparison; `coarse_to_fine.refine_mask` is what users should run. Both
 take any size of network; patches are 256x256 pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
-from ..imaging.boxes import mask_box, non_maximum_suppression
-from ..model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, ancestral, sample, silent
-from ..model.unet import normalize
+from ...errors import InputError
+from ...imaging.boxes import mask_box, non_maximum_suppression
+from ...model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, ancestral, sample, silent
+from ...model.unet import normalize
 from .batching import AdaptiveBatcher
-from .coarse_to_fine import refine_masks
-from .tasks import MaskTask, TaskResult
+from .tasks import MaskTask, Pipeline, TaskResult
 
 _GLOBAL_TIMESTEPS = (5, 4, 3, 2, 1)
 _ALL_TIMESTEPS = (5, 4, 3, 2, 1, 0)
@@ -27,26 +23,6 @@ _UNCERTAIN = 0.9
 _NMS_IOU = 0.3
 _INSTANCE_PAD = 20
 _INSTANCE_MIN_AREA = 512
-
-
-class Pipeline(Protocol):
-    """A way through the photo: which views the network sees, at which scale, in which order."""
-
-    def __call__(
-        self,
-        network: Network,
-        jobs: Sequence[MaskTask],
-        *,
-        steps: int,
-        batches: AdaptiveBatcher,
-        on_progress: OnProgress,
-    ) -> Iterator[TaskResult]:
-        """Gives what becomes of each job, in order."""
-        ...
-
-
-default_pipeline: Pipeline = refine_masks
-"""Each object as a whole, then tiles along its contour, with the monotone sampler."""
 
 
 def _published(run: Callable[..., Tensor], smallest: int) -> Pipeline:

@@ -1,17 +1,19 @@
 """The masks that a pipeline refines, what it gives back, and calls checked and cut into groups."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..errors import InputError
-from ..imaging.boxes import Box, mask_box, whole_box
-from ..imaging.codecs.option_checks import listed_boxes, shown
-from ..imaging.reading import ImageSource, MaskSource, Photo
+from ...errors import InputError
+from ...imaging.boxes import Box, mask_box, whole_box
+from ...imaging.codecs.option_checks import listed_boxes, shown
+from ...imaging.reading import ImageSource, MaskSource, Photo
+from ...model.diffusion import Network, OnProgress
 from .acceptance import Reverted
+from .batching import AdaptiveBatcher
 from .canvas import PhotoRegion
 from .config import PipelineConfig
 from .views import find_objects
@@ -82,6 +84,22 @@ class TaskResult:
     evaluations: int
     area: Box | None = None
     owned: Tensor | None = None
+
+
+class Pipeline(Protocol):
+    """A way through the photo: which views the network sees, at which scale, in which order."""
+
+    def __call__(
+        self,
+        network: Network,
+        jobs: Sequence[MaskTask],
+        *,
+        steps: int,
+        batches: AdaptiveBatcher,
+        on_progress: OnProgress,
+    ) -> Iterator[TaskResult]:
+        """Gives what becomes of each job, in order."""
+        ...
 
 
 def whole_boxes(boxes: Any, count: int, size: tuple[int, ...]) -> list[Box | None]:

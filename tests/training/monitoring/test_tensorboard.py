@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segrefiner.errors import MissingExtraError
-from segrefiner.training.tensorboard import TensorBoardLog
+from segrefiner.training.monitoring.tensorboard import TensorBoardLog
 
 pytest.importorskip("tensorboard")
 
