@@ -83,7 +83,7 @@ TORCH_FREE = {
     ],
     "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "pair_patterns", "run"],
     "model": ["downloads", "hub"],
-    "refinement": ["config", "options", "video"],
+    "refinement": ["config", "options", "video", "video_objects"],
     "rendering": ["html", "markdown", "overlay", "svg"],
     "serving": ["client", "decoding", "metrics", "signals"],
     "serving.page": ["files", "inputs", "reading"],

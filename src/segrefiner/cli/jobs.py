@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import FAILED, SEED, FiniteRange, exit_on_error
+from .common import FAILED, SEED, FiniteRange, exit_on_error, ignored_labels
 from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
 
 if TYPE_CHECKING:
@@ -105,10 +105,9 @@ def semantic(
     from ..jobs.folders import semantic_job
     from ..jobs.run import STATE_NAME
 
-    if not all(value.isdecimal() or value == "none" for value in ignore):
-        raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
-    values = [int(value) for value in ignore if value != "none"] if ignore else None
-    job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=refinement_options(given))
+    job = semantic_job(
+        images, labels, output, pattern=pattern, ignore=ignored_labels(ignore), options=refinement_options(given)
+    )
     run_job(job, output, output / STATE_NAME, given)
 
 
