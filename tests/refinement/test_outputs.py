@@ -121,6 +121,32 @@ def test_label_maps(tiny: Refiner, dtype: type, batch: tuple[int, ...]) -> None:
     assert ((refined.reshape(HEIGHT, WIDTH) == 255).numpy() == (labels == 255)).all()
 
 
+def test_masks_in_other_forms() -> None:
+    pictures = [Image.fromarray(mask) for mask in masks()]
+    np.testing.assert_array_equal([np.asarray(one) for one in refine_outputs(Shrinks(), PHOTO, pictures)], small())
+    rles = [encode_rle(mask) for mask in masks()]
+    np.testing.assert_array_equal(
+        [decode_rle(rle, (HEIGHT, WIDTH)) for rle in refine_outputs(Shrinks(), PHOTO, rles)], small()
+    )
+    assert same(refine_outputs(Shrinks(), PHOTO, rles[0]), refine_outputs(Shrinks(), PHOTO, rles)[0])
+    by_object = {object_id: mask[None] for object_id, mask in zip((3, 1, 2), masks(), strict=True)}
+    refined = refine_outputs(Shrinks(), PHOTO, by_object)
+    assert list(refined) == [3, 1, 2]
+    np.testing.assert_array_equal(np.concatenate(list(refined.values())), small())
+
+
+def test_what_predictors_give_beside_masks_is_told_apart() -> None:
+    # SAM's predictor: masks, scores and logits.
+    with pytest.raises(InputError, match=r"such as outputs\[0\]"):
+        refine_outputs(Shrinks(), PHOTO, (masks(), np.ones(3), np.ones((3, 256, 256))))
+    with pytest.raises(InputError, match=r"argmax\(1\), with a list of photos"):
+        refine_outputs(Shrinks(), PHOTO, {"out": torch.zeros(2, 4, HEIGHT, WIDTH)})
+    maps = torch.from_numpy(np.where(masks()[:2], 2, 5))
+    with pytest.raises(InputError, match="2 label maps: give a list of 2 photos"):
+        refine_outputs(Shrinks(), PHOTO, maps)
+    assert refine_outputs(Shrinks(), [PHOTO] * 2, maps).shape == maps.shape
+
+
 # Several photos
 
 
@@ -512,6 +538,16 @@ def elements() -> Any:
     return pytest.importorskip("mmengine.structures", exc_type=ImportError)
 
 
+class Bitmaps:
+    """As mmdetection's `BitmapMasks`."""
+
+    def __init__(self, masks: NDArray[np.bool_]) -> None:
+        self.masks, self.height, self.width = masks.astype(np.uint8), HEIGHT, WIDTH
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
 def test_real_instance_data() -> None:
     given = elements().InstanceData(metainfo={"img_shape": (HEIGHT, WIDTH)})
     given.bboxes, given.labels = torch.from_numpy(boxes()) + 0.4, torch.tensor([1, 2, 3])
@@ -527,6 +563,9 @@ def test_real_instance_data() -> None:
             else [decode_rle(m, (HEIGHT, WIDTH)) for m in refined.masks]
         )
         np.testing.assert_array_equal(np.stack([np.asarray(one) for one in found]), small())
+    given.masks = Bitmaps(masks())
+    refined = refine_outputs(Shrinks(), PHOTO, given)
+    assert type(refined.masks) is Bitmaps and (refined.masks.masks == small()).all()
     empty = elements().InstanceData(masks=torch.zeros(0, HEIGHT, WIDTH, dtype=torch.bool))
     assert len(refine_outputs(Shrinks(), PHOTO, empty)) == 0
 

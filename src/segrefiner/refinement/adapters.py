@@ -12,9 +12,9 @@ from ..imaging.reading import ImageSource
 from .outputs.arrays import is_stack, like
 from .outputs.dicts import is_record, refined_dict, refined_records
 from .outputs.libraries import is_element, refined_detections, refined_element, refined_instances, refined_results
-from .outputs.maps import is_label_map, refined_labels
+from .outputs.maps import holds_labels, is_label_map, refined_labels
 from .outputs.photo_refinement import PhotoRefinement
-from .outputs.stacks import refined_stack
+from .outputs.stacks import is_rle, refined_stack
 from .refiner import Refiner
 
 Outputs = TypeVar("Outputs")
@@ -58,7 +58,8 @@ def refine_outputs(
             - The dict of torchvision's detectors, with `masks` `(N, 1, H, W)`, whose probabilities stay probabilities.
             - Detectron2's `Instances`, and the dict of its predictor with `instances` and `panoptic_seg`.
             - `DetDataSample` of mmdetection, `SegDataSample` of mmsegmentation, `InstanceData` and `PixelData`.
-            - Masks `(N, H, W)` or `(N, K, H, W)`, or a label map `(H, W)` of whole numbers.
+            - Masks `(N, H, W)` or `(N, K, H, W)`, a list of masks as arrays, Pillow images or RLE, masks by the numbers
+              of objects, as SAM 2's videos have them, or a label map `(H, W)` of whole numbers.
 
             A field of boxes or areas that was exactly that of the masks is that of the refined ones; boxes that a
             detector gave stay.
@@ -93,6 +94,8 @@ def _refined(photo: PhotoRefinement, kind: Any) -> Any:
         refined = refined_records(photo, kind)
     elif is_record(kind):
         refined = refined_records(photo, [kind])[0]
+    elif is_rle(kind):
+        refined = refined_stack(photo, [kind])[0][0]
     elif isinstance(kind, Mapping):
         refined = refined_dict(photo, kind)
     elif _has(kind, "masks", "orig_img", "update"):
@@ -107,6 +110,8 @@ def _refined(photo: PhotoRefinement, kind: Any) -> Any:
         refined = refined_labels(photo, kind)
     elif is_stack(kind) and kind.ndim == 2:
         refined = refined_stack(photo, kind[None])[0][0]
+    elif is_stack(kind) and kind.ndim == 3 and holds_labels(kind):
+        raise InputError(f"outputs is {len(kind)} label maps: give a list of {len(kind)} photos, or one of the maps")
     elif is_stack(kind) or _are_masks(kind):
         refined = refined_stack(photo, kind)[0]
     else:
@@ -129,8 +134,10 @@ def _are_records(kind: object) -> bool:
 
 
 def _are_masks(kind: object) -> bool:
-    """Whether this is a list of masks `(H, W)` of one photo."""
-    return isinstance(kind, list | tuple) and all(is_stack(one) and one.ndim == 2 for one in kind)
+    """Whether this is a list of one photo's masks: arrays `(H, W)`, Pillow images or RLE."""
+    return isinstance(kind, list | tuple) and all(
+        isinstance(one, Image.Image) or is_rle(one) or (is_stack(one) and one.ndim == 2) for one in kind
+    )
 
 
 def _several(outputs: Any, image: Any) -> list[Any] | tuple[Any, ...] | None:

@@ -91,6 +91,10 @@ def refined_dict(photo: PhotoRefinement, given: Mapping[str, Any]) -> Any:
     if parts:
         note_left(given.keys() & {"sem_seg", "proposals"})
         return refined
+    if given and all(isinstance(key, int) and is_stack(mask) for key, mask in given.items()):
+        masks = refined_stack(photo, list(given.values()))[0]
+        refined.update(zip(given, masks, strict=True))
+        return refined
     raise InputError(_refused(given))
 
 
@@ -135,4 +139,6 @@ def _refused(given: Mapping[str, Any]) -> str:
         )
     if "sem_seg" in given:
         return "outputs has sem_seg alone, the scores of classes: give outputs['sem_seg'].argmax(0)"
+    if "out" in given:
+        return "outputs has out, the scores of classes: give outputs['out'].argmax(1), with a list of photos"
     return f"outputs is a dict of {names}: expected masks, segmentation, instances or panoptic_seg"

@@ -21,10 +21,13 @@ def is_label_map(value: Any) -> bool:
     """Whether an array is a label map: `(H, W)` integers, or `(1, H, W)` or floats of more than a mask's two values."""
     if not is_stack(value) or not _is_map(value):
         return False
+    return (value.ndim == 2 and as_numpy(value).dtype.kind in "ui") or holds_labels(value)
+
+
+def holds_labels(value: Any) -> bool:
+    """Whether an array has whole numbers of more than a mask's two values."""
     values = as_numpy(value)
-    if values.ndim == 2 and values.dtype.kind in "ui":
-        return True
-    return _is_whole(values) and not np.isin(values, (0, values.max())).all()
+    return bool(values.size and _is_whole(values) and not np.isin(values, (0, values.max())).all())
 
 
 def _is_map(value: Any) -> bool:

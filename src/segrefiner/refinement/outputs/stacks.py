@@ -106,6 +106,11 @@ def _refined_list(photo: PhotoRefinement, held: list[Any] | tuple[Any, ...]) -> 
     return type(held)(refined), changes
 
 
+def is_rle(value: object) -> bool:
+    """Whether this is a run-length encoding, as COCO and SAM have it."""
+    return isinstance(value, dict) and {"size", "counts"} <= value.keys()
+
+
 def decoded(mask: Any) -> NDArray[Any]:
     """The values `(H, W)` of a mask: an array, a Pillow image or an RLE. Raises `MaskError`."""
     if isinstance(mask, dict):
