@@ -96,6 +96,47 @@ def test_other_words_in_braces_are_refused(pattern: str) -> None:
         pair([Path("a.jpg")], [Path("a.png")], pattern)
 
 
+@pytest.mark.parametrize(
+    "pattern", ["{stem:-}", "{stem:_a}", "{stem:--{name}}", "{parent:>9}", "{stem!r:-_a}", "{stem:-{}}"]
+)
+def test_endings_that_are_none_are_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match=r"pattern .* expected .* or \{stem:-_suffix\}"):
+        pair([Path("a_a.jpg")], [Path("a.png")], pattern)
+
+
+@pytest.mark.parametrize(
+    ("image", "pattern", "mask"),
+    [
+        ("ulm/x_leftImg8bit.png", "{parent}/{stem:-_leftImg8bit}_gtFine_labelIds.png", "ulm/x_gtFine_labelIds.png"),
+        ("x_leftIMG8bit.png", "{stem:-_leftImg8bit}_gtFine_labelIds.png", "x_gtFine_labelIds.png"),
+        ("x.rgb.png", "{name:-.rgb.png}.ids.png", "x.ids.png"),
+        ("val_rgb/x.jpg", "{parent:-_rgb}_ids/{stem}.png", "val_ids/x.png"),
+        ("a[1]_[x].jpg", "{stem:-_[x]}_[y].png", "a[1]_[y].png"),
+        ("a_b_b.jpg", "{stem:-_b}_*.png", "a_b_m.png"),
+        ("caf\u00e9_\u00e9.jpg", "{stem:-_\u00e9}.png", "caf\u00e9.png"),
+    ],
+)
+def test_patterns_take_endings_off(image: str, pattern: str, mask: str) -> None:
+    assert pair([Path(image)], [Path(mask), Path("other.png")], pattern) == {Path(image): [Path(mask)]}
+
+
+def test_photos_without_the_ending_have_no_mask(tmp_path: Path) -> None:
+    for name in ("ulm/a_leftImg8bit", "ulm/b"):
+        save(tmp_path / "images" / f"{name}.png", np.zeros((*SIZE, 3), np.uint8))
+    save(tmp_path / "masks" / "ulm" / "a_gtFine_labelIds.png", disc(9))
+    folders = tmp_path / "images", tmp_path / "masks", tmp_path / "out"
+    for job in (folder_job, semantic_job):
+        made = job(*folders, pattern="{parent}/{stem:-_leftImg8bit}_gtFine_labelIds.png")
+        assert [item.key for item in made.items] == ["ulm/a_leftImg8bit.png"]
+        assert "ulm/b.png" in made.failures and "does not end in _leftImg8bit" in made.failures["ulm/b.png"]
+        with pytest.raises(InputError, match=r"a_leftImg8bit.png and ulm/a_gtFine_labelIds.png .* give --pair"):
+            job(*folders)
+        with pytest.raises(InputError, match=r"patterns begin with \{parent\}/"):
+            job(*folders, pattern="{stem:-_leftImg8bit}_gtFine_labelIds.png")
+        with pytest.raises(InputError, match=r"does not end in _x; is the pattern right\?"):
+            job(*folders, pattern="{stem:-_x}_gtFine_labelIds.png")
+
+
 STRANGE = ["b[1]", "[ab]", "a*", "a?", "[", "]", "[]", "[!a]", "b[[]", "{stem}", "{", "a.b", "ä ö", "a\n", "a\\b"]
 
 

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
+from helpers.outputs import HEIGHT, WIDTH, Shrinks, boxes, masks
 from helpers.tiny import TINY
-from segrefiner import InputError, MaskError, Refiner, SizeMismatchError
+from segrefiner import InputError, InputWarning, MaskError, Refiner, SizeMismatchError
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.adapters import refine_outputs
-
-HEIGHT, WIDTH = 60, 100
 
 
 @pytest.fixture(scope="module")
@@ -28,37 +27,6 @@ def tiny() -> Refiner:
 @pytest.fixture
 def photo() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-def boxes() -> NDArray[np.float32]:
-    """Half-open boxes of three objects; the last is empty."""
-    return np.array([[10, 10, 40, 50], [30, 20, 90, 45], [5, 5, 5, 5]], np.float32)
-
-
-def masks() -> NDArray[np.bool_]:
-    """Two overlapping rectangles and an empty mask."""
-    result = np.zeros((3, HEIGHT, WIDTH), bool)
-    for mask, (x0, y0, x1, y1) in zip(result, boxes().astype(int), strict=True):
-        mask[y0:y1, x0:x1] = True
-    return result
-
-
-class Shrinks:
-    """Stands in for a refiner: takes a pixel off every side; each mask has its own probability, and calls are kept."""
-
-    def __init__(self, *probabilities: float) -> None:
-        self.probabilities, self.calls = probabilities, []
-
-    def many(self, pairs: Any, **options: Any) -> Any:
-        pairs = list(pairs)
-        self.calls.append((pairs, options))
-        for (_, mask), probability in zip(pairs, self.probabilities, strict=True):
-            inside = F.max_pool2d(1 - torch.from_numpy(np.array(mask) > 0)[None].float(), 3, 1, 1)[0].numpy() == 0
-            yield SimpleNamespace(mask=inside, probability=np.where(inside, np.float32(probability), np.float32(0)))
-
-    def instances(self, image: Any, masks: Any, *, separate: bool, **options: Any) -> Any:
-        assert separate
-        return self.many(((image, mask) for mask in masks), **options)
 
 
 def expected(refiner: Refiner, photo: NDArray[np.uint8], given: Any, **options: Any) -> NDArray[np.bool_]:
@@ -111,7 +79,10 @@ def test_detections(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
 def test_detections_without_masks_come_back(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
     for mask in (None, np.zeros((0, HEIGHT, WIDTH), bool)):
         given = replace(detections(), mask=mask)
-        assert refine_outputs(tiny, photo, given) is given
+        with pytest.warns(InputWarning, match="outputs has no masks: nothing was refined"):
+            assert refine_outputs(tiny, photo, given) is given
+        empty = replace(given, xyxy=boxes()[:0])
+        assert refine_outputs(tiny, photo, empty) is empty
 
 
 def test_real_detections(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
@@ -183,6 +154,9 @@ def test_letterbox_is_undone(photo: NDArray[np.uint8], size: tuple[int, int]) ->
 def test_results_without_masks_come_back_and_numpy_stays_numpy(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
     for none in (None, torch.zeros(0, HEIGHT, WIDTH)):
         given = Results(photo, none)
+        with pytest.warns(InputWarning, match="outputs has no masks"):
+            assert refine_outputs(tiny, None, given) is given
+        given.boxes = given.boxes[:0]
         assert refine_outputs(tiny, None, given) is given
     refined = refine_outputs(tiny, Image.fromarray(photo), Results(photo, masks().astype(np.uint8)))
     assert isinstance(refined.masks.data, np.ndarray) and refined.masks.data.dtype == np.uint8
@@ -297,14 +271,14 @@ def test_no_segments_come_back(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
 
 
 def test_other_things_are_refused(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
-    for other in (None, 3, masks(), {"masks": masks()}, "outputs"):
+    for other in (None, 3, "outputs", object(), iter([detections()]), Image.fromarray(masks()[0])):
         with pytest.raises(InputError, match="expected supervision Detections, ultralytics Results"):
             refine_outputs(tiny, photo, other)
-    with pytest.raises(InputError, match=r"outputs\[0\]"):
-        refine_outputs(tiny, photo, [detections()])
+    with pytest.raises(InputError, match=r"list of 2 photos, or the outputs of one photo, such as outputs\[0\]"):
+        refine_outputs(tiny, photo, [detections(), detections()])
     with pytest.raises(InputError, match="image is None"):
         refine_outputs(tiny, None, detections())
-    with pytest.raises(MaskError, match="RLE"):
+    with pytest.raises(MaskError, match="return_coco_annotation"):
         refine_outputs(tiny, photo, {"segmentation": [[1, 2]], "segments_info": segments(1)})
     with pytest.raises(SizeMismatchError):
         refine_outputs(tiny, photo[:50], detections())

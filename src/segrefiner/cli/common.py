@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
@@ -35,6 +35,13 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
+
+
+def ignored_labels(given: Sequence[str]) -> list[int] | None:
+    """The labels of `--ignore`; `None` where it is not given, none of them for the word none."""
+    if not all(value.isdecimal() or value == "none" for value in given):
+        raise click.BadParameter(f"{', '.join(given)}: expected whole numbers, or none", param_hint="--ignore")
+    return [int(value) for value in given if value != "none"] if given else None
 
 
 def exit_on_error(command: Callable[..., None]) -> Callable[..., None]:

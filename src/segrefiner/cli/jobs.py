@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import FAILED, SEED, FiniteRange, exit_on_error
+from .common import FAILED, SEED, FiniteRange, exit_on_error, ignored_labels
 from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def refinement_options(given: dict[str, Any]) -> "Options":
 @click.argument("masks", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the masks.")
 @click.option("--pair", "pattern", metavar="PATTERN",
-              help="A photo's masks, as '{parent}/{stem}_*.png'.  [default: the same path, any suffix]")  # fmt: skip
+              help="A photo's masks, as '{parent}/{stem}_*.png'; '{stem:-_x}' takes _x off.  "
+                   "[default: the same path, any suffix]")  # fmt: skip
 @click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
@@ -90,9 +91,11 @@ def folder(
 @click.argument("images", type=_folder)
 @click.argument("labels", type=_folder)
 @click.option("-o", "--output", type=_folder, required=True, help="Folder, mirrors that of the label maps.")
-@click.option("--pair", "pattern", metavar="PATTERN", help="A photo's label map.  [default: the same path, any suffix]")
-@click.option("--ignore", multiple=True, default=("255",), show_default=True,
-              help="Label that is no class; again for more, or none.")  # fmt: skip
+@click.option("--pair", "pattern", metavar="PATTERN",
+              help="A photo's label map, as '{parent}/{stem:-_leftImg8bit}_gtFine_labelIds.png'.  "
+                   "[default: the same path, any suffix]")  # fmt: skip
+@click.option("--ignore", multiple=True,
+              help="Label that is no class; again for more, or none.  [default: the data set's, or 255]")  # fmt: skip
 @shared_options
 @exit_on_error
 def semantic(
@@ -102,10 +105,9 @@ def semantic(
     from ..jobs.folders import semantic_job
     from ..jobs.run import STATE_NAME
 
-    if not all(value.isdecimal() or value == "none" for value in ignore):
-        raise click.BadParameter(f"{', '.join(ignore)}: expected whole numbers, or none", param_hint="--ignore")
-    values = [int(value) for value in ignore if value != "none"]
-    job = semantic_job(images, labels, output, pattern=pattern, ignore=values, options=refinement_options(given))
+    job = semantic_job(
+        images, labels, output, pattern=pattern, ignore=ignored_labels(ignore), options=refinement_options(given)
+    )
     run_job(job, output, output / STATE_NAME, given)
 
 

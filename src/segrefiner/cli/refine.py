@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, InputWarning
-from .common import FAILED, SEED, FiniteRange, _device_option, exit_on_error, item_bar, say
+from .common import FAILED, SEED, FiniteRange, _device_option, exit_on_error, ignored_labels, item_bar, say
 from .ledger import _json, _strict, tell_ledger, tell_names
 
 if TYPE_CHECKING:
+    from ..ledger import Account
     from ..model.diffusion import Progress
-    from ..refinement.refiner import Result
+    from ..refinement.refiner import Refiner, Result
 
 _PIPELINES = ("default", "semantic", "instance")
 
@@ -140,6 +141,10 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
               help="How much of the frame before is kept where nothing has changed.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
+@click.option("--objects", is_flag=True,
+              help="Masks are label maps, in which a number is an object; so are those with a palette.")  # fmt: skip
+@click.option("--ignore", multiple=True, default=("255",), show_default=True,
+              help="Of label maps, the number of no object; again for more, or none.")  # fmt: skip
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @_device_option
@@ -153,6 +158,8 @@ def video(
     smooth: float,
     soft: bool,
     threshold: float | None,
+    objects: bool,
+    ignore: tuple[str, ...],
     model: str | None,
     seed: int,
     device: str,
@@ -160,28 +167,24 @@ def video(
     as_json: bool,
 ) -> None:
     """Refine the MASKS of FRAMES, each a folder of pictures or a video file."""
-    from ..imaging.clips import left_out, read_clip
+    from ..imaging.clips import holds_objects, left_out
     from ..ledger import Account, LedgerWriter
     from ..refinement.refiner import Refiner
-    from ..refinement.video import refine_video, write_masks
 
     if output.resolve() in (frames.resolve(), masks.resolve()):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
+    if objects and (soft or threshold is not None):
+        raise InputError("--objects is for label maps, which have no probabilities: leave out --soft and --threshold")
+    ignored = ignored_labels(ignore) or []
     refiner = Refiner.from_pretrained(model, device=device)
-    pairs = read_clip(frames, masks, threshold, without=output)
-    results: dict[str, Account] = {}
     omissions = left_out(frames, masks, without=output)
-
-    def accounted() -> "Iterator[tuple[str, Result]]":
-        for name, result in item_bar("refining")(refine_video(refiner, pairs, smooth=smooth, seed=seed)):
-            yield name, result
-            notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
-            results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
-
-    output.mkdir(parents=True, exist_ok=True)
-    write_masks(accounted(), output, soft=soft)
+    how: dict[str, Any] = {"smooth": smooth, "seed": seed}
+    if objects or (threshold is None and not soft and holds_objects(masks, without=output)):
+        results, told = _refine_objects(refiner, frames, masks, output, ignored, how)
+    else:
+        results, told = _refine_masks(refiner, frames, masks, output, soft, threshold, how)
     with LedgerWriter(len(results)) as writer:
-        writer.begin(Account(left_out=omissions))
+        writer.begin(Account(left_out=omissions, notes=told))
         for name, account in results.items():
             writer.done(name, account, again=False)
     ledger = writer.ledger(results)
@@ -190,6 +193,63 @@ def video(
     tell_ledger(ledger, text + ("" if ledger.done else "; nothing was refined"), as_json, exit_code=code)
     tell_names(ledger)
     sys.exit(code)
+
+
+def _refine_masks(
+    refiner: "Refiner",
+    frames: Path,
+    masks: Path,
+    output: Path,
+    soft: bool,
+    threshold: float | None,
+    how: dict[str, Any],
+) -> tuple[dict[str, "Account"], tuple[str, ...]]:
+    """Writes the refined masks of one object; gives what became of each frame."""
+    from ..imaging.clips import read_clip
+    from ..ledger import Account
+    from ..refinement.video import refine_video, write_masks
+
+    pairs = read_clip(frames, masks, threshold, without=output)
+    results: dict[str, Account] = {}
+
+    def accounted() -> "Iterator[tuple[str, Result]]":
+        for name, result in item_bar("refining")(refine_video(refiner, pairs, **how)):
+            yield name, result
+            notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
+            results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
+
+    output.mkdir(parents=True, exist_ok=True)
+    write_masks(accounted(), output, soft=soft)
+    return results, ()
+
+
+def _refine_objects(
+    refiner: "Refiner", frames: Path, masks: Path, output: Path, ignore: list[int], how: dict[str, Any]
+) -> tuple[dict[str, "Account"], tuple[str, ...]]:
+    """Writes label maps with refined objects; gives what became of each frame, and which objects there were."""
+    from ..imaging.clips import read_object_clip
+    from ..imaging.label_files import write_labels
+    from ..ledger import Account
+    from ..refinement.video_objects import refine_objects
+
+    # A later palette that speaks of other objects is told before the first frame is written.
+    for _ in read_object_clip(frames, masks, without=output):
+        pass
+    clip = read_object_clip(frames, masks, without=output)
+    output.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Account] = {}
+    seen: set[int] = set()
+    for name, refined in item_bar("refining")(refine_objects(refiner, clip, ignore=ignore, **how)):
+        path = output / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(path, refined.label_map)
+        seen |= set(refined.objects)
+        notes = [*refined.warnings, *(f"no pixel is left of object {one}" for one in refined.vanished)]
+        idle = {} if refined.objects else {name: "it has no object: written as it was"}
+        results[name] = Account(left_out=idle, notes=tuple(f"frame {name}: {note}" for note in notes))
+    numbers = ", ".join(map(str, sorted(seen))) or "none"
+    stay = f"; {', '.join(map(str, ignore))} is no object and stays" if ignore else ""
+    return results, (f"masks are label maps, and each number is an object: {numbers}{stay}",)
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,11 @@ from scipy.ndimage import uniform_filter
 
 from ..errors import ImageError, InputError, reason
 from .files import pictures_below
+from .label_files import LabelMap, read_labels
 from .listing import list_pictures, same_names
 from .reading import Photo, check_fits, check_same_size, read_mask, read_photo, warn_of
+
+M = TypeVar("M")
 
 STILL = 8.0
 """Difference of two frames, 0-255, of the mean over five by five pixels, up to which a pixel shows the same."""
@@ -74,6 +77,12 @@ def masks_of(
         for index, grey in enumerate(_decoded(source, "gray")):
             yield f"{index:06d}", grey >= 128
         return
+    for name, path in _masks_in_order(source, names, without):
+        yield name, read_mask(path, threshold=threshold)
+
+
+def _masks_in_order(source: Path, names: Sequence[str] | None, without: Path | None) -> Iterator[tuple[str, Path]]:
+    """Names and paths of a folder's masks, as `masks_of` takes them."""
     paths = _by_name(source, without)
     if names is None:
         _check_numbers(source, paths)
@@ -82,7 +91,59 @@ def masks_of(
     if missing := [name for name in names if name not in meant]:
         raise InputError(f"{source} lacks {len(missing)} of {len(names)} masks: {_some(missing)}")
     for name in names:
-        yield name, read_mask(source / paths[meant[name]], threshold=threshold)
+        yield name, source / paths[meant[name]]
+
+
+def label_maps_of(
+    source: Path, names: Sequence[str] | None, *, without: Path | None = None
+) -> Iterator[tuple[str, LabelMap]]:
+    """The label maps of a clip in order, decoded one by one; a number is the same object in all of them.
+
+    Args:
+        source: A folder of label maps.
+        names: As for `masks_of`.
+        without: As for `frames_of`.
+
+    Raises:
+        InputError: As `masks_of` does; and for a video file, and for palettes that show one object in two colours.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source} is no folder: expected label maps as PNG, since videos store no numbers of objects")
+    colours: dict[int, tuple[int, ...]] = {}
+    first = None
+    for name, path in _masks_in_order(source, names, without):
+        label_map = read_labels(path)
+        first = first or (name, label_map)
+        if (label_map.palette is None) != (first[1].palette is None):
+            with_palette, other = (first[0], name) if label_map.palette is None else (name, first[0])
+            raise InputError(f"mask {with_palette} has a palette and {other} has none: expected one kind for all")
+        for label, colour in _shown(label_map).items():
+            if colours.setdefault(label, colour) != colour:
+                raise InputError(
+                    f"mask {name} shows {label} in the colour {colour}, an earlier one in {colours[label]}: expected "
+                    "one palette for all frames, since the index says which object it is"
+                )
+        yield name, label_map
+
+
+def _shown(label_map: LabelMap) -> dict[int, tuple[int, ...]]:
+    """The colour of each label that a map has, where it has a palette."""
+    palette = label_map.palette
+    labels = [] if palette is None else np.unique(label_map.labels).tolist()
+    return {label: tuple(palette[label].tolist()) for label in labels if palette is not None and label < len(palette)}
+
+
+def holds_objects(masks: Path, *, without: Path | None = None) -> bool:
+    """Whether a clip's masks are label maps of objects: whether a palette shows one in a colour that is no grey."""
+    if not masks.is_dir():
+        return False
+    for path in _by_name(masks, without).values():
+        # What cannot be read is told when its turn comes.
+        with suppress(InputError):
+            colours = _shown(read_labels(masks / path)).values()
+            if any(len(set(colour[:3])) > 1 for colour in colours):
+                return True
+    return False
 
 
 def left_out(frames: Path, masks: Path, *, without: Path | None = None) -> dict[str, str]:
@@ -154,17 +215,50 @@ def read_clip(
     0001 (96, 128)
     0002 (96, 128)
     """
-    in_folder = frames.is_dir() and masks.is_dir()
-    names = list(_by_name(frames, without)) if in_folder else None
-    photos, coarse = _photos_of(frames, without), masks_of(masks, names, threshold, without=without)
-    for name, photo in photos:
+    names = _names(frames, masks, without)
+    coarse = masks_of(masks, names, threshold, without=without)
+    for name, photo, of, mask in _paired(frames, masks, coarse, without, exact=names is not None):
+        check_same_size(photo.pixels, mask, image_source=f"frame {name}", mask_source=f"mask {of}")
+        check_fits(photo, mask, mask_source=f"mask {of}")
+        yield name, photo, mask
+
+
+def read_object_clip(
+    frames: Path, masks: Path, *, without: Path | None = None
+) -> Iterator[tuple[str, Photo, LabelMap]]:
+    """Frames and the label maps of their objects.
+
+    Args:
+        frames: As for `read_clip`.
+        masks: A folder of label maps; see `label_maps_of`.
+        without: As for `read_clip`.
+
+    Raises:
+        InputError: As `read_clip` and `label_maps_of` do.
+        MissingExtraError: As `frames_of` does.
+    """
+    names = _names(frames, masks, without)
+    coarse = label_maps_of(masks, names, without=without)
+    for name, photo, of, label_map in _paired(frames, masks, coarse, without, exact=names is not None):
+        check_same_size(photo.pixels, label_map.labels, image_source=f"frame {name}", mask_source=f"mask {of}")
+        yield name, photo, label_map
+
+
+def _names(frames: Path, masks: Path, without: Path | None) -> list[str] | None:
+    """The names of frames, where both are folders and masks go by name."""
+    return list(_by_name(frames, without)) if frames.is_dir() and masks.is_dir() else None
+
+
+def _paired(
+    frames: Path, masks: Path, coarse: Iterator[tuple[str, M]], without: Path | None, *, exact: bool
+) -> Iterator[tuple[str, Photo, str, M]]:
+    """Each frame's name, photo, and its mask with the mask's name; `exact` where there is a mask for each."""
+    for name, photo in _photos_of(frames, without):
         mask = next(coarse, None)
         if mask is None:
             raise InputError(f"{masks} has fewer masks than {frames} has frames: frame {name} has none")
-        check_same_size(photo.pixels, mask[1], image_source=f"frame {name}", mask_source=f"mask {mask[0]}")
-        check_fits(photo, mask[1], mask_source=f"mask {mask[0]}")
-        yield name, photo, mask[1]
-    if not in_folder and next(coarse, None) is not None:
+        yield name, photo, *mask
+    if not exact and next(coarse, None) is not None:
         raise InputError(f"{masks} has more masks than {frames} has frames")
 
 

@@ -32,7 +32,7 @@ def write_png(
         array: `(H, W)` bool, written as 0 and 255; `(H, W)` float in [0, 1], written as 0-255, rounded, so
             that 128 and more means 0.5 and more; `(H, W)` uint8 or uint16 grey; or `(H, W, 3)` RGB or `(H, W, 4)`
             RGBA, uint8.
-        bits: 8 or 16 per pixel, of floats: 16 writes 0-65535, where 32768 and more means 0.5 and more.
+        bits: 8 or 16 per pixel, of floats: 16 writes 0-65535, where 32768 and more means 0.5 and more. Of bool also 1.
         palette: `(N, 3)` uint8, RGB, or `(N, 4)` RGBA, of the values of `(H, W)` uint8.
 
     Raises:
@@ -72,6 +72,8 @@ def _picture(array: Array, bits: int, palette: npt.NDArray[np.uint8] | None, nam
     elif array.dtype.kind == "b":
         array = array * np.uint8(255)
     picture = Image.fromarray(array)
+    if bits == 1:
+        picture = picture.convert("1", dither=Image.Dither.NONE)
     if palette is not None:
         picture.putpalette(palette.tobytes(), "RGB" if palette.shape[1] == 3 else "RGBA")
     # Masks are large runs of one value, which the fastest level packs nearly as well as the others.

@@ -25,10 +25,12 @@ class LabelMap:
         labels: `(H, W)` uint8 or uint16.
         palette: `(N, 3)` uint8, RGB, the colours in which the labels are shown, or `(N, 4)` RGBA where one of them is
             transparent; `None` for grey ones.
+        mode: "1" for greys of one bit, "RGB" for greys in three equal channels, or else empty.
     """
 
     labels: NDArray[Any]
     palette: NDArray[np.uint8] | None = None
+    mode: str = ""
 
 
 def read_labels(source: Encoded, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
@@ -53,7 +55,7 @@ def read_labels(source: Encoded, *, max_pixels: int = MAX_PIXELS) -> LabelMap:
     palette = raster.palette
     if palette is not None and (palette[:, 3] == 255).all():
         palette = np.ascontiguousarray(palette[:, :3])
-    return LabelMap(labels_of(raster, given), palette)
+    return LabelMap(labels_of(raster, given), palette, raster.mode if raster.mode in ("1", "RGB") else "")
 
 
 def background_label(label_map: LabelMap) -> int:
@@ -72,12 +74,24 @@ def background_label(label_map: LabelMap) -> int:
 
 def write_labels(path: str | PathLike[str], label_map: LabelMap) -> None:
     """Writes a label map as PNG, as it was stored; raises `OutputError` where that is impossible."""
-    write_png(path, label_map.labels, palette=_padded(label_map))
+    pixels, bits = _stored(label_map)
+    write_png(path, pixels, bits=bits, palette=_padded(label_map))
 
 
 def labels_png(label_map: LabelMap) -> bytes:
     """The content of the file that `write_labels` would write."""
-    return png_bytes(label_map.labels, palette=_padded(label_map))
+    pixels, bits = _stored(label_map)
+    return png_bytes(pixels, bits=bits, palette=_padded(label_map))
+
+
+def _stored(label_map: LabelMap) -> tuple[NDArray[Any], int]:
+    """The pixels as they were stored, where that can hold the labels, and how many bits each has."""
+    labels = label_map.labels
+    if label_map.mode == "1" and labels.max() <= 1:
+        return labels.astype(bool), 1
+    if label_map.mode == "RGB" and labels.dtype == np.uint8:
+        return np.stack([labels] * 3, axis=-1), 8
+    return labels, 8
 
 
 def _padded(label_map: LabelMap) -> NDArray[np.uint8] | None:

@@ -3,10 +3,9 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import translate
-from glob import escape
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from re import compile as compile_pattern
 from re import split
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +16,13 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.codecs.option_checks import finite_number
 from ..imaging.files import pictures_below, write_png
-from ..imaging.label_files import LabelMap, read_labels, write_labels
+from ..imaging.label_conventions import VOID, recognised
+from ..imaging.label_files import LabelMap, read_ids, read_labels, write_ids, write_labels
 from ..imaging.listing import SPELLINGS, composed, folded, same_names
 from ..imaging.reading import check_fits, check_same_size, read_mask, read_photo
 from ..refinement.options import PLAIN, Options
 from .job import Item, Job, SavedItem, written
+from .pair_patterns import endings, wanted_names
 
 if TYPE_CHECKING:
     from ..refinement.label_maps import RefinedLabels
@@ -40,8 +41,8 @@ def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = No
         images: Relative to their folder.
         masks: Relative to theirs.
         pattern: How a mask's path follows from its photo's, in which `{parent}`, `{stem}` and `{name}` stand for the
-            photo's folder, name without and name with suffix, and `*` and `?` match anything: several masks then. By
-            default the same path with any suffix.
+            photo's folder, name without and name with suffix, `{stem:-END}` for a name without its `END`, and `*` and
+            `?` match anything: several masks then. By default the same path with any suffix.
 
     Raises:
         InputError: For other words in braces.
@@ -52,7 +53,8 @@ def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = No
             by_stem.setdefault(_stem(mask), []).append(mask)
         meant = same_names(map(_stem, images), by_stem)
         return {image: by_stem.get(meant.get(_stem(image), ""), []) for image in images}
-    wanted = {image: _wanted(image, pattern) for image in images}
+    named = {image: wanted_names(image, pattern) for image in images}
+    wanted = {image: name for image, name in named.items() if name is not None}
     result = _matching(wanted, masks, str)
     for spelling in SPELLINGS:
         used = {mask for found in result.values() for mask in found}
@@ -60,21 +62,11 @@ def pair(images: Sequence[Path], masks: Sequence[Path], pattern: str | None = No
         found = _matching(lacking, [mask for mask in masks if mask not in used], spelling)
         owners = Counter(mask for several in found.values() for mask in several)
         result |= {image: several for image, several in found.items() if all(owners[mask] == 1 for mask in several)}
-    return {image: result[image] for image in images}
+    return {image: result.get(image, []) for image in images}
 
 
 def _stem(path: Path) -> str:
     return path.with_suffix("").as_posix()
-
-
-def _wanted(image: Path, pattern: str) -> str:
-    """The glob pattern of a photo's masks."""
-    parts = {"parent": image.parent.as_posix(), "stem": image.stem, "name": image.name}
-    try:
-        wanted = pattern.replace("[", "[[]").format(**{word: escape(part) for word, part in parts.items()})
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"pattern {pattern!r}: expected {{parent}}, {{stem}} and {{name}} alone") from error
-    return str(PurePosixPath(wanted))
 
 
 def _matching(wanted: dict[Path, str], masks: Sequence[Path], spelling: Callable[[str], str]) -> dict[Path, list[Path]]:
@@ -163,13 +155,11 @@ def _matched(images: Path, masks: Path, output: Path, pattern: str | None, *, se
         used = {mask for found in pairs.values() for mask in found}
         no_photo = f"no photo in {images} for it" + (f" by the pattern {pattern}" if pattern else "")
         left_out |= {str(masks / mask): no_photo for mask in coarse.pictures if mask not in used}
-    failures = {
-        image.as_posix(): f"no mask in {masks}" + (f" for the pattern {pattern}" if pattern else "")
-        for image, found in pairs.items()
-        if not found
-    }
+    failures = {image.as_posix(): _no_mask(image, masks, pattern) for image, found in pairs.items() if not found}
     if len(failures) == len(pairs):
-        raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: is the pattern right?")
+        first = next(iter(pairs), photos.pictures[0])
+        told = _advice(first, coarse.pictures, pattern)
+        raise InputError(f"none of the {len(pairs)} photos in {images} has a mask in {masks}: {told}")
     pairs = {image: found for image, found in pairs.items() if found}
     clashes = _clashes(pairs, several)
     if len(clashes) == len(pairs):
@@ -184,6 +174,27 @@ def _matched(images: Path, masks: Path, output: Path, pattern: str | None, *, se
         if target in inputs:
             raise InputError(f"{target} is an input and would be overwritten: choose another output")
     return _Matched(pairs, failures, left_out, () if pattern else _guesses(pairs))
+
+
+def _no_mask(image: Path, masks: Path, pattern: str | None) -> str:
+    if pattern is None:
+        return f"no mask in {masks}"
+    if wanted_names(image, pattern) is None:
+        return f"its name does not end in {' and '.join(endings(pattern))}, which the pattern {pattern} takes off"
+    return f"no mask in {masks} for the pattern {pattern}"
+
+
+def _advice(image: Path, masks: Sequence[Path], pattern: str | None) -> str:
+    """What to do where no photo has a mask, by the example of one."""
+    mask = masks[0].as_posix()
+    if pattern is None:
+        example = "{parent}/{stem}_mask.png or {parent}/{stem:-_leftImg8bit}_gtFine_labelIds.png"
+        return f"{image} and {mask} have different names; give --pair, such as {example}"
+    wanted = wanted_names(image, pattern)
+    if wanted is None:
+        return f"{image} does not end in {' and '.join(endings(pattern))}; is the pattern right?"
+    folders = "; where photos lie in folders, patterns begin with {parent}/" if "{parent}" not in pattern else ""
+    return f"of {image} it would be {wanted}, and there is {mask}; is the pattern right?{folders}"
 
 
 def _guesses(pairs: dict[Path, list[Path]]) -> tuple[str, ...]:
@@ -308,7 +319,7 @@ def semantic_job(
     output: Path,
     *,
     pattern: str | None = None,
-    ignore: Sequence[int] = (255,),
+    ignore: Sequence[int] | None = None,
     options: Options = PLAIN,
 ) -> Job:
     """Refines label maps of photos.
@@ -318,7 +329,7 @@ def semantic_job(
         labels: Folder of label maps, 8 or 16 bit, with or without a palette.
         output: Folder for refined label maps, at the paths of the coarse ones, as PNG.
         pattern: Of `pair`; a photo must have one label map.
-        ignore: Labels that are no class.
+        ignore: Labels that are no class; by default those of the data set that names or palettes belong to, or 255.
         options: Of each refinement.
 
     Raises:
@@ -330,8 +341,15 @@ def semantic_job(
         Item(image.as_posix(), (images / image, labels / found[0]), _output(found[0]))
         for image, found in matched.pairs.items()
     ]
-    work = LabelMapProcessor(output, tuple(ignore), options)
-    return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=matched.notes)
+    convention = recognised(labels, [found[0] for found in matched.pairs.values()])
+    notes = matched.notes
+    if ignore is None:
+        ignore = convention.ignore if convention else (VOID,)
+        notes = ((convention.sentence(),) if convention else ()) + notes
+    work = LabelMapProcessor(
+        output, tuple(ignore), options, as_colours=convention is not None and convention.as_colours
+    )
+    return Job(items, work, failures=matched.failures, left_out=matched.left_out, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -341,12 +359,14 @@ class LabelMapProcessor:
     root: Path
     ignore: tuple[int, ...]
     options: Options
+    as_colours: bool = False
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
         return {"kind": "semantic", "ignore": list(self.ignore), **asdict(self.options)}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
-        photo, label_map = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}"), read_labels(contents[1])
+        photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
+        label_map = LabelMap(read_ids(contents[1])) if self.as_colours else read_labels(contents[1])
         check_same_size(photo.pixels, label_map.labels, image_source=contents[0])
         return photo, label_map
 
@@ -357,13 +377,16 @@ class LabelMapProcessor:
         refined = refine_labels(refiner, photo, label_map.labels, ignore=self.ignore, options=self.options)
         # Without a report, no label had a contour to refine, or all are noise.
         idle = "" if refined.reports else _idle(label_map.labels, self.ignore, refined.warnings)
-        return LabelMap(refined.labels, label_map.palette), _without_labels(refined), idle
+        return replace(label_map, labels=refined.labels), _without_labels(refined), idle
 
     def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
         label_map, said, idle = refined
         target = self.root / item.payload
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(target, label_map)
+        if self.as_colours:
+            write_ids(target, label_map.labels)
+        else:
+            write_labels(target, label_map)
         notes = [f"no pixel is left of {said['vanished']}"] if said["vanished"] else []
         notes += said.get("warnings", [])
         named = tuple(f"{item.payload}: {note}" for note in notes)

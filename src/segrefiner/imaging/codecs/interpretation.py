@@ -89,7 +89,9 @@ def labels_of(raster: Raster, given: Given) -> npt.NDArray[np.uint8] | npt.NDArr
             values = values[..., 0]
         if values.ndim != 2 or values.dtype.kind == "f":
             raise given.refuse(
-                f"has mode {raster.mode}, expected labels as one number per pixel (8 or 16 bit grey, or a palette)"
+                f"has mode {raster.mode}, expected labels as one number per pixel (8 or 16 bit grey, or a palette); "
+                "of colours that show labels, give the file with their numbers, such as Cityscapes' *_labelIds.png, "
+                "or for COCO's panoptic maps use segrefiner panoptic"
             )
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
