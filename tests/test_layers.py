@@ -80,7 +80,7 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
-    "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "run"],
+    "jobs": ["annotations", "coco", "folders", "instances", "job", "local", "manifest", "run"],
     "model": ["downloads", "hub"],
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],

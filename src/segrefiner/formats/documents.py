@@ -28,6 +28,8 @@ class Instance:
         score: What a network said.
         group: Instances of one group, if it is not empty, and of one label are parts of one object. Each is refined and
             stays by itself; other formats get the whole object.
+        layer: Instances of different layers are different answers about the same objects, such as those of two people
+            or of a network; those of one layer are different objects.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Instance:
     crowd: bool = False
     score: float | None = None
     group: str = ""
+    layer: str = ""
 
 
 @dataclass(frozen=True)
