@@ -6,7 +6,7 @@ of other layers, which are other answers about the same objects.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from ..errors import MaskError
 from ..formats.masks import decode_mask
@@ -43,23 +43,22 @@ class StoredMask:
     stays: bool = False
 
 
-@dataclass(frozen=True)
-class LoadedMasks:
+class LoadedMasks(NamedTuple):
     """A photo and those of its masks that are sound.
 
     Attributes:
-        name: Of the item, for messages.
         photo: The photo.
         masks: The masks, each with its run-length encoding: thousands of one photo are small as encodings alone.
         failures: The others, and why they are left as they are.
         notes: What of a sound mask was left out.
+        name: Of the item, for messages.
     """
 
-    name: str
     photo: Photo
     masks: list[tuple[StoredMask, Json]]
     failures: dict[str, str]
     notes: list[str]
+    name: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,7 +111,7 @@ def load_masks(name: str, photo: Photo, stored: Iterable[StoredMask], listed: Se
         stored: The masks.
         listed: Height and width of the photo as the file says it, if it does.
     """
-    loaded = LoadedMasks(name, photo, [], {}, [])
+    loaded = LoadedMasks(photo, [], {}, [], name)
     for one in stored:
         try:
             _check_size(listed, one.mask, loaded.size)
