@@ -52,6 +52,7 @@ TORCH_FREE = {
         "labelme",
         "labelstudio",
         "masks",
+        "photos",
         "recognition",
         "sa1b",
         "yolo",

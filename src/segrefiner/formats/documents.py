@@ -52,6 +52,7 @@ class AnnotatedPhoto:
         instances: Its objects.
         size: `(height, width)` as the file says it, if it does.
         embedded: The file that holds the photo itself, in `imageData`, if one does.
+        any_suffix: Whether names lack their suffix, which may be that of any picture.
     """
 
     key: str
@@ -59,6 +60,7 @@ class AnnotatedPhoto:
     instances: tuple[Instance, ...] = ()
     size: tuple[int, int] | None = None
     embedded: Path | None = None
+    any_suffix: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,11 +12,12 @@ import numpy as np
 from ..errors import ImageError, InputError, SegRefinerError
 from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Instance, Kind, WrittenPhoto
 from ..formats.masks import encode_mask, kept_value
+from ..formats.photos import PhotoFinder
 from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_json
-from ..imaging.listing import Names, folded
+from ..imaging.listing import folded
 from ..imaging.reading import read_photo
 from ..refinement.options import PLAIN, Options
 from .instances import (
@@ -30,7 +30,7 @@ from .instances import (
     load_masks,
     refine_masks,
 )
-from .job import Item, Job, SavedItem, inside
+from .job import Item, Job, SavedItem
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
@@ -109,7 +109,7 @@ class _Items:
             raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
         return stay
 
-    def add(self, photo: AnnotatedPhoto, finder: "PhotoFinder") -> None:
+    def add(self, photo: AnnotatedPhoto, finder: PhotoFinder) -> None:
         """Make an item of a photo that has masks or is to be written; a photo that is not there has failed."""
         masks = [
             _mask(instance, form_of(instance.mask, self._kind, self._goal, same=self._same), self._crowds)
@@ -175,54 +175,6 @@ def _count(photo: AnnotatedPhoto) -> str:
     names = [instance.name for instance in photo.instances]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more if names else "no mask"
-
-
-class PhotoFinder:
-    """Finds the photos of a document.
-
-    Args:
-        contents: Of the document.
-        images: The folder that the user named; by default the document's own are searched.
-    """
-
-    def __init__(self, contents: Contents, images: Path | None) -> None:
-        self._is_named = images is not None
-        self._folders = [Names(folder) for folder in ([images] if images else contents.folders) if folder.is_dir()]
-
-    def find(self, photo: AnnotatedPhoto) -> tuple[Path, str]:
-        """The file of a photo, and its name below its folder. Raises `InputError` and `OutputError`."""
-        if photo.embedded and not self._is_named:
-            return photo.embedded, PurePosixPath(photo.names[-1]).name
-        refused: SegRefinerError | None = None
-        for names in self._folders:
-            for name in photo.names:
-                try:
-                    path = inside(names.folder, names.find(_below(names.folder, name)))
-                except SegRefinerError as error:
-                    refused = refused or error
-                    continue
-                if _is_file(path):
-                    return path, path.relative_to(os.path.normpath(names.folder)).as_posix()
-        if photo.embedded:
-            return photo.embedded, PurePosixPath(photo.names[-1]).name
-        if refused:
-            raise refused
-        folders = ", ".join(str(names.folder) for names in self._folders) or "any folder: name that of the photos"
-        others = f" (nor with {len(photo.names) - 1} other names or suffixes)" if len(photo.names) > 1 else ""
-        raise InputError(f"there is no photo {photo.names[0]!r}{others} in {folders}")
-
-
-def _below(folder: Path, name: str) -> str:
-    """A whole path as a name below a folder, where it lies in it."""
-    root = os.path.normpath(folder.absolute())
-    return os.path.relpath(name, root) if os.path.isabs(name) and Path(name).is_relative_to(root) else name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # A name that no file system takes.
-        return False
 
 
 def _changed(result: Json | None) -> dict[str, Json]:

@@ -39,11 +39,11 @@ from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_odd, write_json
 from ..imaging.label_files import LARGEST_ID, read_ids, write_ids
-from ..imaging.listing import Names, list_pictures
+from ..imaging.listing import Names, inside, list_pictures
 from ..imaging.reading import check_same_size, read_photo
 from ..refinement.options import PLAIN, Options
 from .instances import CROWD_STAYS, Crowds, LoadedMasks, RefinedMasks, StoredMask, load_masks, refine_masks
-from .job import Item, Job, SavedItem, inside, written
+from .job import Item, Job, SavedItem, written
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
