@@ -32,6 +32,7 @@ TORCH_FREE = {
     "data.coarse": ["grabcut", "polygons", "published"],
     "data.composites": ["files", "layers", "thin_structures"],
     "evaluation": [
+        "annotations",
         "coco",
         "coco_categories",
         "davis",

@@ -150,6 +150,47 @@ _HALF = 128
 
 
 @evaluate.command()
+@click.argument("truth", type=_folder)
+@click.argument("predicted", type=_folder)
+@click.option("--coarse", type=_folder, help="The masks that PREDICTED was refined from.")
+@click.option("--images", type=_folder, help="Folder of the photos, where no file says how large they are.")
+@click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba",),
+              help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
+              "[default: iou, mba]")  # fmt: skip
+@_outputs
+def annotations(
+    truth: Path,
+    predicted: Path,
+    coarse: Path | None,
+    images: Path | None,
+    keys: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """Masks in annotation files or folders of any format that `segrefiner annotations` reads; they may differ.
+
+    IoU and mBA of each class and of all. Objects of one class are matched so that they overlap most.
+    """
+    from ..evaluation.annotations import measure_annotations, read_sets
+    from ..evaluation.protocol import MASK_METRICS
+    from ..evaluation.results import Results
+
+    _check_outputs(json_path, csv_path)
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images} is no folder")
+    keys = _figures(keys, MASK_METRICS)
+    sets = read_sets(truth, predicted, coarse)
+    given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images)
+    notes = [note for one in sets for note in one.notes()]
+    columns = (keys[0], "set_iou", *keys[1:])
+    results = Results("annotations", "mask", "iou", columns, given, notes=notes, total="all classes")
+    for one in sets:
+        _take(results, one.failures())
+    _take(results, item_bar("masks")(measure_annotations(sets, images, keys)))
+    _finish(results, json_path, csv_path)
+
+
+@evaluate.command()
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.argument("detections", type=click.Path(path_type=Path))
 @click.option("--coarse", type=click.Path(path_type=Path), help="Detections with the masks before refining.")

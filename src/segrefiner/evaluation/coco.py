@@ -23,10 +23,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError, MaskError, MissingExtraError
-from ..formats.coco import is_empty
+from ..formats.coco import is_empty, read_records
+from ..formats.json_edits import read_json_file
 from ..formats.masks import whole
 from ..imaging.coco_masks import rle_runs, sound_polygons
-from ..imaging.json_files import read_json
 from ..imaging.reading import MAX_PIXELS
 from .coco_categories import COCO_CATEGORIES
 from .protocol import Failure, Measurement, Scores
@@ -83,9 +83,10 @@ def load_truth(path: Path, *, all_images: bool = False, progress: OnLoaded = ite
         InputError: The file is no such file, or there is nothing in it.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    data = read_json(path)
-    if not isinstance(data, dict) or not all(_is_records(data.get(part)) for part in _PARTS):
+    file = read_json_file(path)
+    if not isinstance(file.value, dict) or not all(_is_records(file.value.get(part)) for part in _PARTS):
         raise InputError(f"{str(path)!r} is no file of annotations: expected lists of {', '.join(_PARTS)}")
+    data = read_records(path, file=file).listed
     lvis = any("synset" in category for category in data["categories"])
     mapping, names = _category_mapping(data["categories"], lvis, path)
     truth = Truth(lvis, {"images": [], "annotations": [], "categories": names}, {})
@@ -117,13 +118,13 @@ def load_detections(path: Path, truth: Truth, *, progress: OnLoaded = iter) -> t
         InputError: The file is no such file.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    data = read_json(path)
-    if not _is_records(data):
+    file = read_json_file(path)
+    if not _is_records(file.value):
         raise InputError(f"{str(path)!r} is no file of detections: expected a list of objects")
     detections: list[Json] = []
     failures: list[Failure] = []
     strange: dict[str, Counter[int]] = {"image": Counter(), "category": Counter()}
-    for index, record in enumerate(progress(data)):
+    for index, record in enumerate(progress(read_records(path, file=file).rows)):
         name = f"detection {index}"
         try:
             image, category = _whole(record, "image_id"), _whole(record, "category_id")

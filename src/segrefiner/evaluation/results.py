@@ -102,6 +102,7 @@ class Results:
         arguments: What the protocol was given.
         threshold: With which masks were read.
         notes: What a reader of the figures has to know.
+        total: What the tables call all groups together; by default they do not show that.
     """
 
     protocol: str
@@ -111,28 +112,33 @@ class Results:
     arguments: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     notes: list[str] = field(default_factory=list)
+    total: str = ""
     rows: list[Measurement] = field(default_factory=list, init=False)
     failures: list[Failure] = field(default_factory=list, init=False)
     _groups: dict[str, _Group] = field(default_factory=dict, init=False)
+    _total: _Group = field(default_factory=_Group, init=False)
 
     def add(self, item: Measurement | Failure) -> None:
         """Take in one item; the pools of a row are added up and dropped."""
         if isinstance(item, Failure):
             self.failures.append(item)
             return
-        group = self._groups.setdefault(item.group, _Group())
-        group.items += 1
-        group.after.add(item.after)
-        if item.before is not None:
-            group.before = group.before or _Totals()
-            group.before.add(item.before)
-            group.harmed += item.gain(self.primary) < -HARMED
+        for group in (self._groups.setdefault(item.group, _Group()), self._total):
+            group.items += 1
+            group.after.add(item.after)
+            if item.before is not None:
+                group.before = group.before or _Totals()
+                group.before.add(item.before)
+                group.harmed += item.gain(self.primary) < -HARMED
         before = None if item.before is None else Scores(item.before.values)
         self.rows.append(replace(item, before=before, after=Scores(item.after.values)))
 
     def summary(self) -> list[dict[str, Any]]:
-        """Figures of each group, in the order of their first rows."""
-        return [self._summarised(name, group) for name, group in self._groups.items()]
+        """Figures of each group, in the order of their first rows, and of all together where that has a name."""
+        groups = list(self._groups.items())
+        if self.total and len(groups) > 1:
+            groups.append((self.total, self._total))
+        return [self._summarised(name, group) for name, group in groups]
 
     def _summarised(self, name: str, group: _Group) -> dict[str, Any]:
         after = group.after.figures()
