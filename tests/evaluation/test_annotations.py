@@ -109,8 +109,8 @@ def test_what_does_not_count_is_noted(tmp_path: Path) -> None:
     document["annotations"].append({"image_id": 9, "category_id": 3, "segmentation": []})
     source.write_text(json.dumps(document))
     result = run(source, source)
-    assert result.exit_code == 0 and "1, such as annotation 2 (a crowd)." in result.stdout
-    assert "1, such as annotation 3 (its segmentation is empty" in result.stdout
+    assert result.exit_code == 0 and "annotation 2 (a crowd)." in result.stdout
+    assert "annotation 3 (its segmentation is empty" in result.stdout
     result = run(labelstudio(tmp_path / "ls"), tmp_path / "ls" / "export.json")
     assert "predictions 0 result 0 (of another answer than annotations 0)" in result.stdout
 

@@ -4,7 +4,7 @@ Photos are matched by their names, and the objects of a photo one to one: within
 largest. Where a file has no classes, masks of all classes may be matched. Objects without a counterpart are failures.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from ..formats.recognition import read
 from ..imaging.coco_masks import tight_box
 from ..imaging.listing import SPELLINGS
 from ..imaging.reading import read_photo
+from ..ledger import Entry
 from .protocol import MASK_METRICS, Failure, Measurement, Scores, score_mask
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -52,15 +53,11 @@ class AnnotationSet:
         """What of it cannot be read."""
         return [Failure(f"{self.source}: {name}", why) for name, why in self.contents.failures.items()]
 
-    def notes(self) -> list[str]:
-        """What of it does not count, a line for each reason."""
+    def left_out(self) -> list[Entry]:
+        """What of it does not count."""
         every = [(one, _reason(one, photo)) for photo in self.contents.photos for one in photo.instances]
         reasons = self.contents.left_out | {one.name: why for one, why in every if why}
-        lines = []
-        for why, count in Counter(reasons.values()).items():
-            first = next(name for name, reason in reasons.items() if reason == why)
-            lines.append(f"Left out of {self.source}: {count}, such as {first} ({why}).")
-        return lines
+        return [Entry(f"{self.source}: {name}", why) for name, why in reasons.items()]
 
 
 _CROWD = "a crowd"

@@ -28,6 +28,7 @@ from ..formats.json_edits import read_json_file
 from ..formats.masks import whole
 from ..imaging.coco_masks import rle_runs, sound_polygons
 from ..imaging.reading import MAX_PIXELS
+from ..ledger import Entry
 from .coco_categories import COCO_CATEGORIES
 from .protocol import Failure, Measurement, Scores
 
@@ -52,6 +53,7 @@ class Truth:
         sizes: `(height, width)` by image id.
         notes: What was left out on purpose.
         failures: What was left out because it is damaged.
+        left_out: Annotations that have no mask; a note counts them.
     """
 
     lvis: bool
@@ -59,6 +61,7 @@ class Truth:
     sizes: dict[int, tuple[int, int]]
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[Entry] = field(default_factory=list)
 
     @property
     def categories(self) -> dict[int, str]:
@@ -258,7 +261,7 @@ _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[int, int], listed: set[int]) -> None:
-    left_out, empty = 0, 0
+    left_out = 0
     for index, record in enumerate(annotations):
         try:
             image, category = _whole(record, "image_id"), _whole(record, "category_id")
@@ -270,7 +273,8 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
                 left_out += category not in mapping
                 continue
             if is_empty(record.get("segmentation")):
-                empty += 1
+                name = f"annotation {record.get('id', f'at {index}')!r:.40}"
+                truth.left_out.append(Entry(name, "its segmentation is empty"))
                 continue
             segmentation, mask_area, notes = _encoded(record.get("segmentation"), truth.sizes[image])
             truth.notes += [f"annotation {record.get('id', f'at {index}')!r:.40}: left out: {note}" for note in notes]
@@ -284,8 +288,8 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
             {"id": number, "image_id": image, "category_id": mapping[category], "area": area}
             | {"iscrowd": int(bool(record.get("iscrowd", 0))), "segmentation": segmentation}
         )
-    if empty:
-        truth.notes.append(f"Left out: {empty} annotations whose segmentation is empty.")
+    if truth.left_out:
+        truth.notes.append(f"Left out: {len(truth.left_out)} annotations whose segmentation is empty.")
     if left_out:
         truth.notes.append(f"Left out: {left_out} annotations of LVIS categories that are not COCO's.")
 
