@@ -40,20 +40,28 @@ class Listing:
     left_out: tuple[Entry, ...]
 
 
-def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
+def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = None, below: bool = True) -> Listing:
     """Lists the pictures below a folder; links to folders are followed, and nothing is opened.
 
     Args:
         folder: Where to look.
         without: Folders that are not entered and not mentioned, such as that of earlier results.
 
+        below: Whether folders in it are entered; otherwise they are not mentioned.
+
     Raises:
         InputError: It is no folder.
     """
-    return list_files(folder, SUFFIXES, without=without)
+    return list_files(folder, SUFFIXES, without=without, below=below)
 
 
-def list_files(folder: Path, suffixes: Collection[str], *, without: Path | Collection[Path] | None = None) -> Listing:
+def list_files(
+    folder: Path,
+    suffixes: Collection[str],
+    *,
+    without: Path | Collection[Path] | None = None,
+    below: bool = True,
+) -> Listing:
     """`list_pictures` of files that end in other suffixes, in either case."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder")
@@ -75,7 +83,7 @@ def list_files(folder: Path, suffixes: Collection[str], *, without: Path | Colle
             kind = _kind(path, suffixes)
             if name.startswith(_OWN) or name.endswith(_OWN):
                 continue
-            if isinstance(kind, tuple) and kind not in barred:
+            if isinstance(kind, tuple) and below and kind not in barred:
                 by_link = linked or path.is_symlink()
                 # The way without links is always taken.
                 visits[kind] += by_link

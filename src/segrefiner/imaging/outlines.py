@@ -3,8 +3,8 @@
 Corners are in pixels, `x` and `y` in turns; pixel `(0, 0)` covers the square from 0 to 1. Outlines run through the
 middles of the sides between object and background; where two straight sides meet, their corner is kept.
 
-A contour that was drawn lies within half a pixel of its outline, in x and in y, and the rounding of COCO's grid, a tenth
-of a pixel. No outline could lie nearer: a rectangle may grow by almost a pixel each way and draw the same mask.
+A contour that was drawn lies within half a pixel of its outline, in x and in y, and the rounding of COCO's grid, a
+tenth of a pixel. No outline could lie nearer: a rectangle may grow by almost a pixel each way and draw the same mask.
 
 A polygon has no holes, and some files have one polygon for an object. Holes, and then parts, are joined to their
 neighbour by a bridge: a line that is walked there and back again, and so has no area.

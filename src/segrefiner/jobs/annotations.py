@@ -76,6 +76,7 @@ def annotations_job(
         if not photo.instances:
             left_out[_told(photo)] = "the file has no mask of it"
         found.add(photo, finder)
+    left_out |= finder.unused()
 
     def finish(results: dict[str, Any]) -> None:
         if same:
@@ -117,6 +118,7 @@ class _Items:
             if not (instance.crowd and self._crowds == "keep" and (self._same or not self._marks_crowds))
         ]
         if not masks and self._same:
+            finder.note(photo)
             return
         try:
             path, name = finder.find(photo)
