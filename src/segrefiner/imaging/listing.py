@@ -234,7 +234,7 @@ class Names:
 
     def _alike_stems(self, place: Path, stem: str) -> Iterator[tuple[dict[str, list[str]], str]]:
         """The same for a folder's pictures without their suffixes; that very name comes first."""
-        spellings = (str, *SPELLINGS)
+        spellings: tuple[Callable[[str], str], ...] = (str, *SPELLINGS)
         if place not in self._stems:
             names = [name for name in _entries(self.folder / place) if not _kind(self.folder / place / name, SUFFIXES)]
             self._stems[place] = [_grouped(names, spelling, _stem) for spelling in spellings]

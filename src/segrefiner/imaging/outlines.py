@@ -89,8 +89,8 @@ def _join(rings: list[Points]) -> Points:
     joined, *rest = rings
     for ring in rest:
         gaps, places = cKDTree(joined).query(ring)
-        first = int(gaps.argmin())
-        near = int(places[first])
+        first = int(np.argmin(gaps))
+        near = int(np.asarray(places)[first])
         around = np.roll(ring, -first, axis=0)
         joined = np.concatenate([joined[: near + 1], around, around[:1], joined[near:]])
     return joined
