@@ -306,3 +306,16 @@ def test_empty_masks_and_other_sizes_are_errors(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             source.read(index)
     assert isinstance(source.read(0), Sample)
+
+
+def test_names_may_differ_in_case_and_composition_where_one_file_is_meant(tmp_path: Path) -> None:
+    folder = miniature.folder(tmp_path)
+    photo, mask = sorted((folder / "images").iterdir())[0], sorted((folder / "masks").iterdir())[0]
+    photo.rename(photo.with_name("Caf\u00e9.JPG"))
+    mask.rename(mask.with_name("cafe\u0301.PNG"))
+    source = open_source(folder)
+    assert len(source) == 4 and {"Caf\u00e9"} <= {source.read(index).name for index in range(4)}
+    (folder / "masks" / "CAFE\u0301.png").write_bytes((folder / "masks" / "cafe\u0301.PNG").read_bytes())
+    (folder / "masks" / "cafe\u0301.PNG").rename(folder / "masks" / "cafE\u0301.PNG")
+    with pytest.raises(InputError, match="lacks the masks of 1 names"):
+        open_source(folder)

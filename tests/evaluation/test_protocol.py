@@ -677,3 +677,57 @@ def test_every_entry_of_the_folders_is_measured_or_named(folders: Path) -> None:
     result = run("folder", truth, predicted, "--metric", "iou")
     assert result.exit_code == 3 and "gone.png: a link to nowhere" in result.stderr
     assert "Left out: 1" in result.stdout and ".hidden.png" in result.stdout and "notes.txt" in result.stdout
+
+
+def test_strays_of_big_are_named_and_names_may_differ_in_case(big: Path) -> None:
+    test = big / "test"
+    (test / "a_gt.png").rename(test / "A_GT.PNG")
+    (test / "b_im.jpg").rename(test / "b_im.JFIF")
+    (test / "note.txt").touch()
+    save(test / "c_gt_old.png", TRUTHS["c"])
+    save(big / "refined" / "deep" / "c.png", TRUTHS["c"])
+    data = run_json("big", test, "--predicted", big / "refined", path=big / "out.json")
+    assert [row["name"] for row in data["rows"]] == ["A", "b", "c"] and all(
+        row["paths"]["image"] for row in data["rows"]
+    )
+    assert {Path(entry["name"]).name for entry in data["left_out"]} == {"note.txt", "c_gt_old.png", "c.png"}
+    result = run("big", test, "--predicted", big / "refined", "--strict")
+    assert result.exit_code == 3 and "Left out: 1, such as" in result.stdout and "note.txt" in result.stdout
+
+
+def test_strays_of_dis_are_named_and_names_may_differ_in_case(dis: Path) -> None:
+    (dis / "DIS-VD" / "gt" / "a.png").rename(dis / "DIS-VD" / "gt" / "A.PNG")
+    save(dis / "DIS-VD" / "im" / "lonely.jpg", photo())
+    save(dis / "coarse" / "unet" / "DIS-VD" / "odd.bmp", photo())
+    (dis / "DIS-TE1" / "gt").mkdir(parents=True)
+    arguments = ("dis", dis, "--coarse", dis / "coarse" / "unet", "--metric", "mba")
+    data = run_json(*arguments, path=dis / "out.json")
+    assert len(data["rows"]) == 6
+    assert {Path(entry["name"]).name: entry["reason"] for entry in data["left_out"]} == {
+        "lonely.jpg": "a photo without a mask", "odd.bmp": "its name is none of this layout",
+        "DIS-TE1": "a set without masks to measure",
+    }  # fmt: skip
+    assert run(*arguments, "--strict").exit_code == 3
+    assert run(*arguments, "--strict", "--set", "DIS-TE2").exit_code == 0
+
+
+def test_strays_of_davis_are_named_and_names_may_differ_in_case(davis: Path) -> None:
+    (davis / "results" / "two" / "00002.png").rename(davis / "results" / "two" / "00002.PNG")
+    arguments = ("davis", davis, davis / "results", "--split", "val")
+    assert run(*arguments, "--strict").exit_code == 0
+    (davis / "results" / "two" / "log.txt").touch()
+    save(davis / "JPEGImages" / "480p" / "two" / "00100.jpg", photo())
+    data = run_json(*arguments, path=davis / "out.json")
+    assert {Path(entry["name"]).name for entry in data["left_out"]} == {"log.txt", "00100.jpg"}
+    assert run(*arguments, "--strict").exit_code == 3
+    os.mkfifo(davis / "results" / "two" / "00009.png")
+    result = run(*arguments)
+    assert result.exit_code == 3 and "00009.png: a pipe" in result.stderr
+
+
+def test_photos_without_a_mask_are_named(folders: Path) -> None:
+    save(folders / "images" / "lonely.jpg", photo())
+    arguments = ("folder", folders / "truth", folders / "predicted", "--images", folders / "images", "--metric", "iou")
+    data = run_json(*arguments, path=folders / "out.json")
+    assert [entry["reason"] for entry in data["left_out"]] == ["a photo without a mask"]
+    assert run(*arguments, "--strict").exit_code == 3

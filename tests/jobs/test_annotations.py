@@ -3,18 +3,20 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.annotated import EVERY, SIZE, coco, files_of
+from helpers.annotated import EVERY, SIZE, coco, disc, files_of, write_photos
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.errors import InputError
-from segrefiner.formats.masks import decode_mask
-from segrefiner.formats.recognition import FORMATS, new_masks, read
+from segrefiner.formats.documents import Instance, WrittenPhoto
+from segrefiner.formats.masks import decode_mask, encode_mask
+from segrefiner.formats.recognition import FORMATS, WRITERS, form_of, new_masks, read
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
 from segrefiner.jobs.local import LocalEngine
@@ -77,10 +79,12 @@ def test_without_a_change_the_file_comes_back_equal(name: str, still: Refiner, t
     assert files_of(target) == files_of(source)
 
 
-def test_a_strength_of_zero_changes_no_byte(tmp_path: Path) -> None:
-    source = coco(tmp_path)
-    done(Refiner(DenoisingUNet(TINY)), source, tmp_path / "out.json", options=Options(strength=0.0))
-    assert (tmp_path / "out.json").read_bytes() == source.read_bytes()
+@pytest.mark.parametrize("name", EVERY)
+def test_a_strength_of_zero_changes_no_byte(name: str, tmp_path: Path) -> None:
+    source = EVERY[name](tmp_path)
+    target = output(tmp_path, name, source)
+    done(Refiner(DenoisingUNet(TINY)), source, target, options=Options(strength=0.0))
+    assert files_of(target) == files_of(source)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -98,12 +102,65 @@ def test_the_written_masks_are_the_refined_ones(name: str, kind: Any, refiner: R
     photos = {path.stem: path for path, _ in map(PhotoFinder(contents, None).find, contents.photos)}
     before, after = list(masks_of(source)), list(masks_of(target, next(iter(photos.values())).parents[name == "yolo"]))
     assert [one[:3] for one in after] == [one[:3] for one in before]
-    for (photo, _, _, coarse), (_, _, _, mask) in zip(before, after, strict=True):
-        expected = refiner(photos[photo], coarse).mask
-        assert (expected != coarse).any()
-        np.testing.assert_array_equal(mask, expected)
+    layers = [(photo.key, instance.layer) for photo in contents.photos for instance in photo.instances]
+    for layer in dict.fromkeys(layers):
+        chosen = [index for index, one in enumerate(layers) if one == layer]
+        photo, coarse = photos[before[chosen[0]][0]], [before[index][3] for index in chosen]
+        expected = refiner.instances(photo, coarse, separate=True)
+        for index, given, result in zip(chosen, coarse, expected, strict=True):
+            assert (result.mask != given).any()
+            np.testing.assert_array_equal(after[index][3], result.mask)
     kinds = {next(iter(i.mask)) for photo in read(target).contents.photos for i in photo.instances}
     assert ("polygons" not in kinds) if kind == "rle" else kind == "same" or kinds == {"polygons"}
+
+
+def touching() -> list[np.ndarray]:
+    """Three discs side by side, the last two of which overlap."""
+    return [disc(9, x=x) for x in (14, 32, 46)]
+
+
+def several(name: str, root: Path) -> tuple[Path, Path]:
+    """A document of a format with several masks of one photo, and the folder of the photo."""
+    write_photos(root / "images", "a.png")
+    form = form_of({}, "same", "coco" if name == "lvis" else name, same=False)
+    objects = [
+        (Instance(str(index), "", {}, "cat"), {"mask": encode_mask(mask, form)[0], "area": 1.0, "bbox": [0, 0, 1, 1]})
+        for index, mask in enumerate(touching())
+    ]
+    source = root / {"coco": "in.json", "lvis": "in.json", "cvat": "in.xml", "labelstudio": "in.json"}.get(name, "in")
+    WRITERS["coco" if name == "lvis" else name](source, ["cat"], [WrittenPhoto("a.png", SIZE, objects)])
+    if name == "lvis":
+        source.write_text(source.read_text().replace('"file_name": "', '"coco_url": "http://host/images/'))
+    return source, root / "images" if name != "lvis" else root
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_masks_of_a_photo_do_not_take_each_others_pixels(name: str, refiner: Refiner, tmp_path: Path) -> None:
+    source, images = several(name, tmp_path)
+    coarse = [mask for _, _, _, mask in masks_of(source, images)]
+    alone = [refiner(tmp_path / "images" / "a.png", mask).mask for mask in coarse]
+    assert (overlap(alone) > overlap(coarse)).any(), "the law would hold by itself"
+    ledger = done(refiner, source, output(tmp_path, name, source), images=images)
+    assert (ledger.done, ledger.failures) == (1, ())
+    refined = [mask for _, _, _, mask in masks_of(output(tmp_path, name, source), images)]
+    for first, second in combinations(range(3), 2):
+        assert not (refined[first] & refined[second] & ~(coarse[first] & coarse[second])).any()
+    assert any("masks leave pixels that" in remark for remark in ledger.remarks)
+
+
+def overlap(masks: Sequence[np.ndarray]) -> np.ndarray:
+    return np.sum(masks, axis=0)
+
+
+def test_answers_of_several_people_about_one_photo_do_not_compete(refiner: Refiner, tmp_path: Path) -> None:
+    source, images = several("labelstudio", tmp_path)
+    (task,) = json.loads(source.read_text())
+    task["annotations"] = [{"result": [one]} for one in task["annotations"][0]["result"]]
+    source.write_text(json.dumps([task]))
+    ledger = done(refiner, source, tmp_path / "out.json", images=images)
+    assert ledger.remarks == ()
+    for mask, (_, _, _, refined) in zip(touching(), masks_of(tmp_path / "out.json", images), strict=True):
+        np.testing.assert_array_equal(refined, refiner(images / "a.png", mask).mask)
 
 
 @pytest.mark.parametrize("name", EVERY)

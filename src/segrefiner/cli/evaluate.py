@@ -14,6 +14,7 @@ from .common import FiniteRange, exit_on_error, item_bar, say
 if TYPE_CHECKING:
     from ..evaluation.protocol import Case, Failure, Measurement, Scores
     from ..evaluation.results import Results
+    from ..ledger import Entry
 
 INCOMPLETE = 3
 """Exit code of a run that went through but had to leave something out."""
@@ -27,6 +28,7 @@ def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="One line per row, CSV."),
         click.option("--json", "json_path", type=click.Path(path_type=Path), help="Everything, for `report`, JSON."),
+        click.option("--strict", is_flag=True, help="Exit with 3 also where something has no part in the figures."),
     ):
         command = option(command)
     return exit_on_error(command)
@@ -40,8 +42,9 @@ def evaluate() -> None:
     """Measure masks against the truth, as data sets are published.
 
     Every protocol prints a table, and what could not be measured on standard error. With coarse masks it also tells
-    what was gained by refining, and how many masks were harmed. It exits with 3 if something had to be left out, with
-    1 if there was nothing to measure.
+    what was gained by refining, and how many masks were harmed. It exits with 3 if something could not be measured,
+    with 1 if there was nothing to measure. Notes count what has no part in the figures, such as photos without a mask;
+    with --strict it exits with 3 for that, too.
     """
 
 
@@ -66,9 +69,10 @@ def folder(
     workers: int,
     json_path: Path | None,
     csv_path: Path | None,
+    strict: bool,
 ) -> None:
     """Masks in folders: TRUTH/NAME.png with PREDICTED/NAME.png."""
-    from ..evaluation.layouts import folder_cases, folder_notes
+    from ..evaluation.layouts import folder_cases, folder_left_out
     from ..evaluation.protocol import MASK_METRICS, score_mask
     from ..evaluation.results import Results
     from ..imaging.reading import read_mask
@@ -78,10 +82,10 @@ def folder(
     found = folder_cases(truth, predicted, coarse, images)
     columns = (keys[0], "set_iou", *keys[1:])
     given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images, threshold=threshold)
-    notes = folder_notes(truth, predicted, coarse, images)
-    results = Results("folder", "image", "iou", columns, given, threshold, notes)
+    results = Results("folder", "image", "iou", columns, given, threshold)
+    results.leave_out(folder_left_out(truth, predicted, coarse, images))
     _run(results, found, partial(read_mask, threshold=threshold), partial(score_mask, keys=keys), threshold, workers)
-    _finish(results, json_path, csv_path)
+    _finish(results, json_path, csv_path, strict)
 
 
 @evaluate.command()
@@ -91,10 +95,16 @@ def folder(
 @_workers
 @_outputs
 def big(
-    root: Path, predicted: Path | None, coarse: Path | None, workers: int, json_path: Path | None, csv_path: Path | None
+    root: Path,
+    predicted: Path | None,
+    coarse: Path | None,
+    workers: int,
+    json_path: Path | None,
+    csv_path: Path | None,
+    strict: bool,
 ) -> None:
     """BIG: NAME_gt.png, NAME_seg.png and NAME_im.jpg in ROOT; IoU of the set, and mBA."""
-    from ..evaluation.layouts import big_cases
+    from ..evaluation.layouts import big_cases, big_left_out
     from ..evaluation.protocol import score_mask
     from ..evaluation.results import Results
     from ..imaging.reading import read_mask
@@ -103,9 +113,10 @@ def big(
     found = big_cases(root, predicted, coarse)
     given = _given(root=root, predicted=predicted, coarse=coarse)
     results = Results("big", "image", "iou", ("set_iou", "mba"), given, _HALF)
+    _leave_out(results, big_left_out(root, predicted, coarse))
     score = partial(score_mask, keys=("iou", "mba"))
     _run(results, found, partial(read_mask, threshold=_HALF), score, _HALF, workers)
-    _finish(results, json_path, csv_path)
+    _finish(results, json_path, csv_path, strict)
 
 
 @evaluate.command()
@@ -129,9 +140,10 @@ def dis(
     workers: int,
     json_path: Path | None,
     csv_path: Path | None,
+    strict: bool,
 ) -> None:
     """DIS5K: ROOT/SET/im/NAME.jpg and ROOT/SET/gt/NAME.png; IoU of each set, mBA, and DIS5K's own figures."""
-    from ..evaluation.layouts import dis_cases
+    from ..evaluation.layouts import dis_cases, dis_left_out
     from ..evaluation.protocol import SOFT_METRICS, read_grey, score_soft
     from ..evaluation.results import Results
 
@@ -141,12 +153,55 @@ def dis(
     columns = tuple({"iou": "set_iou", "max_f": "set_max_f"}.get(key, key) for key in keys)
     given = _given(root=root, coarse=coarse, predicted=predicted, sets=", ".join(sets) or None)
     results = Results("dis", "image", "iou", columns, given, _HALF)
+    _leave_out(results, dis_left_out(root, coarse, predicted, sets))
     _run(results, found, read_grey, partial(score_soft, keys=keys), _HALF, workers)
-    _finish(results, json_path, csv_path)
+    _finish(results, json_path, csv_path, strict)
 
 
 _HALF = 128
 """Grey value from which on BIG's and DIS5K's published scripts see the object."""
+
+
+@evaluate.command()
+@click.argument("truth", type=_folder)
+@click.argument("predicted", type=_folder)
+@click.option("--coarse", type=_folder, help="The masks that PREDICTED was refined from.")
+@click.option("--images", type=_folder, help="Folder of the photos, where no file says how large they are.")
+@click.option("--metric", "keys", multiple=True, metavar="NAME", default=("mba",),
+              help="iou, dice, mba, boundary_iou, boundary_f or hausdorff95; may be repeated.  "
+              "[default: iou, mba]")  # fmt: skip
+@_outputs
+def annotations(
+    truth: Path,
+    predicted: Path,
+    coarse: Path | None,
+    images: Path | None,
+    keys: tuple[str, ...],
+    json_path: Path | None,
+    csv_path: Path | None,
+    strict: bool,
+) -> None:
+    """Masks in annotation files or folders of any format that `segrefiner annotations` reads; they may differ.
+
+    IoU and mBA of each class and of all. Objects of one class are matched so that they overlap most.
+    """
+    from ..evaluation.annotations import measure_annotations, read_sets
+    from ..evaluation.protocol import MASK_METRICS
+    from ..evaluation.results import Results
+
+    _check_outputs(json_path, csv_path)
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images} is no folder")
+    keys = _figures(keys, MASK_METRICS)
+    sets = read_sets(truth, predicted, coarse)
+    given = _given(truth=truth, predicted=predicted, coarse=coarse, images=images)
+    columns = (keys[0], "set_iou", *keys[1:])
+    results = Results("annotations", "mask", "iou", columns, given, total="all classes")
+    results.leave_out(entry for one in sets for entry in one.left_out())
+    for one in sets:
+        _take(results, one.failures())
+    _take(results, item_bar("masks")(measure_annotations(sets, images, keys)))
+    _finish(results, json_path, csv_path, strict)
 
 
 @evaluate.command()
@@ -165,6 +220,7 @@ def coco(
     all_images: bool,
     json_path: Path | None,
     csv_path: Path | None,
+    strict: bool,
 ) -> None:
     """Mask AP and boundary AP of DETECTIONS (JSON) against ANNOTATIONS of COCO or LVIS v1.
 
@@ -184,10 +240,11 @@ def coco(
     if coarse is not None:
         before, more = load_detections(coarse, truth, progress=item_bar("coarse"))
         failures = failures + more
+    results.leave_out(truth.left_out, noted=True)
     _take(results, truth.failures + failures)
     with _spinner("scoring"):
         _take(results, measure_detections(truth, after, before, max_detections=max_dets))
-    _finish(results, json_path, csv_path)
+    _finish(results, json_path, csv_path, strict)
 
 
 @evaluate.command()
@@ -207,9 +264,10 @@ def davis(
     single_object: bool,
     json_path: Path | None,
     csv_path: Path | None,
+    strict: bool,
 ) -> None:
     """DAVIS: ROOT/Annotations/480p/SEQUENCE/00000.png with PREDICTED/SEQUENCE/00000.png; J and F of each object."""
-    from ..evaluation.davis import davis_sequences, measure_sequences
+    from ..evaluation.davis import davis_sequences, measure_sequences, sequences_left_out
     from ..evaluation.results import Results
 
     _check_outputs(json_path, csv_path)
@@ -219,8 +277,9 @@ def davis(
     # With a single object, a mask is everything from the index 1 on; otherwise rows name their index.
     results = Results("davis", "object", "j", columns, given, 1 if single_object else None)
     _take(results, failures)
+    _leave_out(results, sequences_left_out(sequences))
     _take(results, measure_sequences(item_bar("sequences")(sequences), single_object=single_object))
-    _finish(results, json_path, csv_path)
+    _finish(results, json_path, csv_path, strict)
 
 
 @click.command()
@@ -278,7 +337,17 @@ def _take(results: "Results", items: "Iterable[Measurement | Failure]") -> None:
             print(f"segrefiner: {printable(str(item))}", file=sys.stderr)
 
 
-def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -> None:
+def _leave_out(results: "Results", entries: "Iterable[Entry]") -> None:
+    """Take in what has no part in a layout; what cannot be read is a failure."""
+    from ..evaluation.layouts import is_strange
+    from ..evaluation.protocol import Failure
+
+    entries = list(entries)
+    results.leave_out(entry for entry in entries if not is_strange(entry))
+    _take(results, [Failure(entry.name, entry.reason) for entry in entries if is_strange(entry)])
+
+
+def _finish(results: "Results", json_path: Path | None, csv_path: Path | None, strict: bool) -> None:
     """Write the files, print the tables, and exit as the group's help says."""
     from ..evaluation.results import cases_table, legend, ranked, summary_table
     from ..imaging.files import atomic_write
@@ -307,6 +376,7 @@ def _finish(results: "Results", json_path: Path | None, csv_path: Path | None) -
         print(
             f"segrefiner: the figures are incomplete, {len(results.failures)} problems are named above", file=sys.stderr
         )
+    if results.failures or (strict and results.left_out):
         sys.exit(INCOMPLETE)
 
 

@@ -1,11 +1,11 @@
 """Training data as it is published: folders of photos and masks. Each layout is one function that gives a `Source`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..imaging.listing import SUFFIXES, list_pictures
+from ..imaging.listing import SUFFIXES, list_pictures, same_names
 from ..imaging.reading import check_fits, read_mask, read_photo, warn_of
 from ..ledger import Entry
 from .sources import Sample, Source, SourceWrapper, WithCoarse, validate
@@ -168,27 +168,41 @@ def _need(root: Path, parts: Iterable[Path], layout: str, page: str | None = Non
 def _paired(
     images: Path, masks: Path, coarse_folders: Sequence[Path] = (), only: set[str] | None = None
 ) -> list[PhotoFiles]:
-    """The photos of a folder with the masks of the same names, sorted; those of `only`, if given."""
-    found: dict[str, Path] = {}
-    for path in sorted(images.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        if (other := found.setdefault(path.stem, path)) is not path:
-            raise InputError(f"{images} holds {other.name} and {path.name}: expected one photo of each name")
-    names = sorted(found) if only is None else sorted(only)
+    """The photos of a folder with the masks of the same names, sorted; those of `only`, if given.
+
+    Names may differ in case and in how characters are composed where one file alone is meant.
+    """
+    found = _by_stem(images, SUFFIXES, "photo")
+    truths = _by_stem(masks, (".png",), "mask")
+    meant = same_names(found if only is None else only, found)
+    names = sorted(found) if only is None else sorted(meant.get(name, name) for name in only)
+    mask_of = same_names(names, truths)
     absent = [name for name in names if name not in found]
-    without = [name for name in names if name in found and not (masks / f"{name}.png").is_file()]
+    without = [name for name in names if name in found and name not in mask_of]
     for what, where, lost in (("photos", images, absent), ("masks", masks, without)):
         if lost:
             more = " …" if len(lost) > 10 else ""
             raise InputError(f"{where} lacks the {what} of {len(lost)} names: {', '.join(lost[:10])}{more}")
     if not names:
         raise InputError(f"{images} holds no photo: expected files that end in {', '.join(SUFFIXES)}")
+    coarse = [_by_stem(folder, (".png",), "coarse mask") for folder in coarse_folders]
+    coarse_of = [(index, same_names(names, index)) for index in coarse]
     result = []
     for name in names:
-        there = [path for folder in coarse_folders if (path := folder / f"{name}.png").is_file()]
-        result.append(PhotoFiles(name, found[name], masks / f"{name}.png", next(iter(there), None), tuple(there[1:])))
+        there = [index[meant[name]] for index, meant in coarse_of if name in meant]
+        result.append(PhotoFiles(name, found[name], truths[mask_of[name]], next(iter(there), None), tuple(there[1:])))
     return result
+
+
+def _by_stem(folder: Path, suffixes: Collection[str], what: str) -> dict[str, Path]:
+    """The files of a folder that end in one of the suffixes, by name. Raises `InputError` for two of one name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
+            continue
+        if (other := found.setdefault(path.stem, path)) is not path:
+            raise InputError(f"{folder} holds {other.name} and {path.name}: expected one {what} of each name")
+    return found
 
 
 def open_source(spec: str | Path, coarse: Path | None = None) -> Source:

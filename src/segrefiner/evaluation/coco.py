@@ -23,11 +23,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError, MaskError, MissingExtraError
-from ..formats.coco import is_empty
+from ..formats.coco import is_empty, read_records
+from ..formats.json_edits import read_json_file
 from ..formats.masks import whole
 from ..imaging.coco_masks import rle_runs, sound_polygons
-from ..imaging.json_files import read_json
 from ..imaging.reading import MAX_PIXELS
+from ..ledger import Entry
 from .coco_categories import COCO_CATEGORIES
 from .protocol import Failure, Measurement, Scores
 
@@ -52,6 +53,7 @@ class Truth:
         sizes: `(height, width)` by image id.
         notes: What was left out on purpose.
         failures: What was left out because it is damaged.
+        left_out: Annotations that have no mask; a note counts them.
     """
 
     lvis: bool
@@ -59,6 +61,7 @@ class Truth:
     sizes: dict[int, tuple[int, int]]
     notes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[Entry] = field(default_factory=list)
 
     @property
     def categories(self) -> dict[int, str]:
@@ -83,9 +86,10 @@ def load_truth(path: Path, *, all_images: bool = False, progress: OnLoaded = ite
         InputError: The file is no such file, or there is nothing in it.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    data = read_json(path)
-    if not isinstance(data, dict) or not all(_is_records(data.get(part)) for part in _PARTS):
+    file = read_json_file(path)
+    if not isinstance(file.value, dict) or not all(_is_records(file.value.get(part)) for part in _PARTS):
         raise InputError(f"{str(path)!r} is no file of annotations: expected lists of {', '.join(_PARTS)}")
+    data = read_records(path, file=file).listed
     lvis = any("synset" in category for category in data["categories"])
     mapping, names = _category_mapping(data["categories"], lvis, path)
     truth = Truth(lvis, {"images": [], "annotations": [], "categories": names}, {})
@@ -117,13 +121,13 @@ def load_detections(path: Path, truth: Truth, *, progress: OnLoaded = iter) -> t
         InputError: The file is no such file.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    data = read_json(path)
-    if not _is_records(data):
+    file = read_json_file(path)
+    if not _is_records(file.value):
         raise InputError(f"{str(path)!r} is no file of detections: expected a list of objects")
     detections: list[Json] = []
     failures: list[Failure] = []
     strange: dict[str, Counter[int]] = {"image": Counter(), "category": Counter()}
-    for index, record in enumerate(progress(data)):
+    for index, record in enumerate(progress(read_records(path, file=file).rows)):
         name = f"detection {index}"
         try:
             image, category = _whole(record, "image_id"), _whole(record, "category_id")
@@ -257,7 +261,7 @@ _FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[int, int], listed: set[int]) -> None:
-    left_out, empty = 0, 0
+    left_out = 0
     for index, record in enumerate(annotations):
         try:
             image, category = _whole(record, "image_id"), _whole(record, "category_id")
@@ -269,7 +273,8 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
                 left_out += category not in mapping
                 continue
             if is_empty(record.get("segmentation")):
-                empty += 1
+                name = f"annotation {record.get('id', f'at {index}')!r:.40}"
+                truth.left_out.append(Entry(name, "its segmentation is empty"))
                 continue
             segmentation, mask_area, notes = _encoded(record.get("segmentation"), truth.sizes[image])
             truth.notes += [f"annotation {record.get('id', f'at {index}')!r:.40}: left out: {note}" for note in notes]
@@ -283,8 +288,8 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
             {"id": number, "image_id": image, "category_id": mapping[category], "area": area}
             | {"iscrowd": int(bool(record.get("iscrowd", 0))), "segmentation": segmentation}
         )
-    if empty:
-        truth.notes.append(f"Left out: {empty} annotations whose segmentation is empty.")
+    if truth.left_out:
+        truth.notes.append(f"Left out: {len(truth.left_out)} annotations whose segmentation is empty.")
     if left_out:
         truth.notes.append(f"Left out: {left_out} annotations of LVIS categories that are not COCO's.")
 

@@ -5,7 +5,7 @@ the objects are those of the first frame, pixels of the value 255 are background
 over its frames, and the figures of the set are means over all objects of all sequences.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from ..errors import InputError, MaskError, reason
 from ..imaging import label_files
+from ..ledger import Entry
+from .layouts import files_ending, lone_photos, strays
 from .metrics import boundary_f, iou
 from .protocol import Failure, Measurement, Scores, check_size
 
@@ -62,9 +64,10 @@ def davis_sequences(
     for folder in (truths, predicted, coarse):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{str(folder)!r} is no folder: expected one folder for each sequence in it")
-    names = _listed(root / "ImageSets" / "2017" / f"{split}.txt") if split else _folders(truths)
-    if not split:
-        names = sorted({*names, *_folders(predicted)})
+    if split:
+        names = _listed(root / "ImageSets" / "2017" / f"{split}.txt")
+    else:
+        names = sorted({name for folder in (truths, predicted, coarse) if folder for name in _folders(folder)})
     sequences, failures = [], []
     for name in names:
         images = root / "JPEGImages" / resolution / name
@@ -138,15 +141,19 @@ def _decay(track: list[float]) -> float:
 
 
 def _measured(sequence: Sequence, single_object: bool) -> Iterator[Measurement | Failure]:
+    def place(folder: Path, frame: str) -> Path:
+        return folder / files[folder].get(frame, f"{frame}.png")
+
     def read(folder: Path, frame: str) -> Labels:
-        labels = read_davis_labels(folder / frame)
+        labels = read_davis_labels(place(folder, frame))
         return (labels != 0).astype(np.int64) if single_object else labels
 
     def read_truth(frame: str) -> Labels:
         truth = read(sequence.truth, frame)
         return np.where(truth == VOID, 0, truth)
 
-    frames = _frames(sequence.truth)
+    files = {folder: _frames(folder) for folder in (sequence.truth, sequence.coarse, sequence.predicted) if folder}
+    frames = sorted(files[sequence.truth])
     if len(frames) < 3:
         raise InputError(
             f"{str(sequence.truth)!r} has {len(frames)} frames: expected 3 or more, as the ends do not count"
@@ -154,20 +161,20 @@ def _measured(sequence: Sequence, single_object: bool) -> Iterator[Measurement |
     objects = int(read_truth(frames[0]).max())
     if not 0 < objects < VOID:
         raise InputError(
-            f"the first frame {str(sequence.truth / frames[0])!r} has {objects} objects, expected 1 to {VOID - 1}; "
+            f"the first frame {frames[0]} of {str(sequence.truth)!r} has {objects} objects, expected 1 to {VOID - 1}; "
             "masks of one object that hold 0 and 255 are for --single-object"
         )
     folders = [folder for folder in (sequence.coarse, sequence.predicted) if folder is not None]
-    for path in (folder / frame for folder in folders for frame in _frames(folder) if frame not in frames):
-        yield Failure(f"{sequence.name}/{path.stem}", f"the true mask is missing in {str(sequence.truth)!r}")
+    for frame in (frame for folder in folders for frame in sorted(files[folder]) if frame not in frames):
+        yield Failure(f"{sequence.name}/{frame}", f"the true mask is missing in {str(sequence.truth)!r}")
     tracks = [[_Track() for _ in range(objects)] for _ in folders]
     used = []
     for frame in frames[1:-1]:
         try:
             truth = read_truth(frame)
-            maps = [_checked(read(folder, frame), truth, folder / frame, objects) for folder in folders]
+            maps = [_checked(read(folder, frame), truth, place(folder, frame), objects) for folder in folders]
         except InputError as error:
-            yield Failure(f"{sequence.name}/{Path(frame).stem}", str(error))
+            yield Failure(f"{sequence.name}/{frame}", str(error))
             continue
         used.append(frame)
         for track, labels in zip(tracks, maps, strict=True):
@@ -176,7 +183,7 @@ def _measured(sequence: Sequence, single_object: bool) -> Iterator[Measurement |
     if used:
         for index in range(objects):
             label = None if single_object else index + 1
-            yield _row(sequence, used, [track[index] for track in tracks], f"{sequence.name}/{index + 1}", label)
+            yield _row(sequence, files, used, [track[index] for track in tracks], f"{sequence.name}/{index + 1}", label)
 
 
 def _checked(labels: Labels, truth: Labels, path: Path, objects: int) -> Labels:
@@ -189,25 +196,47 @@ def _checked(labels: Labels, truth: Labels, path: Path, objects: int) -> Labels:
     return labels
 
 
-def _row(sequence: Sequence, frames: list[str], tracks: list[_Track], name: str, label: int | None) -> Measurement:
+def _row(
+    sequence: Sequence,
+    files: Mapping[Path, Mapping[str, str]],
+    frames: list[str],
+    tracks: list[_Track],
+    name: str,
+    label: int | None,
+) -> Measurement:
     after = tracks[-1]
     before = tracks[0] if len(tracks) == 2 else None
     gains = np.array(after.j) - (np.array(before.j) if before else 1)
     frame = frames[int((gains if gains.mean() > 0 else -gains).argmax())]
-    photo = None if sequence.images is None else sequence.images / f"{Path(frame).stem}.jpg"
-    files: dict[str, Path | None] = {
-        "image": photo,
-        "truth": sequence.truth / frame,
-        "coarse": None if sequence.coarse is None else sequence.coarse / frame,
-        "predicted": sequence.predicted / frame,
-    }
-    paths = {role: None if path is None else str(path.absolute()) for role, path in files.items()}
+    photos = files_ending(sequence.images, any_suffix=True).get(frame) if sequence.images else None
+    used: dict[str, Path | None] = {"image": photos[0] if photos else None}
+    for role, folder in (("truth", sequence.truth), ("coarse", sequence.coarse), ("predicted", sequence.predicted)):
+        used[role] = folder / files[folder][frame] if folder else None
+    paths = {role: None if path is None else str(path.absolute()) for role, path in used.items()}
     scores = None if before is None else before.scores()
     return Measurement(name, after.scores(), scores, paths=paths, label=label)
 
 
-def _frames(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.png") if not path.name.startswith("."))
+def _frames(folder: Path) -> dict[str, str]:
+    """The files of a sequence's masks by frame. Raises `InputError` where a frame has several."""
+    found = files_ending(folder, ".png")
+    double = [paths for paths in found.values() if len(paths) > 1]
+    if double:
+        raise InputError(f"{str(folder)!r} has {' and '.join(path.name for path in double[0])}: expected one of them")
+    return {frame: path.name for frame, (path,) in found.items()}
+
+
+def sequences_left_out(sequences: Iterable[Sequence]) -> list[Entry]:
+    """What lies in the folders of sequences and is no frame, and photos without a true mask."""
+    entries: list[Entry] = []
+    for sequence in sequences:
+        for folder in filter(None, (sequence.truth, sequence.predicted, sequence.coarse)):
+            entries += strays(folder, [files_ending(folder, ".png")])
+        if sequence.images:
+            photos, frames = files_ending(sequence.images, any_suffix=True), files_ending(sequence.truth, ".png")
+            entries += strays(sequence.images, [photos])
+            entries += lone_photos(photos, frames)
+    return entries
 
 
 def _folders(folder: Path) -> list[str]:

@@ -1,10 +1,12 @@
 """Finding cases in the layouts in which data sets are published.
 
 Every function returns the cases that are complete, and a failure for each that is not: nothing is guessed, and
-everything that is missing is listed.
+everything that is missing is listed. Names may differ in case and in how characters are composed where one file alone
+is meant. What lies in the folders and has no part in the layout is what the functions `…_left_out` name.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
@@ -55,22 +57,50 @@ def folder_cases(truth: Path, predicted: Path, coarse: Path | None = None, image
 
     found, failures = _complete(names, make)
     given = [folder for folder in (truth, predicted, coarse, images) if folder is not None]
-    strange = [entry for entry in _left_out(given) if entry.reason not in _NO_MASKS]
+    strange = [
+        entry for folder in dict.fromkeys(given) for entry in list_pictures(folder).left_out if is_strange(entry)
+    ]
     return found, [*failures, *(Failure(entry.name, entry.reason) for entry in strange)]
 
 
-def folder_notes(*folders: Path | None) -> list[str]:
-    """What else lies in the folders of `folder_cases` and is no mask: a line for each reason."""
-    entries = [entry for entry in _left_out(folder for folder in folders if folder) if entry.reason in _NO_MASKS]
-    names = {reason: [entry.name for entry in entries if entry.reason == reason] for reason in _NO_MASKS}
-    return [f"Left out: {len(there)}, such as {there[0]} ({reason})." for reason, there in names.items() if there]
+def folder_left_out(
+    truth: Path, predicted: Path, coarse: Path | None = None, images: Path | None = None
+) -> list[Entry]:
+    """What lies in the folders of `folder_cases` and is no mask, and photos of which there is none."""
+    folders = [folder for folder in (truth, predicted, coarse, images) if folder]
+    listed = [entry for folder in dict.fromkeys(folders) for entry in list_pictures(folder).left_out]
+    entries = [entry for entry in listed if not is_strange(entry)]
+    if images and folders.count(images) == 1:
+        truths = _pictures(truth)
+        masks = set(truths).union(*(_named_like(truths, _pictures(folder)) for folder in (predicted, coarse) if folder))
+        photos = _named_like(truths, _pictures(images))
+        entries += lone_photos(photos, masks)
+    return entries
 
 
-_NO_MASKS = (HIDDEN, NO_PICTURE)
+def is_strange(entry: Entry) -> bool:
+    """Whether what lies in a folder cannot be read at all, so that a mask may be missing for it."""
+    return entry.reason not in (HIDDEN, NO_PICTURE, _NO_MASK, _NO_ROLE, _NO_SET)
 
 
-def _left_out(folders: Iterable[Path]) -> list[Entry]:
-    return [entry for folder in dict.fromkeys(folders) for entry in list_pictures(folder).left_out]
+_NO_MASK = "a photo without a mask"
+_NO_ROLE = "its name is none of this layout"
+_NO_SET = "a set without masks to measure"
+
+
+def strays(folder: Path, known: Iterable[Index], without: Collection[Path] = ()) -> list[Entry]:
+    """What lies in a folder, but in none of some folders in it, and is in none of its indexes of files by name."""
+    if not folder.is_dir():
+        return []
+    listing = list_pictures(folder, without=without)
+    used = {path for index in known for paths in index.values() for path in paths}
+    others = [folder / path for path in listing.pictures if folder / path not in used]
+    return [*listing.left_out, *(Entry(str(path), _NO_ROLE) for path in others)]
+
+
+def lone_photos(photos: Index, masks: Container[str]) -> list[Entry]:
+    """The photos whose names are none of masks."""
+    return [Entry(str(path), _NO_MASK) for name, paths in photos.items() if name not in masks for path in paths]
 
 
 def big_cases(folder: Path, predicted: Path | None = None, coarse: Path | None = None) -> Found:
@@ -85,10 +115,7 @@ def big_cases(folder: Path, predicted: Path | None = None, coarse: Path | None =
     Raises:
         InputError: One of them is no folder.
     """
-    truths = _ending(folder, "_gt.png")
-    coarses = _ending(coarse or folder, "_seg.png")
-    photos = _ending(folder, "_im.jpg")
-    refined = None if predicted is None else _merged(_ending(predicted, end) for end in _REFINED)
+    truths, coarses, photos, refined = _big_indexes(folder, predicted, coarse)
     names = sorted(truths.keys() | coarses.keys() | photos.keys() | (refined or {}).keys())
 
     def make(name: str) -> Case:
@@ -101,6 +128,22 @@ def big_cases(folder: Path, predicted: Path | None = None, coarse: Path | None =
 
 
 _REFINED = ("_refine.png", "_seg.png", ".png")
+
+
+def _big_indexes(folder: Path, predicted: Path | None, coarse: Path | None) -> tuple[Index, Index, Index, Index | None]:
+    truths = files_ending(folder, "_gt.png")
+    coarses = _named_like(truths, files_ending(coarse or folder, "_seg.png"))
+    photos = _named_like(truths, files_ending(folder, "_im", any_suffix=True))
+    refined = None if predicted is None else _merged(files_ending(predicted, end) for end in _REFINED)
+    return truths, coarses, photos, None if refined is None else _named_like(truths, refined)
+
+
+def big_left_out(folder: Path, predicted: Path | None = None, coarse: Path | None = None) -> list[Entry]:
+    """What lies in the folders of `big_cases` and is in no case."""
+    truths, coarses, photos, refined = _big_indexes(folder, predicted, coarse)
+    folders = {folder, *filter(None, (predicted, coarse))}
+    known = [truths, coarses, photos, refined or {}]
+    return [entry for one in sorted(folders) for entry in strays(one, known, folders - {one})]
 
 
 def dis_cases(root: Path, coarse: Path | None = None, predicted: Path | None = None, sets: Sequence[str] = ()) -> Found:
@@ -144,12 +187,7 @@ def _models(folder: Path) -> list[str]:
 def _dis_set(root: Path, model: str, name: str, coarse: Path | None, predicted: Path | None) -> Found:
     group = f"{model}/{name}" if model else name
     try:
-        truths, photos = _ending(root / name / "gt", ".png"), _ending(root / name / "im", ".jpg", optional=True)
-        masks = {
-            role: (_ending(folder / model / name, ".png"), folder / model / name)
-            for role, folder in (("coarse mask", coarse), ("refined mask", predicted))
-            if folder is not None
-        }
+        truths, photos, masks = _dis_indexes(root, model, name, coarse, predicted)
     except InputError as error:
         return [], [Failure(group, str(error))]
 
@@ -161,6 +199,36 @@ def _dis_set(root: Path, model: str, name: str, coarse: Path | None, predicted: 
     names = sorted(truths.keys() | {item for index, _ in masks.values() for item in index})
     found, failures = _complete(names, make)
     return found, [Failure(f"{group}/{failure.name}", failure.message) for failure in failures]
+
+
+def _dis_indexes(
+    root: Path, model: str, name: str, coarse: Path | None, predicted: Path | None
+) -> tuple[Index, Index, dict[str, tuple[Index, Path]]]:
+    """True masks and photos of a set, and by role the masks of a model and their folder."""
+    truths = files_ending(root / name / "gt", ".png")
+    photos = _named_like(truths, files_ending(root / name / "im", any_suffix=True, optional=True))
+    folders = {"coarse mask": coarse, "refined mask": predicted}
+    places = {role: folder / model / name for role, folder in folders.items() if folder is not None}
+    return truths, photos, {role: (_named_like(truths, files_ending(at, ".png")), at) for role, at in places.items()}
+
+
+def dis_left_out(
+    root: Path, coarse: Path | None = None, predicted: Path | None = None, sets: Sequence[str] = ()
+) -> list[Entry]:
+    """What lies in the folders of `dis_cases` and is in no case."""
+    given = [folder for folder in (coarse, predicted) if folder is not None]
+    entries: list[Entry] = []
+    measured = set()
+    for model in sorted({model for folder in given for model in _models(folder)}):
+        for name in sets or DIS_SETS:
+            with suppress(InputError):
+                truths, photos, masks = _dis_indexes(root, model, name, coarse, predicted)
+                measured.add(name)
+                entries += strays(root / name / "gt", [truths]) + strays(root / name / "im", [photos])
+                entries += lone_photos(photos, truths)
+                entries += [entry for index, folder in masks.values() for entry in strays(folder, [index])]
+    idle = [] if sets else [name for name in DIS_SETS if (root / name / "gt").is_dir() and name not in measured]
+    return list(dict.fromkeys([*entries, *(Entry(str(root / name), _NO_SET) for name in idle)]))
 
 
 def _complete(names: Iterable[str], make: Callable[[str], Case]) -> Found:
@@ -203,12 +271,23 @@ def _named_like(truths: Index, index: Index) -> Index:
     return {names.get(name, name): paths for name, paths in index.items()}
 
 
-def _ending(folder: Path, end: str, *, optional: bool = False) -> Index:
-    """Files whose names end so, by the part before it."""
+def files_ending(folder: Path, end: str = "", *, any_suffix: bool = False, optional: bool = False) -> Index:
+    """Files of a folder whose names end so, in either case, by the part before; not those of folders in it.
+
+    Args:
+        folder: Where they are.
+        end: With the suffix, unless any of a picture will do.
+        any_suffix: Whether it will.
+        optional: Whether the folder may be absent.
+    """
     if optional and not folder.is_dir():
         return {}
-    files = [path for path in sorted(_folder(folder).iterdir()) if path.name.endswith(end) and path.is_file()]
-    return {path.name[: -len(end)]: [path] for path in files if path.name != end and not path.name.startswith(".")}
+    index: Index = {}
+    for path in list_pictures(_folder(folder)).pictures:
+        name = path.stem if any_suffix else path.name
+        if path.parent == Path() and name.lower().endswith(end) and len(name) > len(end):
+            index.setdefault(name[: len(name) - len(end)], []).append(folder / path)
+    return index
 
 
 def _merged(indexes: Iterable[Index]) -> Index:

@@ -134,12 +134,13 @@ def headline(data: Json) -> str:
     """The primary figure in one sentence; of several groups only how many there are."""
     key, total, groups = data["primary"], len(data["rows"]), data["summary"]
     counted = f"{total} {_plural(data['item'], total)}"
-    if len(groups) != 1:
+    whole = next((group for group in groups if group["items"] == total), None)
+    if whole is None:
         return f"{counted} in {len(groups)} sets."
-    after = shown(data, key, groups[0]["after"].get(key))
-    if groups[0]["before"] is not None:
-        gain = shown(data, key, groups[0]["gain"].get(key), sign=True)
-        after = f"{shown(data, key, groups[0]['before'].get(key))} → {after} ({gain})"
+    after = shown(data, key, whole["after"].get(key))
+    if whole["before"] is not None:
+        gain = shown(data, key, whole["gain"].get(key), sign=True)
+        after = f"{shown(data, key, whole['before'].get(key))} → {after} ({gain})"
     return f"Mean {column_name(data, key)} {after}, {counted}."
 
 

@@ -15,7 +15,8 @@ The JSON that `Results.to_json` gives, and `segrefiner.evaluation.report` reads,
               "gain": {…} or null, "harmed": 3 or null}],
  "rows": [{"name": "…", "group": "", "before": {…} or null, "after": {…}, "label": null,
            "paths": {"image": "…" or null, "truth": "…", "coarse": … or null, "predicted": "…"}}],
- "failures": [{"name": "…", "message": "…"}]}
+ "failures": [{"name": "…", "message": "…"}],
+ "left_out": [{"name": "…", "reason": "…"}]}    what has no part in the figures
 ```
 
 `before` is the coarse mask, `after` the prediction. A gain is positive where the prediction is better, also for
@@ -26,13 +27,14 @@ index where masks are label maps. Fields may be added under the same version.
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .._version import __version__
+from ..ledger import Entry
 from ..rendering.markdown import NOTHING, Json, Table
 from .dis_metrics import F_BETA_SQUARED
 from .protocol import METRICS, Array, Failure, Measurement, Scores, improvement
@@ -102,6 +104,7 @@ class Results:
         arguments: What the protocol was given.
         threshold: With which masks were read.
         notes: What a reader of the figures has to know.
+        total: What the tables call all groups together; by default they do not show that.
     """
 
     protocol: str
@@ -111,28 +114,42 @@ class Results:
     arguments: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
     notes: list[str] = field(default_factory=list)
+    total: str = ""
     rows: list[Measurement] = field(default_factory=list, init=False)
     failures: list[Failure] = field(default_factory=list, init=False)
+    left_out: list[Entry] = field(default_factory=list, init=False)
     _groups: dict[str, _Group] = field(default_factory=dict, init=False)
+    _total: _Group = field(default_factory=_Group, init=False)
 
     def add(self, item: Measurement | Failure) -> None:
         """Take in one item; the pools of a row are added up and dropped."""
         if isinstance(item, Failure):
             self.failures.append(item)
             return
-        group = self._groups.setdefault(item.group, _Group())
-        group.items += 1
-        group.after.add(item.after)
-        if item.before is not None:
-            group.before = group.before or _Totals()
-            group.before.add(item.before)
-            group.harmed += item.gain(self.primary) < -HARMED
+        for group in (self._groups.setdefault(item.group, _Group()), self._total):
+            group.items += 1
+            group.after.add(item.after)
+            if item.before is not None:
+                group.before = group.before or _Totals()
+                group.before.add(item.before)
+                group.harmed += item.gain(self.primary) < -HARMED
         before = None if item.before is None else Scores(item.before.values)
         self.rows.append(replace(item, before=before, after=Scores(item.after.values)))
 
+    def leave_out(self, entries: Iterable[Entry], *, noted: bool = False) -> None:
+        """Take in what has no part in the figures; a note for each reason says so, unless there are notes of it."""
+        entries = list(entries)
+        self.left_out += entries
+        for reason in dict.fromkeys(entry.reason for entry in entries if not noted):
+            names = [entry.name for entry in entries if entry.reason == reason]
+            self.notes.append(f"Left out: {len(names)}, such as {names[0]} ({reason}).")
+
     def summary(self) -> list[dict[str, Any]]:
-        """Figures of each group, in the order of their first rows."""
-        return [self._summarised(name, group) for name, group in self._groups.items()]
+        """Figures of each group, in the order of their first rows, and of all together where that has a name."""
+        groups = list(self._groups.items())
+        if self.total and len(groups) > 1:
+            groups.append((self.total, self._total))
+        return [self._summarised(name, group) for name, group in groups]
 
     def _summarised(self, name: str, group: _Group) -> dict[str, Any]:
         after = group.after.figures()
@@ -162,6 +179,7 @@ class Results:
             "summary": _without_nan(summary),
             "rows": [self._row_to_json(row) for row in self.rows],
             "failures": [vars(failure) for failure in self.failures],
+            "left_out": [vars(entry) for entry in self.left_out],
         }
 
     def _row_to_json(self, row: Measurement) -> dict[str, Any]:

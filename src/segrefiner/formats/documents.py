@@ -28,6 +28,8 @@ class Instance:
         score: What a network said.
         group: Instances of one group, if it is not empty, and of one label are parts of one object. Each is refined and
             stays by itself; other formats get the whole object.
+        layer: Instances of different layers are different answers about the same objects, such as those of two people
+            or of a network; those of one layer are different objects.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Instance:
     crowd: bool = False
     score: float | None = None
     group: str = ""
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class AnnotatedPhoto:
         instances: Its objects.
         size: `(height, width)` as the file says it, if it does.
         embedded: The file that holds the photo itself, in `imageData`, if one does.
+        any_suffix: Whether names lack their suffix, which may be that of any picture.
     """
 
     key: str
@@ -56,6 +60,7 @@ class AnnotatedPhoto:
     instances: tuple[Instance, ...] = ()
     size: tuple[int, int] | None = None
     embedded: Path | None = None
+    any_suffix: bool = False
 
 
 @dataclass(frozen=True)

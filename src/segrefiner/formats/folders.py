@@ -1,7 +1,7 @@
 """Folders that hold one annotation file for each photo, read file by file: one that is damaged fails alone."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 from ..errors import InputError, OutputError
 from ..imaging.files import Json, atomic_write
+from ..imaging.listing import HIDDEN, NO_FILE, NO_PICTURE, NOWHERE, list_files
 from .documents import AnnotatedPhoto, Contents, Results
 from .json_edits import JsonFile, read_json_file
 
 ReadPhoto: TypeAlias = Callable[[str, JsonFile], tuple[AnnotatedPhoto, Contents]]
 """The photo of a file, by its path, and what else is to be said of it."""
-_OWN = ".segrefiner"
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,19 @@ def names_below(name: str) -> tuple[str, ...]:
 
 
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
-    """Files with one of the suffixes below a folder, sorted; nothing that is hidden, and no links to folders."""
-    return sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes and path.is_file())
+    """Files with one of the suffixes below a folder, sorted, but hidden ones; links to folders are followed."""
+    return [folder / path for path in list_files(folder, suffixes).pictures]
 
 
 def odd_files(folder: Path, *suffixes: str) -> dict[str, str]:
-    """What has one of the suffixes below a folder and is no file, such as a pipe, which is never opened."""
-    found = sorted(path for path in _walk(folder) if path.suffix.lower() in suffixes and not path.is_file())
-    return {path.relative_to(folder).as_posix(): "no regular file, or a link to nowhere" for path in found}
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(_OWN)]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+    """What may hold annotations and cannot be read: pipes and links to nowhere of a suffix, closed folders, cycles."""
+    odd = {}
+    for entry in list_files(folder, suffixes).left_out:
+        path = Path(entry.name)
+        is_other = entry.reason in (HIDDEN, NO_PICTURE)
+        if not is_other and (path.suffix.lower() in suffixes or entry.reason not in (NO_FILE, NOWHERE)):
+            odd[path.relative_to(folder).as_posix()] = entry.reason
+    return odd
 
 
 def output_place(target: Path, photo: str, suffix: str) -> Path:

@@ -142,7 +142,8 @@ def _instance(place: str, told: str, result: Any) -> Instance | None:
         stored = {"polygons": [flat_points(value["points"])], "scale": [size[1] / 100, size[0] / 100]}
     stored["size"] = list(size)
     score = finite(result.get("score", value.get("score")))
-    return Instance(place, told, stored, _label(result, value), score=score)
+    layer = place.rpartition(" result ")[0]
+    return Instance(place, told, stored, _label(result, value), score=score, layer=layer)
 
 
 def _label(result: Json, value: Json) -> str:

@@ -30,11 +30,12 @@ _EXPECTED = (
 )
 
 
-def read(source: Path) -> Document:
+def read(source: Path, *, annotations: Path | None = None) -> Document:
     """Reads an annotation file, or a folder of them, of any format that is known.
 
     Args:
         source: The file or folder.
+        annotations: For COCO results, the COCO file that says how photos and categories are called.
 
     Returns:
         Its photos and masks in `contents`; `write` gives the same document with other masks.
@@ -58,7 +59,7 @@ def read(source: Path) -> Document:
         return YoloDocument(source)
     if suffix != ".json":
         raise InputError(f"{source} has none of the formats that are known: {_EXPECTED}")
-    return _read_json(source)
+    return _read_json(source, annotations)
 
 
 def _read_folder(source: Path) -> Document:
@@ -89,7 +90,7 @@ def _json_kind(path: Path) -> Format | None:
     return "sa1b" if is_sa1b(value) else "labelme" if is_labelme(value) else None
 
 
-def _read_json(source: Path) -> Document:
+def _read_json(source: Path, annotations: Path | None) -> Document:
     file = read_json_file(source)
     if is_sa1b(file.value):
         return Sa1bDocument(JsonFolder(source))
@@ -97,6 +98,8 @@ def _read_json(source: Path) -> Document:
         return LabelMeDocument(JsonFolder(source))
     if is_labelstudio(file.value):
         return LabelStudioDocument(source, file)
+    if isinstance(file.value, list) and annotations:
+        return CocoDocument(source, read_records(source, annotations, file=file))
     try:
         records = read_records(source, file=file)
     except InputError:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import InputError, MissingExtraError, reason
 from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
-from ..imaging.listing import SUFFIXES, ensure_regular
+from ..imaging.listing import ensure_regular
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
 from .folders import files_below, odd_files, output_place
 
@@ -73,7 +73,7 @@ class YoloDocument:
                     instances.append(_instance(index, told, words, names))
                 except InputError as error:
                     failures[told] = str(error)
-            photos.append(AnnotatedPhoto(key, _photo_names(key), tuple(instances)))
+            photos.append(AnnotatedPhoto(key, _photo_names(key), tuple(instances), any_suffix=True))
         if not self.labels:
             failures[str(self.root)] = "there is no text in a folder labels"
         folders = (self.root / "images", self.root, self.root.parent)
@@ -184,7 +184,7 @@ def _photo_names(key: str) -> tuple[str, ...]:
         places = [[*parts[:last], "images", *below], [*parts[:last], *below], below, parts]
     else:
         places = [["images", *parts], parts]
-    return tuple(dict.fromkeys("/".join(place) + suffix for place in places for suffix in SUFFIXES))
+    return tuple(dict.fromkeys("/".join(place) for place in places))
 
 
 def write_yolo(target: Path, labels: Sequence[str], photos: Sequence[WrittenPhoto]) -> None:

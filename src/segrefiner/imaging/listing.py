@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import normalize
 
-from ..errors import InputError, reason
+from ..errors import InputError, OutputError, reason
 from ..ledger import Entry
 
 SUFFIXES = (
@@ -32,7 +32,7 @@ class Listing:
     """What lies below a folder.
 
     Attributes:
-        pictures: Regular files with a picture's suffix, relative to the folder, sorted.
+        pictures: Regular files with one of the suffixes, relative to the folder, sorted.
         left_out: All else, by path; of a hidden folder, the folder alone.
     """
 
@@ -40,16 +40,29 @@ class Listing:
     left_out: tuple[Entry, ...]
 
 
-def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = None) -> Listing:
+def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = None, below: bool = True) -> Listing:
     """Lists the pictures below a folder; links to folders are followed, and nothing is opened.
 
     Args:
         folder: Where to look.
         without: Folders that are not entered and not mentioned, such as that of earlier results.
 
+        below: Whether folders in it are entered; otherwise they are not mentioned.
+
     Raises:
         InputError: It is no folder.
     """
+    return list_files(folder, SUFFIXES, without=without, below=below)
+
+
+def list_files(
+    folder: Path,
+    suffixes: Collection[str],
+    *,
+    without: Path | Collection[Path] | None = None,
+    below: bool = True,
+) -> Listing:
+    """`list_pictures` of files that end in other suffixes, in either case."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder")
     others = [without] if isinstance(without, Path) else without or ()
@@ -67,10 +80,10 @@ def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = Non
             continue
         for name in names:
             path = folder / place / name
-            kind = _kind(path)
+            kind = _kind(path, suffixes)
             if name.startswith(_OWN) or name.endswith(_OWN):
                 continue
-            if isinstance(kind, tuple) and kind not in barred:
+            if isinstance(kind, tuple) and below and kind not in barred:
                 by_link = linked or path.is_symlink()
                 # The way without links is always taken.
                 visits[kind] += by_link
@@ -92,8 +105,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _kind(path: Path) -> str | tuple[int, int]:
-    """The identity of a folder, an empty string for a picture, or why it is neither."""
+def _kind(path: Path, suffixes: Collection[str]) -> str | tuple[int, int]:
+    """The identity of a folder, an empty string for a file with one of the suffixes, or why it is neither."""
     if path.name.startswith("."):
         return HIDDEN
     try:
@@ -104,7 +117,7 @@ def _kind(path: Path) -> str | tuple[int, int]:
         return found.st_dev, found.st_ino
     if not stat.S_ISREG(found.st_mode):
         return NO_FILE
-    return "" if path.suffix.lower() in SUFFIXES else NO_PICTURE
+    return "" if path.suffix.lower() in suffixes else NO_PICTURE
 
 
 def composed(name: str) -> str:
@@ -151,6 +164,14 @@ def ensure_regular(path: Path) -> None:
         raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else NO_FILE}: expected a file")
 
 
+def inside(root: Path, name: str) -> Path:
+    """The path of a name inside a folder. Raises `OutputError` where it leads out of it."""
+    path = Path(os.path.normpath(root / name))
+    if os.path.isabs(name) or not path.is_relative_to(os.path.normpath(root)) or "\0" in name:
+        raise OutputError(f"{name!r} leads out of {str(root)!r}: expected a name inside it")
+    return path
+
+
 class Names:
     """Finds the files that names in a document mean, below a folder.
 
@@ -161,6 +182,7 @@ class Names:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._groups: dict[Path, list[dict[str, list[str]]]] = {}
+        self._stems: dict[Path, list[dict[str, list[str]]]] = {}
 
     def find(self, name: str) -> str:
         """The name of the file that is there; the given one where there is none. Raises `InputError` for several."""
@@ -184,21 +206,58 @@ class Names:
             place = place / part
         return place.as_posix()
 
+    def find_picture(self, stem: str) -> str:
+        """The picture of a path without its suffix; that path where there is none.
+
+        Raises `InputError` where there are several.
+        """
+        # Nothing is looked for outside of the folder.
+        if stem.startswith("/") or ".." in stem.replace("\\", "/").split("/") or "\0" in stem:
+            return stem
+        for given in dict.fromkeys((stem, stem.replace("\\", "/"))):
+            parent, _, last = given.rpartition("/")
+            place = Path(self.find(parent) if parent else "")
+            alike = next((group[key] for group, key in self._alike_stems(place, last) if key in group), [])
+            if len(alike) > 1:
+                names = ", ".join((place / name).as_posix() for name in sorted(alike)[:3])
+                raise InputError(f"the photo {given!r} may be any of {names}: expected one such file")
+            if alike:
+                return (place / alike[0]).as_posix()
+        return stem
+
     def _alike(self, place: Path, part: str) -> Iterator[tuple[dict[str, list[str]], str]]:
         """For each spelling, a folder's names by how they are compared, and how this one is."""
         if place not in self._groups:
-            try:
-                names = os.listdir(self.folder / place)
-            except (OSError, ValueError):
-                names = []
+            names = _entries(self.folder / place)
             self._groups[place] = [_grouped(names, spelling) for spelling in SPELLINGS]
         yield from zip(self._groups[place], (spelling(part) for spelling in SPELLINGS), strict=True)
 
+    def _alike_stems(self, place: Path, stem: str) -> Iterator[tuple[dict[str, list[str]], str]]:
+        """The same for a folder's pictures without their suffixes; that very name comes first."""
+        spellings: tuple[Callable[[str], str], ...] = (str, *SPELLINGS)
+        if place not in self._stems:
+            names = [name for name in _entries(self.folder / place) if not _kind(self.folder / place / name, SUFFIXES)]
+            self._stems[place] = [_grouped(names, spelling, _stem) for spelling in spellings]
+        yield from zip(self._stems[place], (spelling(stem) for spelling in spellings), strict=True)
 
-def _grouped(names: Iterable[str], spelling: Callable[[str], str]) -> dict[str, list[str]]:
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):
+        return []
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _grouped(
+    names: Iterable[str], spelling: Callable[[str], str], part: Callable[[str], str] = str
+) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(spelling(name), []).append(name)
+        groups.setdefault(spelling(part(name)), []).append(name)
     return groups
 
 

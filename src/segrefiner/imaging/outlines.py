@@ -1,8 +1,10 @@
 """Outlines of a mask as polygons that draw the very same mask again.
 
 Corners are in pixels, `x` and `y` in turns; pixel `(0, 0)` covers the square from 0 to 1. Outlines run through the
-middles of the sides between object and background, so a contour that was drawn is given back within half a pixel;
-where two straight sides meet, their corner is kept.
+middles of the sides between object and background; where two straight sides meet, their corner is kept.
+
+A contour that was drawn lies within half a pixel of its outline, in x and in y, and the rounding of COCO's grid, a
+tenth of a pixel. No outline could lie nearer: a rectangle may grow by almost a pixel each way and draw the same mask.
 
 A polygon has no holes, and some files have one polygon for an object. Holes, and then parts, are joined to their
 neighbour by a bridge: a line that is walked there and back again, and so has no area.
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import label
+from scipy.spatial import cKDTree
 
 from .contours import Mask, crack_loops
 
@@ -82,11 +85,12 @@ def _without_collinear(points: Points) -> Points:
 
 
 def _join(rings: list[Points]) -> Points:
-    """One ring of several: each further one is entered from the nearest corner, walked around, and left again."""
+    """One ring of several: each further one is entered where it is nearest, walked around, and left again."""
     joined, *rest = rings
     for ring in rest:
-        first = int(np.lexsort(ring.T)[0])
-        near = int(((joined - ring[first]) ** 2).sum(axis=1).argmin())
+        gaps, places = cKDTree(joined).query(ring)
+        first = int(np.argmin(gaps))
+        near = int(np.asarray(places)[first])
         around = np.roll(ring, -first, axis=0)
         joined = np.concatenate([joined[: near + 1], around, around[:1], joined[near:]])
     return joined

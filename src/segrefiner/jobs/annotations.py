@@ -2,34 +2,39 @@
 
 import base64
 import binascii
-import os
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import ImageError, InputError, MaskError, SegRefinerError
+from ..errors import ImageError, InputError, SegRefinerError
 from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Instance, Kind, WrittenPhoto
-from ..formats.masks import decode_mask, encode_mask, kept_value
+from ..formats.masks import encode_mask, kept_value
+from ..formats.photos import PhotoFinder
 from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_json
-from ..imaging.listing import Names, folded
-from ..imaging.reading import check_fits, read_photo
+from ..imaging.listing import folded
+from ..imaging.reading import read_photo
 from ..refinement.options import PLAIN, Options
-from .folders import summary_of
-from .job import Item, Job, SavedItem, inside
+from .instances import (
+    CROWD_STAYS,
+    Crowds,
+    LoadedMasks,
+    RefinedMask,
+    RefinedMasks,
+    StoredMask,
+    load_masks,
+    refine_masks,
+)
+from .job import Item, Job, SavedItem
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
 
-Crowds: TypeAlias = Literal["keep", "refine"]
-CROWD_STAYS = "a crowd, which stays as it is; --crowds refine refines it"
 CROWD_LEFT = "a crowd, which the format cannot mark: it is not written; --crowds refine writes it as an object"
 
 
@@ -64,13 +69,14 @@ def annotations_job(
     check_target(source, target, images, single=_is_single(document, source, goal, same))
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
-    found = _Found(contents, goal, same, kind, crowds)
+    found = _Items(contents, goal, same, kind, crowds)
     left_out = contents.left_out | found.crowds(source)
     finder = PhotoFinder(contents, images)
     for photo in contents.photos:
         if not photo.instances:
             left_out[_told(photo)] = "the file has no mask of it"
         found.add(photo, finder)
+    left_out |= finder.unused()
 
     def finish(results: dict[str, Any]) -> None:
         if same:
@@ -82,7 +88,7 @@ def annotations_job(
     return Job(found.items, work, finish, contents.failures | found.failures, left_out, contents.notes, _is_result)
 
 
-class _Found:
+class _Items:
     """The items of a document, as its photos are found one after another."""
 
     def __init__(self, contents: Contents, goal: Format, same: bool, kind: Kind, crowds: Crowds) -> None:
@@ -104,7 +110,7 @@ class _Found:
             raise InputError(f"{source}: all {len(stay)} masks are crowds, which stay: give --crowds refine")
         return stay
 
-    def add(self, photo: AnnotatedPhoto, finder: "PhotoFinder") -> None:
+    def add(self, photo: AnnotatedPhoto, finder: PhotoFinder) -> None:
         """Make an item of a photo that has masks or is to be written; a photo that is not there has failed."""
         masks = [
             _mask(instance, form_of(instance.mask, self._kind, self._goal, same=self._same), self._crowds)
@@ -112,6 +118,7 @@ class _Found:
             if not (instance.crowd and self._crowds == "keep" and (self._same or not self._marks_crowds))
         ]
         if not masks and self._same:
+            finder.note(photo)
             return
         try:
             path, name = finder.find(photo)
@@ -159,7 +166,7 @@ def _mask(instance: Instance, form: str, crowds: Crowds) -> Json:
     stays = instance.crowd and crowds == "keep"
     group = f"{instance.group} {instance.label}" if instance.group else ""
     stored = {"key": instance.key, "name": instance.name, "mask": instance.mask, "form": form, "stays": stays}
-    return stored | {"group": group}
+    return stored | {"group": group, "layer": instance.layer}
 
 
 def _told(photo: AnnotatedPhoto) -> str:
@@ -170,54 +177,6 @@ def _count(photo: AnnotatedPhoto) -> str:
     names = [instance.name for instance in photo.instances]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more if names else "no mask"
-
-
-class PhotoFinder:
-    """Finds the photos of a document.
-
-    Args:
-        contents: Of the document.
-        images: The folder that the user named; by default the document's own are searched.
-    """
-
-    def __init__(self, contents: Contents, images: Path | None) -> None:
-        self._is_named = images is not None
-        self._folders = [Names(folder) for folder in ([images] if images else contents.folders) if folder.is_dir()]
-
-    def find(self, photo: AnnotatedPhoto) -> tuple[Path, str]:
-        """The file of a photo, and its name below its folder. Raises `InputError` and `OutputError`."""
-        if photo.embedded and not self._is_named:
-            return photo.embedded, PurePosixPath(photo.names[-1]).name
-        refused: SegRefinerError | None = None
-        for names in self._folders:
-            for name in photo.names:
-                try:
-                    path = inside(names.folder, names.find(_below(names.folder, name)))
-                except SegRefinerError as error:
-                    refused = refused or error
-                    continue
-                if _is_file(path):
-                    return path, path.relative_to(os.path.normpath(names.folder)).as_posix()
-        if photo.embedded:
-            return photo.embedded, PurePosixPath(photo.names[-1]).name
-        if refused:
-            raise refused
-        folders = ", ".join(str(names.folder) for names in self._folders) or "any folder: name that of the photos"
-        others = f" (nor with {len(photo.names) - 1} other names or suffixes)" if len(photo.names) > 1 else ""
-        raise InputError(f"there is no photo {photo.names[0]!r}{others} in {folders}")
-
-
-def _below(folder: Path, name: str) -> str:
-    """A whole path as a name below a folder, where it lies in it."""
-    root = os.path.normpath(folder.absolute())
-    return os.path.relpath(name, root) if os.path.isabs(name) and Path(name).is_relative_to(root) else name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # A name that no file system takes.
-        return False
 
 
 def _changed(result: Json | None) -> dict[str, Json]:
@@ -244,9 +203,6 @@ def _is_result(item: Item, result: Any) -> bool:
     )
 
 
-_MASK = {"mask", "area", "bbox"}
-
-
 @dataclass(frozen=True)
 class AnnotationProcessor:
     """The masks of one photo → their refined ones, as they will be written.
@@ -261,92 +217,71 @@ class AnnotationProcessor:
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
         return {"kind": "annotations", **asdict(self.options)}
 
-    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+    def load(self, item: Item, contents: Sequence[bytes]) -> LoadedMasks:  # noqa: D102
         content = _embedded(item.inputs[0]) if item.payload["embedded"] else contents[0]
         photo = read_photo(content, name=f"photo {str(item.inputs[0])!r}")
-        size = photo.pixels.shape[:2]
-        masks: list[tuple[Json, Json]] = []
-        failures, notes = {}, []
-        for stored in item.payload["masks"]:
-            try:
-                _check_size(item.payload["size"], stored["mask"], size)
-                mask, told = decode_mask(stored["mask"], size)
-                if photo.orientation > 1:
-                    check_fits(photo, mask)
-            except MaskError as error:
-                failures[f"{stored['name']} of image {item.key}"] = str(error)
-                continue
-            notes += [f"{stored['name']}: {one}" for one in told]
-            masks.append((stored, encode_rle(mask)))
-        return photo, masks, failures, notes, item.payload["same"]
+        stored = (
+            StoredMask(one["key"], one["name"], one["mask"], one["layer"], one["stays"])
+            for one in item.payload["masks"]
+        )
+        return load_masks(item.key, photo, stored, item.payload["size"])
 
-    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        photo, masks, failures, notes, same = loaded
-        size = photo.pixels.shape[:2]
-        idle, found = {}, {}
-        chosen = [(stored, coarse) for stored, coarse in masks if not stored["stays"]]
-        # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
-        pairs = ((photo, decode_rle(coarse, size)) for _, coarse in chosen)
-        results = refiner.many(pairs, options=self.options)
-        for (stored, coarse), result in zip(chosen, results, strict=True):
-            if result.report.note:
-                idle[stored["name"]] = result.report.note
-                continue
-            if not result.mask.any():
-                notes.append(f"{stored['name']}: nothing would be left: kept as it was")
-                continue
-            found[stored["key"]] = {"report": summary_of(result.report)}
-            refined = encode_rle(result.mask)
-            if refined != coarse:
-                found[stored["key"]]["refined"] = refined
-            notes += [f"{stored['name']}: {warning}" for warning in result.report.warnings]
-        return size, masks, found, failures, notes, idle, same
+    def refine(self, refiner: "Refiner", loaded: LoadedMasks) -> RefinedMasks:  # noqa: D102
+        return refine_masks(refiner, loaded, self.options)
 
-    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
-        size, masks, found, failures, notes, idle, same = refined
+    def save(self, item: Item, refined: RefinedMasks) -> SavedItem:  # noqa: D102
+        payloads = {one["key"]: one for one in item.payload["masks"]}
+        found = [_Found(payloads[one.key], encoding, refined.refined.get(one.key)) for one, encoding in refined.coarse]
+        same, notes = item.payload["same"], list(refined.notes)
         written: dict[str, Json] = {}
         joined = []
-        if not same:
-            masks, found = merged(masks, found, size)
-        for stored, coarse in masks:
-            key = stored["key"]
-            new = {"report": found[key]["report"]} if key in found else {}
-            changed = "refined" in found.get(key, {})
-            if changed or not same or _is_other(stored):
-                encoded, lost = _encoded(stored, found[key]["refined"] if changed else coarse, changed, size)
+        for one in found if same else merged(found, refined.size):
+            new: Json = {"report": one.refined.summary} if one.refined else {}
+            if one.is_changed or not same or _is_other(one.stored):
+                encoded, lost = _encoded(one, refined.size)
                 new |= encoded
-                joined += [f"{stored['name']} has {lost}"] * bool(lost)
-                notes += [] if encoded or same else [f"{stored['name']}: it is empty, and so not written"]
+                joined += [f"{one.stored['name']} has {lost}"] * bool(lost)
+                notes += [] if encoded or same else [f"{one.stored['name']}: it is empty, and so not written"]
             if new:
-                written[key] = new
+                written[one.stored["key"]] = new
         if joined:
             more = f"; so it is with {len(joined) - 1} more of this photo" if len(joined) > 1 else ""
             notes.append(f"{joined[0]}, joined to its outline by lines without width, for a polygon has none{more}")
-        result = {"size": list(size), "masks": written} if written or not same else None
-        return SavedItem({}, result, failures, tuple(notes), idle)
+        result = {"size": list(refined.size), "masks": written} if written or not same else None
+        return SavedItem({}, result, refined.failures, tuple(notes), refined.idle)
 
 
-def merged(
-    masks: list[tuple[Json, Json]], found: dict[str, Json], size: tuple[int, int]
-) -> tuple[list[tuple[Json, Json]], dict[str, Json]]:
+@dataclass(frozen=True)
+class _Found:
+    """A mask of an item's payload, its coarse encoding, and what became of it."""
+
+    stored: Json
+    coarse: Json
+    refined: RefinedMask | None
+
+    @property
+    def is_changed(self) -> bool:
+        return self.refined is not None and self.refined.is_changed
+
+    @property
+    def encoding(self) -> Json:
+        return self.refined.encoding if self.refined and self.refined.is_changed else self.coarse
+
+
+def merged(found: list[_Found], size: tuple[int, int]) -> list[_Found]:
     """The masks with one for each group, where its first one is: all pixels of the refined ones."""
-    first: dict[str, str] = {}
-    union: dict[str, NDArray[np.bool_]] = {}
-    kept = []
-    for stored, coarse in masks:
-        key = first.setdefault(stored["group"] or stored["key"], stored["key"])
-        if key == stored["key"]:
-            kept.append((stored, coarse))
-        if stored["group"]:
-            mask = decode_rle(found.get(stored["key"], {}).get("refined", coarse), size)
-            union[key] = union[key] | mask if key in union else mask
-    several = Counter(stored["group"] for stored, _ in masks)
-    found = dict(found)
-    for stored, _ in kept:
-        if stored["group"] and several[stored["group"]] > 1:
-            found[stored["key"]] = {"report": {}} | found.get(stored["key"], {})
-            found[stored["key"]] |= {"refined": encode_rle(union[stored["key"]])}
-    return kept, found
+    groups: dict[str, list[_Found]] = {}
+    for one in found:
+        groups.setdefault(one.stored["group"] or one.stored["key"], []).append(one)
+    return [group[0] if len(group) == 1 else _union(group, size) for group in groups.values()]
+
+
+def _union(group: list[_Found], size: tuple[int, int]) -> _Found:
+    mask = np.zeros(size, np.bool_)
+    for one in group:
+        mask |= decode_rle(one.encoding, size)
+    summary = group[0].refined.summary if group[0].refined else {}
+    return replace(group[0], refined=RefinedMask(encode_rle(mask), True, summary))
 
 
 def _is_other(stored: Json) -> bool:
@@ -356,24 +291,17 @@ def _is_other(stored: Json) -> bool:
     return stored["form"] not in kinds.get(form, (form,))
 
 
-def _encoded(stored: Json, encoding: Json, changed: bool, size: tuple[int, int]) -> tuple[Json, str]:
+def _encoded(one: _Found, size: tuple[int, int]) -> tuple[Json, str]:
     """A mask with area and box in the form that is written, and what the form cannot hold."""
-    mask = decode_rle(encoding, size)
+    mask = decode_rle(one.encoding, size)
     if not mask.any():
         return {}, ""
     value, lost = None, ""
-    if not changed:
-        value = kept_value(stored["mask"], stored["form"], size)
+    if not one.is_changed:
+        value = kept_value(one.stored["mask"], one.stored["form"], size)
     if value is None:
-        value, lost = encode_mask(mask, stored["form"])
+        value, lost = encode_mask(mask, one.stored["form"])
     return {"mask": value, "area": float(mask.sum()), "bbox": tight_box(mask)}, lost
-
-
-def _check_size(listed: Any, stored: Json, size: tuple[int, int]) -> None:
-    # Encodings know their size. Polygons would be drawn askew, into a photo that EXIF turns for example.
-    if listed and tuple(listed) != tuple(size) and "rle" not in stored:
-        given = f"{listed[1]}x{listed[0]}"
-        raise MaskError(f"it is of an image of {given}, but that is {size[1]}x{size[0]} (width x height)")
 
 
 def _embedded(path: Path) -> bytes:

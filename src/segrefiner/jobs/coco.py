@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,18 @@ from ..formats.coco import (
     read_records,
     stored_segmentation,
 )
-from ..formats.masks import decode_mask
-from ..imaging.coco_masks import decode_rle, encode_rle, rle_runs, tight_box
+from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_odd, write_json
 from ..imaging.label_files import LARGEST_ID, read_ids, write_ids
-from ..imaging.listing import Names, list_pictures
-from ..imaging.reading import check_fits, check_same_size, read_photo
+from ..imaging.listing import Names, inside, list_pictures
+from ..imaging.reading import check_same_size, read_photo
 from ..refinement.options import PLAIN, Options
-from .folders import summary_of
-from .job import Item, Job, SavedItem, inside, written
+from .instances import CROWD_STAYS, Crowds, LoadedMasks, RefinedMasks, StoredMask, load_masks, refine_masks
+from .job import Item, Job, SavedItem, written
 
 if TYPE_CHECKING:
     from ..refinement.refiner import Refiner
-
-
-Crowds: TypeAlias = Literal["keep", "refine"]
-"""What becomes of masks of crowds: they stay as they are, or are refined like others."""
-CROWD_STAYS = "a crowd, which stays as it is; --crowds refine refines it"
 
 VOID = 0
 """The id of pixels of no segment."""
@@ -186,18 +180,6 @@ def _is_refined(refined: Any) -> bool:
     )
 
 
-def _encoding(segmentation: Any, size: tuple[int, int]) -> tuple[Json, tuple[str, ...]]:
-    """A segmentation as a sound run-length encoding: the given one, or that of its polygons; and what was left out.
-
-    Raises `MaskError`.
-    """
-    if isinstance(segmentation, dict):
-        rle_runs(segmentation, size)
-        return segmentation, ()
-    mask, notes = decode_mask(stored_segmentation(segmentation), size)
-    return encode_rle(mask), notes
-
-
 @dataclass(frozen=True)
 class CocoProcessor:
     """The masks of one photo → their refined segmentations.
@@ -211,59 +193,30 @@ class CocoProcessor:
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
         return {"kind": "coco", **asdict(self.options)}
 
-    def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
+    def load(self, item: Item, contents: Sequence[bytes]) -> LoadedMasks:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
-        masks: list[tuple[Json, Json]] = []
-        failures, notes = {}, []
-        height, width = photo.pixels.shape[:2]
-        listed = list(item.payload["size"] or (height, width))
-        for form in item.payload["masks"]:
-            try:
-                # Encodings know their size. Polygons would be drawn askew, into a photo that EXIF turns for example.
-                if listed != [height, width] and not isinstance(form["segmentation"], dict):
-                    given = f"{listed[1]}x{listed[0]}"
-                    raise MaskError(f"polygons of an image of {given}, but it is {width}x{height} (width x height)")
-                encoding, left_out = _encoding(form["segmentation"], (height, width))
-                if photo.orientation > 1:
-                    check_fits(photo, decode_rle(encoding, (height, width)))
-                masks.append((form, encoding))
-                notes += [f"annotation {form['index']}: {note}" for note in left_out]
-            except MaskError as error:
-                failures[f"annotation {form['index']} of image {item.key}"] = str(error)
-        return photo, masks, failures, notes
+        stored = [
+            StoredMask(str(form["index"]), f"annotation {form['index']}", stored_segmentation(form["segmentation"]))
+            for form in item.payload["masks"]
+        ]
+        return load_masks(item.key, photo, stored, item.payload["size"])
 
-    def refine(self, refiner: "Refiner", loaded: Any) -> Any:  # noqa: D102
-        photo, masks, failures, noted = loaded
-        segmentations, notes, idle = {}, list(noted), {}
-        # Decoded when their turn comes: thousands of masks of one photo are small as encodings alone.
-        coarse = (decode_rle(encoding, photo.pixels.shape[:2]) for _, encoding in masks)
-        results = refiner.instances(photo, coarse, separate=True, options=self.options)
-        ceded = 0
-        for (form, _), result in zip(masks, results, strict=True):
-            if result.report.note or not result.mask.any():
-                if result.report.note:
-                    idle[f"annotation {form['index']}"] = result.report.note
-                else:
-                    notes.append(f"annotation {form['index']}: nothing would be left: kept as it was")
-                continue
-            ceded += result.report.ceded > 0
-            given = form["segmentation"]
-            listed = isinstance(given, dict) and isinstance(given["counts"], list)
-            segmentations[str(form["index"])] = {
-                "segmentation": encode_rle(result.mask, compressed=not listed),
-                "area": float(result.mask.sum()),
-                "bbox": tight_box(result.mask),
-                "report": summary_of(result.report),
+    def refine(self, refiner: "Refiner", loaded: LoadedMasks) -> RefinedMasks:  # noqa: D102
+        return refine_masks(refiner, loaded, self.options)
+
+    def save(self, item: Item, refined: RefinedMasks) -> SavedItem:  # noqa: D102
+        given = {str(form["index"]): form["segmentation"] for form in item.payload["masks"]}
+        segmentations = {}
+        for index, one in refined.refined.items():
+            mask = decode_rle(one.encoding, refined.size)
+            listed = isinstance(given[index], dict) and isinstance(given[index]["counts"], list)
+            segmentations[index] = {
+                "segmentation": encode_rle(mask, compressed=False) if listed else one.encoding,
+                "area": float(mask.sum()),
+                "bbox": tight_box(mask),
+                "report": one.summary,
             }
-            notes += [f"annotation {form['index']}: {warning}" for warning in result.report.warnings]
-        return segmentations, failures, tuple(notes), idle, ceded
-
-    def save(self, item: Item, refined: Any) -> SavedItem:  # noqa: D102
-        segmentations, failures, notes, idle, ceded = refined
-        if ceded:
-            left = "a mask leaves pixels" if ceded == 1 else f"{ceded} masks leave pixels"
-            notes += (f"image {item.key}: {left} that it would have gained to others of the photo",)
-        return SavedItem({}, segmentations, failures, notes, idle)
+        return SavedItem({}, segmentations, refined.failures, tuple(refined.notes), refined.idle)
 
 
 def panoptic_job(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import OutputError, SegRefinerError, reason
+from ..errors import SegRefinerError, reason
 from ..imaging.listing import ensure_regular
 from ..ledger import Account
 
@@ -202,14 +202,6 @@ def refine(work: ItemProcessor, refiner: "Refiner", item: Item, loaded: Any) -> 
         return (work.refine(refiner, loaded),)
     except Exception as error:
         return failure(item.key, error)
-
-
-def inside(root: Path, name: str) -> Path:
-    """The path of a name inside a folder. Raises `OutputError` where it leads out of it."""
-    path = Path(os.path.normpath(root / name))
-    if os.path.isabs(name) or not path.is_relative_to(os.path.normpath(root)) or "\0" in name:
-        raise OutputError(f"{name!r} leads out of {str(root)!r}: expected a name inside it")
-    return path
 
 
 def written(root: Path, paths: Iterable[Path]) -> dict[str, int]:
