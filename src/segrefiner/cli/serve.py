@@ -47,7 +47,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API, and a page to try it out, until interrupted."""
     key = None if api_key_file is None else _read_key(api_key_file)
-    sources = _named(models)
+    sources = named_models(models)
 
     from ..errors import import_extra
 
@@ -105,7 +105,7 @@ def _read_key(path: Path) -> str:
     return key
 
 
-def _named(models: tuple[str, ...]) -> dict[str, str | None]:
+def named_models(models: tuple[str, ...]) -> dict[str, str | None]:
     """Models by the names under which clients know them; of a file or folder, its own name without the rest."""
     named: dict[str, str | None] = {}
     for model in models:

@@ -104,12 +104,7 @@ class Service:
         """
 
         async def computed(form: FormData) -> Response:
-            try:
-                pixels = await self._in_lane("small", declared_pixels, form, self.limits)
-                lane = "small" if pixels <= _SMALL_PIXELS else "large"
-                task, asked = await self._in_lane(lane, prepare, form, self.decoder(lane).run)
-            finally:
-                await form.close()
+            task, asked = await self._prepared(form, prepare)
             kind = chosen_type(",".join(request.headers.getlist("accept")), offered(task))
             result = await self._computed(task)
             return await self._in_lane("encoding", respond, kind, task, asked, result)
@@ -124,6 +119,35 @@ class Service:
             self._receiving -= 1
         with self._place():
             return await _within(self.limits.request_seconds, request, computed(form))
+
+    async def refined(
+        self, form: FormData, prepare: Callable[[FormData, Decode], tuple[Task, Asked]]
+    ) -> tuple[Task, Asked, Any]:
+        """The task of a form that no request has brought, what else the form asks, and the task's result.
+
+        It takes a place inside as requests do, and has the same bounds. Raises `ProblemError` and `InputError`.
+        """
+
+        async def result() -> tuple[Task, Asked, Any]:
+            task, asked = await self._prepared(form, prepare)
+            return task, asked, await self._computed(task)
+
+        self.check_ready()
+        with self._place():
+            try:
+                return await asyncio.wait_for(result(), self.limits.request_seconds)
+            except TimeoutError:
+                raise out_of_time() from None
+
+    async def _prepared(
+        self, form: FormData, prepare: Callable[[FormData, Decode], tuple[Task, Asked]]
+    ) -> tuple[Task, Asked]:
+        try:
+            pixels = await self._in_lane("small", declared_pixels, form, self.limits)
+            lane = "small" if pixels <= _SMALL_PIXELS else "large"
+            return await self._in_lane(lane, prepare, form, self.decoder(lane).run)
+        finally:
+            await form.close()
 
     async def compute(self, task: Task) -> Any:
         """What a task gives that is no request's, at a place inside as requests have. Raises `ProblemError`."""
