@@ -27,7 +27,20 @@ LEVELS = (
 """Folders and modules of the package, lowest first. Those of one level do not know each other."""
 TORCH_FREE = {
     "": ["_version", "errors", "ledger", "openmp"],
-    "cli": ["annotations", "common", "data", "evaluate", "jobs", "ledger", "main", "model", "refine", "serve", "train"],
+    "cli": [
+        "agents",
+        "annotations",
+        "common",
+        "data",
+        "evaluate",
+        "jobs",
+        "ledger",
+        "main",
+        "model",
+        "refine",
+        "serve",
+        "train",
+    ],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
     "data.composites": ["files", "layers", "thin_structures"],
@@ -85,6 +98,7 @@ TORCH_FREE = {
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],
     "serving": ["client", "decoding", "metrics", "signals"],
+    "serving.agents": ["folders"],
     "serving.page": ["files", "inputs", "reading"],
     "training": ["report", "run_folder", "tensorboard"],
 }

@@ -49,15 +49,21 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def call(home: Path, name: str, *more: Path, limits: Limits = LIMITS, **arguments: Any) -> Any:
-    """What the client gets for a call."""
-    box = tools.Toolbox({"tiny": Opened()}, AllowedFolders([home, *more]), limits)
+def calls(home: Path, asked: list[tuple[str, dict[str, Any]]], *more: Path) -> list[Any]:
+    """What one client gets for its calls, one after the other."""
+    box = tools.Toolbox({"tiny": Opened()}, AllowedFolders([home, *more]), LIMITS)
 
-    async def asked() -> Any:
+    async def answers() -> list[Any]:
         async with mcp.Client(server.create_server(box), read_timeout_seconds=60) as client:
-            return await client.call_tool(name, arguments)
+            return [await client.call_tool(name, arguments) for name, arguments in asked]
 
-    return anyio.run(asked)
+    found: list[Any] = anyio.run(answers)
+    return found
+
+
+def call(home: Path, name: str, *more: Path, **arguments: Any) -> Any:
+    """What the client gets for a call."""
+    return calls(home, [(name, arguments)], *more)[0]
 
 
 def refused(answer: Any) -> str:
@@ -111,19 +117,19 @@ def test_a_folder_is_refined_only_as_a_dry_run_has_shown_it(home: Path) -> None:
     assert told["would_write"] == ["a.png", "b.png"] and told["would_replace_count"] == 0
     assert told["plan"] in preview.content[0].text and everything(home) == before
 
-    for changed in ({"seed": 1}, {"output": "elsewhere"}, {"plan": "0" * 16}):
-        assert "plan" in refused(call(home, "refine_folder", **{**asked, "plan": told["plan"], **changed}))
+    asked["plan"] = told["plan"]
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"output": "elsewhere"}, {"plan": "0" * 16}]
+    for answer in calls(home, [("refine_folder", {**asked, **changed}) for changed in changes]):
+        assert "plan" in refused(answer)
     assert everything(home) == before
 
-    done = call(home, "refine_folder", **asked, plan=told["plan"])
+    done, again = calls(home, 2 * [("refine_folder", asked)])
     assert done.structured_content["summary"]["done"] == 2, done.content
     assert sorted(path.name for path in (home / "out").glob("*.png")) == ["a.png", "b.png"]
-    again = call(home, "refine_folder", **asked, plan=told["plan"])
     assert again.structured_content["summary"]["skipped"] == 2
-    assert call(home, "refine_folder", **asked).structured_content["done_before"] == 2
 
     (home / "masks/a.png").write_bytes(encoded(OTHER))
-    assert "plan" in refused(call(home, "refine_folder", **asked, plan=told["plan"]))
+    assert "plan" in refused(call(home, "refine_folder", **asked))
 
 
 def test_a_dry_run_says_what_would_be_replaced(home: Path) -> None:
@@ -154,8 +160,9 @@ def test_a_report_is_told_in_plain_words(home: Path) -> None:
         assert words in told
     (home / "report.json").write_text(json.dumps({"report": report}))
     assert call(home, "explain_report", file="report.json").content[0].text == told
-    for wrong in ({}, {"report": {"a": 1}}, {"report": {"agreement": "x"}}, {"file": "photos/a.png"}):
-        refused(call(home, "explain_report", **wrong))
+    wrong: list[dict[str, Any]] = [{}, {"report": {"a": 1}}, {"report": {"agreement": "x"}}, {"file": "photos/a.png"}]
+    for answer in calls(home, [("explain_report", given) for given in wrong]):
+        refused(answer)
 
 
 def test_a_job_s_summary_is_told_too(home: Path) -> None:
@@ -196,24 +203,21 @@ def linked(home: Path) -> Path:
     return home
 
 
-@pytest.mark.parametrize("way", OUTSIDE)
-def test_nothing_outside_is_read_written_or_told_of(way: str, linked: Path) -> None:
-    name = OUTSIDE[way](linked)
+def test_nothing_outside_is_read_written_or_told_of(linked: Path) -> None:
     before = everything(linked.parent)
     good = {"image": "photos/a.png", "mask": "masks/a.png"}
-    tried = [
-        ("refine_mask", {**good, "image": name}),
-        ("refine_mask", {**good, "mask": name}),
-        ("refine_mask", {**good, "output": name, "replace": True}),
-        ("refine_label_map", {"image": "photos/a.png", "labels": name, "output": "new.png"}),
-        ("refine_label_map", {"image": "photos/a.png", "labels": "labels.png", "output": name, "replace": True}),
-        ("refine_folder", {"images": name, "masks": "masks", "output": "out"}),
-        ("refine_folder", {"images": "photos", "masks": name, "output": "out"}),
-        ("refine_folder", {"images": "photos", "masks": "masks", "output": name}),
-        ("explain_report", {"file": name}),
-    ]
-    lines = {refused(call(linked, tool, **arguments)) for tool, arguments in tried}
-    assert all("outside of what this tool may use" in line and str(linked) in line for line in lines)
+    folders = {"images": "photos", "masks": "masks", "output": "out"}
+    labels = {"image": "photos/a.png", "labels": "labels.png", "output": "new.png", "replace": True}
+    places = (
+        *(("refine_mask", {**good, "replace": True}, place) for place in ("image", "mask", "output")),
+        *(("refine_label_map", labels, place) for place in ("image", "labels", "output")),
+        *(("refine_folder", folders, place) for place in folders),
+        ("explain_report", {}, "file"),
+    )
+    tried = [(tool, {**given, place: way(linked)}) for way in OUTSIDE.values() for tool, given, place in places]
+    for (tool, arguments), answer in zip(tried, calls(linked, tried), strict=True):
+        line = refused(answer)
+        assert "outside of what this tool may use" in line and str(linked) in line, (tool, arguments)
     assert everything(linked.parent) == before
 
 
@@ -243,36 +247,37 @@ def test_files_that_are_there_are_replaced_on_request_alone_and_inputs_never(hom
     (home / "out.png").write_bytes(b"mine")
     assert "is there already" in refused(call(home, "refine_mask", **asked, output="out.png"))
     assert (home / "out.png").read_bytes() == b"mine"
-    assert not call(home, "refine_mask", **asked, output="out.png", replace=True).is_error
-    for name in asked.values():
-        assert "would be overwritten" in refused(call(home, "refine_mask", **asked, output=name, replace=True))
+    outputs = ["out.png", *asked.values()]
+    first, *others = calls(home, [("refine_mask", {**asked, "output": name, "replace": True}) for name in outputs])
+    assert not first.is_error
+    for answer in others:
+        assert "would be overwritten" in refused(answer)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_errors_are_one_line_that_says_what_to_do(home: Path) -> None:
+    (home / "text.png").write_bytes(b"hello")
+    (home / "large.png").write_bytes(bytes(300_001))
+    (home / "wide.png").write_bytes(header_only(400, 400))
+    (home / "small.png").write_bytes(encoded(np.zeros((2, 3), bool)))
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"steps": 7}, "steps"),
         ({"strength": "nan"}, "strength"),
         ({"colour": "red"}, "colour"),
         ({"model": "other"}, "expected one of tiny"),
         ({"mask": None}, "mask"),
         ({"image": "photos"}, "folder"),
-        ({"image": "labels.txt"}, "cannot be read"),
+        ({"image": "absent.png"}, "cannot be read"),
         ({"output": "new.jpg"}, ".png"),
         ({"output": "new/new.png"}, "does not exist"),
         ({"image": "text.png"}, "no type that is read"),
         ({"image": "large.png"}, "0.3 MB"),
         ({"image": "wide.png"}, "400x400"),
         ({"mask": "small.png"}, "3x2"),
-    ],
-)
-def test_errors_are_one_line_that_says_what_to_do(arguments: dict[str, Any], words: str, home: Path) -> None:
-    (home / "text.png").write_bytes(b"hello")
-    (home / "large.png").write_bytes(bytes(300_001))
-    (home / "wide.png").write_bytes(header_only(400, 400))
-    (home / "small.png").write_bytes(encoded(np.zeros((2, 3), bool)))
-    asked = {"image": "photos/a.png", "mask": "masks/a.png", **arguments}
-    assert words in refused(call(home, "refine_mask", **asked))
+    ]
+    asked = {"image": "photos/a.png", "mask": "masks/a.png"}
+    answers = calls(home, [*(("refine_mask", {**asked, **given}) for given, _ in wrong), ("delete_everything", {})])
+    for answer, words in zip(answers, [*(words for _, words in wrong), "expected one of refine_mask"], strict=True):
+        assert words in refused(answer)
 
 
 def test_what_is_nobody_s_mistake_is_told_without_details(home: Path, monkeypatch: Any, caplog: Any) -> None:
@@ -296,7 +301,3 @@ def test_every_tool_is_described_and_says_whether_it_writes(home: Path) -> None:
     for name, tool in found.items():
         assert tool.description and tool.annotations.read_only_hint == (name == "explain_report")
         assert all(one.get("description") for one in tool.input_schema["properties"].values()), name
-
-
-def test_an_unknown_tool_is_one_line(home: Path) -> None:
-    assert "refine_mask" in refused(call(home, "delete_everything"))

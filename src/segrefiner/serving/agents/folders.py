@@ -103,9 +103,7 @@ class AllowedFolders:
 
     def _check_links(self, folder: Path) -> None:
         """Refuses a folder with links to elsewhere, which a job would follow."""
-        count = 0
-        for entry in _entries(folder):
-            count += 1
+        for count, entry in enumerate(_entries(folder), 1):
             if count > _ENTRIES:
                 raise InputError(f"{str(folder)!r} holds more than {_ENTRIES} files: name a smaller folder")
             if not self.contains(entry):

@@ -96,9 +96,7 @@ def _result(answer: Answer) -> types.CallToolResult:
         types.ImageContent(data=base64.b64encode(content).decode("ascii"), mime_type=kind)
         for kind, content in answer.pictures
     ]
-    return types.CallToolResult(
-        content=[types.TextContent(text=text), *pictures], structured_content=answer.structure
-    )
+    return types.CallToolResult(content=[types.TextContent(text=text), *pictures], structured_content=answer.structure)
 
 
 def _failed(line: str) -> types.CallToolResult:
