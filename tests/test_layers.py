@@ -99,6 +99,7 @@ TORCH_FREE = {
     "rendering": ["html", "markdown", "overlay", "svg"],
     "serving": ["client", "decoding", "metrics", "signals"],
     "serving.agents": ["folders"],
+    "serving.labelstudio": ["images", "tasks"],
     "serving.page": ["files", "inputs", "reading"],
     "training": ["report", "run_folder", "tensorboard"],
 }

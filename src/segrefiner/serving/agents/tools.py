@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ _PICTURE_SIDE = 1280
 _JPEG_QUALITY = 85
 _JOB_SHARE = 0.5
 """Of a request's seconds: after these a job begins no other photo."""
+
+T = TypeVar("T")
 
 OnProgress = Callable[[float, float], Awaitable[None]]
 
@@ -77,7 +79,7 @@ class Toolbox:
         """Refines one mask. Raises `InputError`, `OutputError` and `ProblemError`, as all tools do."""
         target = self._target(asked.output, asked.replace, asked.image, asked.mask)
         form = self._form(asked, {"image": asked.image, "mask": asked.mask})
-        task, _, (kept,) = await self.service.refined(
+        task, _, (kept,) = await self._computed(
             form, lambda form, decode: mask_task(form, self._steps, self._limits, decode)
         )
         content = png_bytes(kept.mask if kept.probability is None else kept.probability)
@@ -96,7 +98,7 @@ class Toolbox:
         target = self._target(asked.output, asked.replace, asked.image, asked.labels)
         assert target is not None
         form = self._form(asked, {"image": asked.image, "labels": asked.labels})
-        task, given, refined = await self.service.refined(
+        task, given, refined = await self._computed(
             form, lambda form, decode: label_task(form, self._steps, self._limits, decode)
         )
         content = labels_png(LabelMap(refined.labels, given.palette))
@@ -172,6 +174,13 @@ class Toolbox:
             for one in (value or ["none"]) if isinstance(value, list) else [value]:
                 parts.append((name, one if isinstance(one, str) else json.dumps(one)))
         return FormData(parts)
+
+    async def _computed(
+        self, form: FormData, prepare: Callable[[FormData, Any], tuple[Task, T]]
+    ) -> tuple[Task, T, Any]:
+        self.service.check_ready()
+        with self.service.place():
+            return await self.service.refined(form, prepare)
 
     def _plan(self, asked: RefineFolder, opened: OpenedModel) -> FolderPlan:
         return FolderPlan.of(
