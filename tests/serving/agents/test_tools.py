@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,30 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-def calls(home: Path, asked: list[tuple[str, dict[str, Any]]], *more: Path) -> list[Any]:
-    """What one client gets for its calls, one after the other."""
-    box = tools.Toolbox({"tiny": Opened()}, AllowedFolders([home, *more]), LIMITS)
+def talk(home: Path, conversation: Callable[[Any], Awaitable[None]], *more: Path) -> None:
+    """Lets a conversation ask a server by one client: `await ask(tool, **arguments)`."""
+    box = tools.Toolbox({"tiny": Opened()}, AllowedFolders([home, *more]), LIMITS, workers=0)
 
-    async def answers() -> list[Any]:
+    async def whole() -> None:
         async with mcp.Client(server.create_server(box), read_timeout_seconds=60) as client:
-            return [await client.call_tool(name, arguments) for name, arguments in asked]
+            await conversation(lambda name, **arguments: client.call_tool(name, arguments))
 
-    found: list[Any] = anyio.run(answers)
+    anyio.run(whole)
+
+
+def calls(home: Path, asked: list[tuple[str, dict[str, Any]]], *more: Path) -> list[Any]:
+    """What a client gets for its calls, one after the other."""
+    found = []
+
+    async def conversation(ask: Any) -> None:
+        found.extend([await ask(name, **arguments) for name, arguments in asked])
+
+    talk(home, conversation, *more)
     return found
 
 
 def call(home: Path, name: str, *more: Path, **arguments: Any) -> Any:
-    """What the client gets for a call."""
+    """What a client gets for a call."""
     return calls(home, [(name, arguments)], *more)[0]
 
 
@@ -112,24 +122,29 @@ def test_a_label_map_keeps_its_labels(home: Path) -> None:
 def test_a_folder_is_refined_only_as_a_dry_run_has_shown_it(home: Path) -> None:
     asked = {"images": "photos", "masks": "masks", "output": "out"}
     before = everything(home)
-    preview = call(home, "refine_folder", **asked)
-    told = preview.structured_content
-    assert told["would_write"] == ["a.png", "b.png"] and told["would_replace_count"] == 0
-    assert told["plan"] in preview.content[0].text and everything(home) == before
 
-    asked["plan"] = told["plan"]
-    changes: list[dict[str, Any]] = [{"seed": 1}, {"output": "elsewhere"}, {"plan": "0" * 16}]
-    for answer in calls(home, [("refine_folder", {**asked, **changed}) for changed in changes]):
-        assert "plan" in refused(answer)
-    assert everything(home) == before
+    async def conversation(ask: Any) -> None:
+        preview = await ask("refine_folder", **asked)
+        told = preview.structured_content
+        assert told["would_write"] == ["a.png", "b.png"] and told["would_replace_count"] == 0
+        assert told["plan"] in preview.content[0].text and everything(home) == before
 
-    done, again = calls(home, 2 * [("refine_folder", asked)])
-    assert done.structured_content["summary"]["done"] == 2, done.content
-    assert sorted(path.name for path in (home / "out").glob("*.png")) == ["a.png", "b.png"]
-    assert again.structured_content["summary"]["skipped"] == 2
+        plan = told["plan"]
+        changes: list[dict[str, Any]] = [{"seed": 1}, {"output": "elsewhere"}, {"plan": "0" * 16}]
+        for changed in changes:
+            assert "plan" in refused(await ask("refine_folder", **{**asked, "plan": plan, **changed}))
+        assert everything(home) == before
 
-    (home / "masks/a.png").write_bytes(encoded(OTHER))
-    assert "plan" in refused(call(home, "refine_folder", **asked))
+        done = await ask("refine_folder", **asked, plan=plan)
+        assert done.structured_content["summary"]["done"] == 2, done.content
+        assert sorted(path.name for path in (home / "out").glob("*.png")) == ["a.png", "b.png"]
+        again = await ask("refine_folder", **asked, plan=plan)
+        assert again.structured_content["summary"]["skipped"] == 2
+
+        (home / "masks/a.png").write_bytes(encoded(OTHER))
+        assert "plan" in refused(await ask("refine_folder", **asked, plan=plan))
+
+    talk(home, conversation)
 
 
 def test_a_dry_run_says_what_would_be_replaced(home: Path) -> None:
@@ -145,24 +160,32 @@ def test_items_beyond_the_limits_fail_alone(home: Path) -> None:
     (home / "photos/c.png").write_bytes(encoded(noise))
     (home / "masks/c.png").write_bytes(encoded(MASK))
     asked = {"images": "photos", "masks": "masks", "output": "out"}
-    plan = call(home, "refine_folder", **asked).structured_content["plan"]
-    summary = call(home, "refine_folder", **asked, plan=plan).structured_content["summary"]
-    assert summary["done"] == 1 and summary["failed"] == 2
-    told = {one["name"]: one["reason"] for one in summary["failures"]}
-    assert "400x400" in told["b.png"] and "0.3 MB" in told["c.png"]
+
+    async def conversation(ask: Any) -> None:
+        plan = (await ask("refine_folder", **asked)).structured_content["plan"]
+        summary = (await ask("refine_folder", **asked, plan=plan)).structured_content["summary"]
+        assert summary["done"] == 1 and summary["failed"] == 2
+        told = {one["name"]: one["reason"] for one in summary["failures"]}
+        assert "400x400" in told["b.png"] and "0.3 MB" in told["c.png"]
+
+    talk(home, conversation)
 
 
 def test_a_report_is_told_in_plain_words(home: Path) -> None:
-    report = call(home, "refine_mask", image="photos/a.png", mask="masks/a.png").structured_content["report"]
-    report |= {"unsure": 0.25, "too_far": 0.125, "kept_objects": {"too small": 2}, "warnings": ["a turn by EXIF"]}
-    told = call(home, "explain_report", report=report).content[0].text
-    for words in ("25.00 %", "12.50 %", "max_shift", "2 objects", "too small", "a turn by EXIF"):
-        assert words in told
-    (home / "report.json").write_text(json.dumps({"report": report}))
-    assert call(home, "explain_report", file="report.json").content[0].text == told
-    wrong: list[dict[str, Any]] = [{}, {"report": {"a": 1}}, {"report": {"agreement": "x"}}, {"file": "photos/a.png"}]
-    for answer in calls(home, [("explain_report", given) for given in wrong]):
-        refused(answer)
+    async def conversation(ask: Any) -> None:
+        answer = await ask("refine_mask", image="photos/a.png", mask="masks/a.png")
+        report = answer.structured_content["report"]
+        report |= {"unsure": 0.25, "too_far": 0.125, "kept_objects": {"too small": 2}, "warnings": ["a turn by EXIF"]}
+        told = (await ask("explain_report", report=report)).content[0].text
+        for words in ("25.00 %", "12.50 %", "max_shift", "2 objects", "too small", "a turn by EXIF"):
+            assert words in told
+        (home / "report.json").write_text(json.dumps({"report": report}))
+        assert (await ask("explain_report", file="report.json")).content[0].text == told
+        wrong: list[dict[str, Any]] = [{}, {"report": {}}, {"report": {"agreement": "x"}}, {"file": "photos/a.png"}]
+        for given in wrong:
+            refused(await ask("explain_report", **given))
+
+    talk(home, conversation)
 
 
 def test_a_job_s_summary_is_told_too(home: Path) -> None:
@@ -237,21 +260,24 @@ def test_links_that_stay_inside_are_followed(home: Path) -> None:
 
 def test_several_folders_want_whole_paths(home: Path) -> None:
     other = home.parent / "outside"
-    assert "is relative" in refused(call(home, "refine_mask", other, image="photos/a.png", mask="masks/a.png"))
+    relative = {"image": "photos/a.png", "mask": "masks/a.png"}
     whole = {"image": str(other / "a.png"), "mask": str(home / "masks/a.png")}
-    assert not call(home, "refine_mask", other, **whole).is_error
+    first, second = calls(home, [("refine_mask", relative), ("refine_mask", whole)], other)
+    assert "is relative" in refused(first) and not second.is_error
 
 
 def test_files_that_are_there_are_replaced_on_request_alone_and_inputs_never(home: Path) -> None:
     asked = {"image": "photos/a.png", "mask": "masks/a.png"}
     (home / "out.png").write_bytes(b"mine")
-    assert "is there already" in refused(call(home, "refine_mask", **asked, output="out.png"))
-    assert (home / "out.png").read_bytes() == b"mine"
-    outputs = ["out.png", *asked.values()]
-    first, *others = calls(home, [("refine_mask", {**asked, "output": name, "replace": True}) for name in outputs])
-    assert not first.is_error
-    for answer in others:
-        assert "would be overwritten" in refused(answer)
+
+    async def conversation(ask: Any) -> None:
+        assert "is there already" in refused(await ask("refine_mask", **asked, output="out.png"))
+        assert (home / "out.png").read_bytes() == b"mine"
+        for name in asked.values():
+            assert "would be overwritten" in refused(await ask("refine_mask", **asked, output=name, replace=True))
+        assert not (await ask("refine_mask", **asked, output="out.png", replace=True)).is_error
+
+    talk(home, conversation)
 
 
 def test_errors_are_one_line_that_says_what_to_do(home: Path) -> None:

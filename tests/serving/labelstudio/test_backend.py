@@ -26,6 +26,7 @@ for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "
     pytest.importorskip(package)
 server = pytest.importorskip("segrefiner.serving.api")
 testclient = pytest.importorskip("fastapi.testclient")
+responses = pytest.importorskip("starlette.responses")
 
 from segrefiner.serving.labelstudio.images import ImageHost  # noqa: E402
 from segrefiner.serving.limits import Limits  # noqa: E402
@@ -388,6 +389,26 @@ def test_every_route_wants_the_key_where_there_is_one_and_basic_authentication_h
             if method == "POST":
                 foreign = {"Authorization": f"Basic {basic}", "Origin": "http://evil.example"}
                 assert api.request(method, path, headers=foreign).status_code == 403
+
+
+def test_a_page_leaves_them_alone_and_they_have_the_server_s_bounds(host: FakeHost) -> None:
+    def page(app: Any) -> None:
+        app.mount("/", responses.PlainTextResponse("a page"))
+
+    images = ImageHost.of(host.url, token=TOKEN)
+    app = server.create_app(
+        {"tiny": Grower()}, limits=Limits(upload_bytes=20_000, queue=1), page=page, labelstudio=images
+    )
+    with testclient.TestClient(app, base_url="http://localhost") as api:
+        assert api.get("/").text == "a page" and told(api.get("/health"))["status"] == "UP"
+        refined(api, asked(point(30, 24), drafts=[of(brush("a", SMALL))]))
+        for path, method in ROUTES:
+            assert api.request(method, path, headers={"Host": "evil.example"}).status_code == 421
+            if method == "POST":
+                problem(api.post(path, content=bytes(20_001)), 413, "0.02 MB")
+        app.state.service.stopping = True
+        for answer in (api.get("/health"), api.post("/predict", json={})):
+            problem(answer, 503, "about to stop")
 
 
 def test_the_description_names_them_and_the_api_stays(api: Any) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 from ...errors import InputError
 from ...imaging.codecs.file_checks import check_file
 from ...jobs.folders import MaskProcessor, folder_job
-from ...jobs.job import Item, Job, SavedItem
-from ...jobs.local import LocalEngine
+from ...jobs.job import Engine, Item, Job, SavedItem
 from ...jobs.manifest import settings_hash
 from ...jobs.opened import OpenedModel
 from ...jobs.run import STATE_NAME, pending, run
@@ -125,13 +124,18 @@ class FolderPlan:
         }
 
     def carry_out(
-        self, refiner: Refiner, seconds: float, *, stopped: Callable[[], bool], progress: Callable[[RunSummary], None]
+        self,
+        engine: Engine,
+        seconds: float,
+        *,
+        stopped: Callable[[], bool],
+        progress: Callable[[RunSummary], None],
     ) -> dict[str, Any]:
         """Does it for about so many seconds and gives the job's summary; the same call again goes on."""
         end = time.monotonic() + seconds
         ledger = run(
             self.job,
-            LocalEngine(refiner),
+            engine,
             self.output / STATE_NAME,
             config=self.config,
             should_stop=lambda: stopped() or time.monotonic() > end,

@@ -19,6 +19,7 @@ from ...imaging.files import atomic_write, png_bytes
 from ...imaging.json_files import without_nan
 from ...imaging.label_files import LabelMap, labels_png
 from ...imaging.reading import Photo
+from ...jobs.local import LocalEngine
 from ...jobs.opened import OpenedModel
 from ...ledger import RunSummary
 from ...refinement.options import Options
@@ -26,7 +27,7 @@ from ...rendering.overlay import REFINED_COLOUR, overlay
 from ..forms import Common, label_task, mask_task, wrong
 from ..limits import Limits
 from ..service import Service
-from ..worker import Task
+from ..worker import Settings, Task
 from .arguments import ExplainReport, RefineFolder, RefineLabelMap, RefineMask
 from .explaining import explain
 from .folder_jobs import FolderPlan
@@ -65,13 +66,16 @@ class Toolbox:
         models: By name, the default first.
         folders: Where files may be read and written.
         limits: What one call may take; those of the HTTP API.
+        workers: Processes that decode and encode the photos of a folder; with 0 this process does it, without bounds.
 
     Attributes:
         service: What computes; tools work while its `running()` lasts.
     """
 
-    def __init__(self, models: Mapping[str, OpenedModel], folders: AllowedFolders, limits: Limits) -> None:
-        self._models, self._folders, self._limits = dict(models), folders, limits
+    def __init__(
+        self, models: Mapping[str, OpenedModel], folders: AllowedFolders, limits: Limits, workers: int = 1
+    ) -> None:
+        self._models, self._folders, self._limits, self._workers = dict(models), folders, limits, workers
         self.service = Service({name: opened.refiner for name, opened in models.items()}, limits)
         self._steps = {name: opened.refiner.steps for name, opened in models.items()}
 
@@ -210,11 +214,11 @@ class Toolbox:
                     on_progress(summary)
 
             seconds = _JOB_SHARE * self._limits.request_seconds
-            return plan.carry_out(refiner, seconds, stopped=lambda: task.abandoned, progress=told)
+            engine = LocalEngine(refiner, self._workers)
+            return plan.carry_out(engine, seconds, stopped=lambda: task.abandoned, progress=told)
 
         nothing = Photo(np.zeros((1, 1, 3), np.uint8))
-        settings = RefineMask(image="", mask="", model=name).settings(self._steps)
-        task = Task(settings, nothing, [], lambda result: result, alone, count=len(plan.job.items))
+        task = Task(Settings(name), nothing, [], lambda result: result, alone, count=len(plan.job.items))
         document: dict[str, Any] = await self.service.compute(task)
         return document
 

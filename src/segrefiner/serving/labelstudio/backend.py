@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import io
 import json
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -31,8 +30,6 @@ from .tasks import Prompt, Region, decode_regions, photo_address, pixel_box, pro
 
 _BATCH_SHARE = 0.9
 """Of a request's seconds: tasks of a batch that are not begun by then are left to another request."""
-
-_log = logging.getLogger(__name__)
 
 PREDICT = route("Refine regions of Label Studio's tasks", responses={200: {"description": "Predictions."}}, body=JSON)
 PLAIN = route("Label Studio's contract for ML backends", responses={200: {"description": "Done."}})
@@ -93,7 +90,6 @@ class Backend:
             except (ProblemError, InputError) as error:
                 problem = as_problem(error)
                 problems.append(problem)
-                _log.warning("task %.20s: %s", task.get("id"), problem.detail)
                 answers.append({"error": problem.detail})
         if problems and len(problems) == len(tasks):
             raise problems[0]
