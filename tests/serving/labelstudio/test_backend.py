@@ -237,6 +237,14 @@ def test_a_batch_refines_all_regions_keeps_the_rest_and_leaves_our_own(api: Any)
     assert answer["result"][2] == choice and answer["model_version"] == "segrefiner-VERSION-tiny"
 
 
+def test_in_a_batch_what_cannot_be_read_stays_and_is_said(api: Any) -> None:
+    turned, cut = {**brush("b", LARGE), "image_rotation": 90}, {**brush("c", LARGE), "value": {"rle": [0, 1]}}
+    (answer,) = told(api.post("/predict", json=asked(predictions=[of(brush("a", SMALL), turned, cut)])))["results"]
+    np.testing.assert_array_equal(mask_of(answer["result"][0]), grown(SMALL))
+    assert answer["result"][1:] == [cut, turned]
+    assert len(answer["notes"]) == 2 and "rotated" in answer["notes"][0] and "cut off" in answer["notes"][1]
+
+
 def test_what_a_polygon_cannot_hold_is_said(api: Any, grower: Grower, monkeypatch: Any) -> None:
     pair = disc(5, 12, 14) | disc(6, 34, 45)
     monkeypatch.setattr(

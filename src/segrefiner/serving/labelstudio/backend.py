@@ -100,7 +100,8 @@ class Backend:
         masks = await self._masks(found.regions, None)
         answer = await self._refined(task, masks, config, None)
         told = [*found.unread, *answer.pop("notes", ())]
-        answer["result"] += found.others
+        # What cannot be read stays beside what was refined, as it is.
+        answer["result"] += [*(region.result for region, rle, _ in masks if not rle), *found.others]
         return answer | ({"notes": told} if told else {})
 
     async def _masks(self, regions: Sequence[Region], prompt: Prompt | None) -> list[tuple[Region, str, list[str]]]:

@@ -68,7 +68,7 @@ class Regions:
         regions: All of one source.
         source: What that is, such as "draft".
         unread: Why regions beside them cannot be read.
-        others: Results of the same source that are no regions.
+        others: Results of the same source that are no regions, or cannot be read.
     """
 
     regions: tuple[Region, ...]
@@ -118,6 +118,7 @@ def _read(results: Any, source: str, unread: list[str]) -> Regions:
             instance = result_instance(name, name, result)
         except MaskError as error:
             wrong.append(f"{name}: {error}")
+            others.append(result)
             continue
         if instance is None:
             others.append(result)
