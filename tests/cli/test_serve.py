@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,3 +92,48 @@ def test_it_serves_until_interrupted_and_tells_no_path(tmp_path: Path) -> None:
     assert client.refine(PHOTO, MASK).report["model"] == "mine"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[1] == "" and process.returncode == 0
+
+
+TOKEN = "f00" * 13
+
+
+@pytest.mark.parametrize("url", ["labels.example", "file:///etc", "http://me:secret@labels.example"])
+def test_what_is_no_label_studio_server_is_told(url: str) -> None:
+    result = run("--label-studio", url)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "http://localhost:8080" in result.stderr
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("content", [None, b"a b", b"\xff" * 9, b""])
+def test_a_token_that_is_none_is_told_and_not_shown(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    result = run("--label-studio", "http://labels.example", "--label-studio-token-file", tmp_path / "token")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "token" in result.stderr
+    assert "a b" not in result.stderr
+
+
+@pytest.mark.parametrize("way", ["variable", "file", "none"])
+def test_the_token_comes_from_a_variable_or_a_file_and_is_never_said(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segrefiner.serving import run as serving
+
+    given: dict[str, Any] = {}
+
+    def serve(refiners: Any, on_ready: Any, **more: Any) -> None:
+        given.update(more)
+        on_ready("http://127.0.0.1:8000")
+
+    monkeypatch.setattr(serving, "serve", serve)
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    if way == "variable":
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    options = ["--label-studio-token-file", tmp_path / "token"] if way == "file" else []
+    result = run("--label-studio", "http://labels.example:8080", "--max-upload-mb", 5, *options)
+    host = given["labelstudio"]
+    assert result.exit_code == 0 and (host.url, host.most_bytes) == ("http://labels.example:8080", 5_000_000)
+    assert host.token == (None if way == "none" else TOKEN)
+    assert TOKEN not in result.output and "http://labels.example:8080" in result.stderr
+    assert ("without a token" in result.stderr) == (way == "none")

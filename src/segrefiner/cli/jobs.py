@@ -15,6 +15,7 @@ from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell
 
 if TYPE_CHECKING:
     from ..jobs.job import Job
+    from ..jobs.opened import OpenedModel
     from ..ledger import RunSummary
     from ..refinement.options import Options
 
@@ -148,11 +149,12 @@ def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, 
 def run_job(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
     """Run a job, or say what it would do, tell what became of every input, and exit."""
     from ..jobs.manifest import settings_hash
+    from ..jobs.opened import OpenedModel
     from ..jobs.run import pending, run
 
     settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
-    opened = _open(settings)
-    config = settings_hash({**job.work.settings(), **opened.describe})
+    opened = OpenedModel(**settings)
+    config = settings_hash({**job.work.settings(), **opened.identity})
     as_json, strict = given["as_json"], given["strict"]
     if given["dry_run"]:
         todo, ledger = pending(job, state, config)
@@ -183,7 +185,7 @@ def run_job(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> Non
     sys.exit(code)
 
 
-def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) -> Any:
+def _engine(opened: "OpenedModel", settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if given["engine"] == "ray":
         from ..jobs.cluster import RayEngine
 
@@ -197,27 +199,6 @@ def _engine(opened: "_Opened", settings: dict[str, Any], given: dict[str, Any]) 
     from ..jobs.local import LocalEngine
 
     return LocalEngine(opened.refiner, given["workers"])
-
-
-class _Opened:
-    """A model, and what names it in a manifest: results depend on its weights and precision."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        from .._version import __version__
-        from ..model.backends import model_file
-        from ..model.weights import checksum
-        from ..refinement.refiner import Refiner
-
-        self.refiner = Refiner.from_pretrained(**settings)
-        self.describe = {
-            "weights": checksum(model_file(settings["model"])),
-            "dtype": str(self.refiner.dtype),
-            "backend": type(self.refiner.backend).__name__,
-            "version": __version__,
-        }
-
-
-_open = _Opened
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import click
 
 from .._version import __version__
 from ..openmp import sleep_while_waiting
+from .agents import mcp
 from .annotations import annotations
 from .data import data
 from .evaluate import evaluate, report
@@ -35,6 +36,7 @@ for _command in (
     training_report,
     push,
     serve,
+    mcp,
     refine,
     video,
     convert,

@@ -1,11 +1,16 @@
 """The command `serve`."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import FiniteRange, exit_on_error, say
+
+if TYPE_CHECKING:
+    from ..serving.labelstudio.images import ImageHost
 
 _SHORTEST_KEY = 16
 
@@ -30,6 +35,10 @@ _BUNDLED = "compact"
               help="Of the network that a request's masks may take, by an estimate.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(1), default=32, show_default=True,
               help="Requests inside at the same time; more are told to come back.")  # fmt: skip
+@click.option("--label-studio", metavar="URL",
+              help="Be an ML backend of this Label Studio server, from which alone photos are fetched.")  # fmt: skip
+@click.option("--label-studio-token-file", type=click.Path(path_type=Path),
+              help="File with a user's access token for it.  [default: LABEL_STUDIO_API_KEY]")  # fmt: skip
 @click.option("--no-page", is_flag=True, help="The HTTP API alone.")
 @exit_on_error
 def serve(
@@ -43,11 +52,14 @@ def serve(
     max_upload_mb: float,
     max_views: float,
     queue: int,
+    label_studio: str | None,
+    label_studio_token_file: Path | None,
     no_page: bool,
 ) -> None:
     """Serve the HTTP API, and a page to try it out, until interrupted."""
     key = None if api_key_file is None else _read_key(api_key_file)
-    sources = _named(models)
+    sources = named_models(models)
+    labelstudio = None if label_studio is None else _image_host(label_studio, label_studio_token_file, max_upload_mb)
 
     from ..errors import import_extra
 
@@ -73,8 +85,28 @@ def serve(
         say(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
         if absent:
             click.echo(f"the HTTP API alone: {absent}", err=True)
+        if labelstudio is not None:
+            token = "with a token" if labelstudio.token else "without a token"
+            say(f"an ML backend of Label Studio; photos come from {labelstudio.url} alone, {token}", err=True)
 
-    run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, page=page, on_ready=tell)
+    run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, page=page,
+        labelstudio=labelstudio, on_ready=tell)  # fmt: skip
+
+
+def _image_host(url: str, token_file: Path | None, max_upload_mb: float) -> "ImageHost":
+    """The Label Studio server; the token is no option, which other users of the machine would see."""
+    from ..errors import InputError, reason
+    from ..serving.labelstudio.images import ImageHost
+
+    token = os.environ.get("LABEL_STUDIO_API_KEY") or None
+    if token_file is not None:
+        try:
+            token = token_file.read_text("ascii").strip()
+        except (OSError, UnicodeError) as error:
+            raise InputError(
+                f"the token file {str(token_file)!r} cannot be read ({reason(error)}): write one line into it"
+            ) from error
+    return ImageHost.of(url, token=token, most_bytes=round(max_upload_mb * 1e6))
 
 
 def _page() -> tuple[Callable[..., object] | None, str]:
@@ -105,7 +137,7 @@ def _read_key(path: Path) -> str:
     return key
 
 
-def _named(models: tuple[str, ...]) -> dict[str, str | None]:
+def named_models(models: tuple[str, ...]) -> dict[str, str | None]:
     """Models by the names under which clients know them; of a file or folder, its own name without the rest."""
     named: dict[str, str | None] = {}
     for model in models:

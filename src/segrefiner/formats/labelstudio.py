@@ -16,7 +16,7 @@ from ..imaging.json_files import write_json
 from .coco import nan_notes
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto
 from .json_edits import Edit, JsonFile, Members, Span, element_spans, member_edits, member_spans
-from .masks import finite, flat_points, image_size, paired_points
+from .masks import Mask, encode_mask, finite, flat_points, image_size, paired_points
 
 _LISTS = ("annotations", "predictions", "completions")
 _HASH = 8
@@ -58,7 +58,7 @@ class LabelStudioDocument:
             for place, result in _results(task):
                 told = f"task {index}: {place}"
                 try:
-                    instance = _instance(place, told, result)
+                    instance = result_instance(place, told, result)
                 except MaskError as error:
                     failures[told] = str(error)
                     continue
@@ -124,8 +124,8 @@ def _type(result: Any) -> Any:
     return result.get("type") if isinstance(result, dict) else "something else than an object"
 
 
-def _instance(place: str, told: str, result: Any) -> Instance | None:
-    """The mask of a result; None for what is none. Raises `MaskError`."""
+def result_instance(place: str, told: str, result: Any) -> Instance | None:
+    """The mask of a result, with its size and label; None for what is none. Raises `MaskError`."""
     value = result.get("value") if isinstance(result, dict) else None
     if not isinstance(value, dict) or not ("rle" in value or ("points" in value and "polygon" in str(_type(result)))):
         return None
@@ -144,6 +144,18 @@ def _instance(place: str, told: str, result: Any) -> Instance | None:
     score = finite(result.get("score", value.get("score")))
     layer = place.rpartition(" result ")[0]
     return Instance(place, told, stored, _label(result, value), score=score, layer=layer)
+
+
+def refined_result(result: Json, mask: Mask) -> tuple[Json, str]:
+    """The same result with another mask `(H, W)` bool that has any pixel.
+
+    Returns:
+        The result, and what a polygon, which is one ring, has joined: parts and holes, in words, or an empty string.
+    """
+    is_brush = "rle" in result["value"]
+    encoded, joined = encode_mask(mask, "brush" if is_brush else "ring")
+    new = {"rle": encoded["brush"]} if is_brush else {"points": _per_cent(encoded, result)}
+    return result | {"value": result["value"] | new}, joined
 
 
 def _label(result: Json, value: Json) -> str:

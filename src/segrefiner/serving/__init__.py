@@ -1,4 +1,4 @@
-"""The HTTP API, its client, and the page.
+"""The HTTP API, its client, the page, the backend for Label Studio, and tools for agents.
 
 No training and no evaluation; what is refined, `refinement` decides.
 """

@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
 from .._version import __version__
 from ..refinement.refiner import Refiner
 from .forms import label_task, mask_task
+from .labelstudio.backend import add_backend
+from .labelstudio.images import ImageHost
 from .limits import Limits
 from .metrics import MEDIA_TYPE
 from .middleware import LOOPBACK, Guard
@@ -44,6 +46,7 @@ def create_app(
     api_key: str | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     page: Callable[[FastAPI], object] | None = None,
+    labelstudio: ImageHost | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -53,6 +56,7 @@ def create_app(
         api_key: That clients must send, or none.
         hosts: Names that the Host header may have, without port; `None` for any.
         page: Called with the finished app, to mount a web page at `/`; what it mounts is guarded as all else is.
+        labelstudio: The Label Studio server for which this is an ML backend, with its own routes; `None` for none.
 
     Returns:
         The app; its `state.service` is the `Service` behind it.
@@ -82,6 +86,8 @@ def create_app(
     app.add_middleware(Guard, limits=limits, metrics=service.metrics, key=api_key, hosts=hosts)
     app.add_exception_handler(HTTPException, _to_guard)
     _add_health(app, service)
+    if labelstudio is not None:
+        add_backend(app, service, labelstudio)
     _add_api(app, service)
     if page is not None:
         page(app)

@@ -51,11 +51,14 @@ _OF_FORMS = (
 )
 
 
-def route(summary: str, *, responses: dict[int | str, dict[str, Any]], form: dict[str, Any] | None = None) -> Any:
-    """Arguments of a FastAPI route: its description, and the problems that it may answer."""
-    kinds = _EVERYWHERE + (_OF_FORMS if form else ())
+def route(
+    summary: str, *, responses: dict[int | str, dict[str, Any]], form: dict[str, Any] | None = None, body: str = ""
+) -> Any:
+    """Arguments of a FastAPI route: its description, and the problems that it may answer; `body` is a media type."""
+    kinds = _EVERYWHERE + (_OF_FORMS if form or body else ())
     told: dict[int | str, dict[str, Any]] = {kind.status: _problem(kind) for kind in kinds}
-    extra = {"requestBody": {"required": True, "content": {"multipart/form-data": form}}} if form else {}
+    content = {"multipart/form-data": form} if form else {body: {"schema": {"type": "object"}}}
+    extra = {"requestBody": {"required": True, "content": content}} if form or body else {}
     shared = {"summary": summary, "responses": {**responses, **told}, "openapi_extra": extra}
     return shared | ({"response_class": Response} if 200 in responses else {})
 

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from ..errors import InputError, reason
 from ..refinement.refiner import Refiner
 from .api import create_app
+from .labelstudio.images import ImageHost
 from .limits import Limits
 from .memory import give_back_freed
 from .middleware import LOOPBACK
@@ -51,6 +52,7 @@ def serve(
     api_key: str | None = None,
     insecure: bool = False,
     page: Callable[[FastAPI], object] | None = None,
+    labelstudio: ImageHost | None = None,
     on_ready: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then new requests get 503, those inside are finished, and this returns.
@@ -65,6 +67,7 @@ def serve(
         api_key: The key that clients must send; `None` for none.
         insecure: Whether other machines may use the server without a key.
         page: Called with the finished app, to mount a web page at `/`.
+        labelstudio: The Label Studio server for which this is an ML backend; `None` for none.
         on_ready: Called with the server's URL when it answers requests.
 
     Raises:
@@ -78,7 +81,7 @@ def serve(
     hosts = LOOPBACK | {f"[{host}]" if ":" in host else host} if local else None
     # First, since an address that is taken should be told before anything is built.
     with _listening(host, port) as listener:
-        app = create_app(refiners, limits=limits, api_key=api_key, hosts=hosts, page=page)
+        app = create_app(refiners, limits=limits, api_key=api_key, hosts=hosts, page=page, labelstudio=labelstudio)
         config = uvicorn.Config(
             app,
             http=_Connection,

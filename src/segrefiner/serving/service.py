@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.datastructures import FormData
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..imaging.codecs.decoder_process import Decoder
@@ -104,31 +104,70 @@ class Service:
         """
 
         async def computed(form: FormData) -> Response:
-            try:
-                pixels = await self._in_lane("small", declared_pixels, form, self.limits)
-                lane = "small" if pixels <= _SMALL_PIXELS else "large"
-                task, asked = await self._in_lane(lane, prepare, form, self.decoder(lane).run)
-            finally:
-                await form.close()
+            task, asked = await self._prepared(form, prepare)
             kind = chosen_type(",".join(request.headers.getlist("accept")), offered(task))
             result = await self._computed(task)
             return await self._in_lane("encoding", respond, kind, task, asked, result)
 
+        return await self._inside_with(request, lambda: read_form(request, self.limits), computed)
+
+    async def answer_body(self, request: Request, respond: Callable[[bytes], Awaitable[Response]]) -> Response:
+        """The answer to a request with any other body, within the same bounds; raises as `answer` does."""
+
+        async def body() -> bytes:
+            try:
+                return await request.body()
+            except ClientDisconnect as error:
+                raise GoneError from error
+
+        return await self._inside_with(request, body, respond)
+
+    async def _inside_with(
+        self, request: Request, read: Callable[[], Awaitable[T]], work: Callable[[T], Awaitable[Response]]
+    ) -> Response:
+        """What is made, at a place inside, of a body that is read before."""
         self.check_ready()
         self._check_room()
         # Who sends slowly holds no place meanwhile; when the server is about to stop, they may finish.
         self._receiving += 1
         try:
-            form = await read_form(request, self.limits)
+            given = await read()
         finally:
             self._receiving -= 1
-        with self._place():
-            return await _within(self.limits.request_seconds, request, computed(form))
+        with self.place():
+            return await _within(self.limits.request_seconds, request, work(given))
+
+    async def refined(
+        self, form: FormData, prepare: Callable[[FormData, Decode], tuple[Task, Asked]]
+    ) -> tuple[Task, Asked, Any]:
+        """The task of a form that is no request's own, what else the form asks, and the task's result.
+
+        It has the bounds of a request's form; who calls this holds a `place`. Raises `ProblemError` and `InputError`.
+        """
+
+        async def result() -> tuple[Task, Asked, Any]:
+            task, asked = await self._prepared(form, prepare)
+            return task, asked, await self._computed(task)
+
+        try:
+            return await asyncio.wait_for(result(), self.limits.request_seconds)
+        except TimeoutError:
+            raise out_of_time() from None
+
+    async def _prepared(
+        self, form: FormData, prepare: Callable[[FormData, Decode], tuple[Task, Asked]]
+    ) -> tuple[Task, Asked]:
+        try:
+            pixels = await self._in_lane("small", declared_pixels, form, self.limits)
+            lane = "small" if pixels <= _SMALL_PIXELS else "large"
+            return await self._in_lane(lane, prepare, form, self.decoder(lane).run)
+        finally:
+            await form.close()
 
     async def compute(self, task: Task) -> Any:
         """What a task gives that is no request's, at a place inside as requests have. Raises `ProblemError`."""
         self.check_ready()
-        with self._place():
+        with self.place():
             check_cost(task.cost, self.limits)
             try:
                 return await asyncio.wait_for(self._computed(task), self.limits.request_seconds)
@@ -143,7 +182,7 @@ class Service:
             raise busy(BUSY, "what is computed gives no sign any more: the server needs a restart", 60)
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def place(self) -> Iterator[None]:
         """One of the places inside, which bound what requests hold in memory."""
         self._check_room()
         self._inside += 1
