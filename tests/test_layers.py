@@ -15,7 +15,7 @@ import segrefiner
 ROOT = Path(segrefiner.__file__).parent
 LEVELS = (
     ("errors", "_version", "openmp"),
-    ("ledger",),
+    ("ledger", "environment"),
     ("imaging",),
     ("rendering", "formats"),
     ("model",),
@@ -26,8 +26,25 @@ LEVELS = (
 )
 """Folders and modules of the package, lowest first. Those of one level do not know each other."""
 TORCH_FREE = {
-    "": ["_version", "errors", "ledger", "openmp"],
-    "cli": ["annotations", "common", "data", "evaluate", "jobs", "ledger", "main", "model", "refine", "serve", "train"],
+    "": ["_version", "environment", "errors", "ledger", "openmp"],
+    "cli": [
+        "annotations",
+        "common",
+        "data",
+        "evaluate",
+        "job_runs",
+        "jobs",
+        "ledger",
+        "main",
+        "messages",
+        "model",
+        "models",
+        "refine",
+        "serve",
+        "streams",
+        "train",
+        "watch",
+    ],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
     "data.composites": ["files", "layers", "thin_structures"],
@@ -59,6 +76,7 @@ TORCH_FREE = {
     "imaging": [
         "clips",
         "coco_masks",
+        "colours",
         "contours",
         "files",
         "json_files",
@@ -80,7 +98,7 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
-    "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "run"],
+    "jobs": ["annotations", "coco", "folders", "job", "local", "manifest", "run", "watching"],
     "model": ["downloads", "hub"],
     "refinement": ["config", "options", "video"],
     "rendering": ["html", "markdown", "overlay", "svg"],
@@ -153,6 +171,7 @@ def test_every_module_lies_in_a_folder() -> None:
         "segrefiner._version",
         "segrefiner.openmp",
         "segrefiner.ledger",
+        "segrefiner.environment",
     }
 
 

@@ -121,8 +121,8 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def left(cache: Path) -> set[str]:
-    """Names of what lies in the cache, but for locks."""
-    return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    """Names of what lies in the cache, but for locks and records."""
+    return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix not in (".lock", ".origin")}
 
 
 def ranges(server: Server) -> list[str | None]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from .common import FiniteRange, exit_on_error, say
+from .common import FiniteRange, device_option, exit_on_error
+from .messages import conclude, note
 
 _SHORTEST_KEY = 16
 
@@ -19,7 +20,7 @@ _BUNDLED = "compact"
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
 @click.option("--model", "models", multiple=True, metavar="[NAME=]MODEL",
               help="Folder, file or Hub id; again for more.  [default: the bundled model]")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File whose one line clients must know.")
 @click.option("--insecure", is_flag=True, help="Let anyone in who reaches the address.")
 @click.option("--max-megapixels", type=FiniteRange(0, min_open=True), default=50.0, show_default=True,
@@ -70,9 +71,9 @@ def serve(
     page, absent = (None, "") if no_page else _page()
 
     def tell(url: str) -> None:
-        say(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
+        conclude(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
         if absent:
-            click.echo(f"the HTTP API alone: {absent}", err=True)
+            note(f"the HTTP API alone: {absent}")
 
     run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, page=page, on_ready=tell)
 

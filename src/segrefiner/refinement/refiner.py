@@ -1,5 +1,6 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
+import logging
 import math
 import os
 import time
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import environment
 from ..errors import InputError
 from ..imaging.boxes import Box
 from ..imaging.codecs.option_checks import shown, whole_number
@@ -28,12 +30,14 @@ from ..model.unet import DenoisingUNet
 from .acceptance import limit_changes
 from .batching import AdaptiveBatcher, batch_size
 from .config import DEFAULT
-from .forking import check_own, revive
+from .forking import check_own, revive, use_threads
 from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
 from .pipelines import Pipeline, default_pipeline
 from .report import Report, make_report
 from .tasks import MaskTask, TaskResult, next_group, nothing_to_do, same_photo, triples, whole_boxes
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ class Refiner:
         Args:
             model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file, a Hub id `owner/name` or
                 an `https://` address, see `weights.resolve`; or an `.onnx` file that `segrefiner export onnx` wrote.
-            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+            device: "cpu", "cuda", "cuda:1", "mps" (the GPU of Apple's processors, which computes the network alone) or
+                "auto": the one that the environment variable `SEGREFINER_DEVICE` names, or else CUDA where there is
+                one, an Apple GPU that computes these weights as a CPU does, or the CPU.
             dtype: "auto" (bfloat16 where a CPU computes it natively, float16 on CUDA, float32 where neither is exact
                 enough for the weights), "fp32", "bf16" or "fp16".
             backend: "torch", "onnxruntime" or "openvino"; the last two take an `.onnx` file, the first does not. "auto"
@@ -122,8 +128,10 @@ class Refiner:
             MissingExtraError: The backend is not installed.
         """
         target = choose_device(device)
+        use_threads()
         revive(target)
-        opened = open_model(model, target, dtype=dtype, backend=backend)
+        is_free = device == "auto" and environment.device() == "auto"
+        opened = open_model(model, target, dtype=dtype, backend=backend, instead=is_free)
         refiner = cls(
             opened.backend,
             name=opened.name,
@@ -132,6 +140,8 @@ class Refiner:
             batch_invariant=batch_invariant,
         )
         refiner._original = opened.original
+        where = getattr(opened.backend, "runs_on", refiner.device)
+        _log.info("%s computes on %s in %s, with %d steps", refiner.name, where, refiner.dtype, refiner.steps)
         return refiner
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
@@ -357,7 +367,7 @@ class Refiner:
         for image, mask, box in triples:
             if source is None or not same_photo(image, source):
                 photo, source = read_photo(image), image
-                pixels = torch.from_numpy(photo.pixels)
+                pixels = torch.from_numpy(photo.srgb())
                 if self.device.type == "cuda":
                     pixels = pixels.pin_memory()
                 on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
