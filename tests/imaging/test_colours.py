@@ -202,3 +202,64 @@ def test_cutout_and_overlay_look_as_the_photo_does_and_stand_upright(tmp_path: P
                 assert picture.size == (40, 60) and picture.mode == "RGBA"
                 stored = read_photo(tmp_path / "photo.jpg").pixels[30, 20]
                 assert np.abs(np.asarray(picture)[30, 20, :3].astype(int) - stored).max() <= 4
+
+
+def test_cutouts_of_a_folder_keep_colours_and_say_what_was_left_out(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    turned_photo(tmp_path / "images" / "a.jpg", "JPEG")
+    (tmp_path / "images" / "b.jpg").write_bytes(file_of(PIXELS, "JPEG", of_space(b"CMYK")))
+    for name, size in (("a", (60, 40)), ("b", (40, 60))):
+        mask = np.zeros(size, bool)
+        mask[10:-10, 10:-10] = True
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    given = ["folder", tmp_path / "images", tmp_path / "masks", "-o", tmp_path / "out", "--write", "cutout"]
+    result = CliRunner().invoke(main, [*map(str, given), "--workers", "0", "--strength", "0"])
+    assert result.exit_code == 0 and "CMYK" in result.stderr
+    profiles = [Image.open(tmp_path / "out" / f"{name}.png").info.get("icc_profile") for name in ("a", "b")]
+    assert profiles == [WIDE, None]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_cutouts_of_deep_photos_have_the_scale_of_screens(tmp_path: Path, bits: int) -> None:
+    deep = np.linspace(0, 2**bits - 1, 40 * 60).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "photo.png")
+    mask = np.zeros((40, 60), bool)
+    mask[5:-5, 5:-5] = True
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    paths = [tmp_path / name for name in ("photo.png", "mask.png", "out.png", "cutout.png")]
+    given = ["refine", *paths[:2], "-o", paths[2], "--cutout", paths[3], "--strength", 0]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 0 and f"{bits} bits" in result.stdout
+    cut = np.asarray(Image.open(paths[3]))
+    wanted = np.rint(deep / (2**bits - 1) * 255)
+    opaque = cut[..., 3] == 255
+    assert opaque.sum() > 500 and np.abs(cut[opaque][:, 0] - wanted[opaque]).max() <= 1
+
+
+def test_the_network_sees_srgb_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from helpers.tiny import TINY
+    from segrefiner.model.unet import DenoisingUNet
+    from segrefiner.refinement.label_maps import refine_labels
+    from segrefiner.refinement.refiner import Refiner
+    from segrefiner.refinement.tasks import MaskTask, TaskResult
+
+    content = file_of(PIXELS, "PNG", WIDE)
+    wanted = to_srgb(PIXELS, WIDE)
+    seen: list[np.ndarray] = []
+
+    def pipeline(network: object, jobs: list[MaskTask], **options: object) -> object:
+        for job in jobs:
+            seen.append(job.image.permute(1, 2, 0).numpy())
+            yield TaskResult(job.mask.float(), (), 1)
+
+    refiner = Refiner(DenoisingUNet(TINY), steps=1, pipeline=pipeline)  # type: ignore[arg-type]
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 15:45] = True
+    for image in (content, Image.open(io.BytesIO(content)), read_photo(content)):
+        refiner(image, mask)
+        np.testing.assert_array_equal(seen.pop(), wanted)
+    refine_labels(refiner, content, mask.astype(np.uint8))
+    assert seen and all(np.array_equal(one, wanted[: one.shape[0], : one.shape[1]]) or torch.is_tensor(one) for one in seen)

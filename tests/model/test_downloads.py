@@ -342,7 +342,7 @@ def test_a_full_disk_is_told_and_the_part_is_continued(
 def test_a_cache_that_cannot_be_written_is_told(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("in the way")
     message = refusal(lambda: fetch(server.url(), cache_dir=tmp_path, limits=QUICK))
-    assert "cannot be kept" in message and "XDG_CACHE_HOME" in message
+    assert "cannot be kept" in message and "SEGREFINER_CACHE" in message
 
 
 @pytest.mark.parametrize(
