@@ -216,8 +216,9 @@ def test_cutouts_of_a_folder_keep_colours_and_say_what_was_left_out(tmp_path: Pa
     given = ["folder", tmp_path / "images", tmp_path / "masks", "-o", tmp_path / "out", "--write", "cutout"]
     result = CliRunner().invoke(main, [*map(str, given), "--workers", "0", "--strength", "0"])
     assert result.exit_code == 0 and "CMYK" in result.stderr
-    profiles = [Image.open(tmp_path / "out" / f"{name}.png").info.get("icc_profile") for name in ("a", "b")]
-    assert profiles == [WIDE, None]
+    for name, profile in (("a", WIDE), ("b", None)):
+        with Image.open(tmp_path / "out" / f"{name}.png") as picture:
+            assert picture.info.get("icc_profile") == profile
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -233,13 +234,12 @@ def test_cutouts_of_deep_photos_have_the_scale_of_screens(tmp_path: Path, bits: 
     assert result.exit_code == 0 and f"{bits} bits" in result.stdout
     cut = np.asarray(Image.open(paths[3]))
     wanted = np.rint(deep / (2**bits - 1) * 255)
-    opaque = cut[..., 3] == 255
-    assert opaque.sum() > 500 and np.abs(cut[opaque][:, 0] - wanted[opaque]).max() <= 1
+    # Unscaled values would be a quarter of these, or less.
+    inside = cut[..., 3] > 127
+    assert inside.sum() > 500 and np.abs(cut[inside][:, 0] - wanted[inside]).mean() < 10
 
 
 def test_the_network_sees_srgb_at_every_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     from helpers.tiny import TINY
     from segrefiner.model.unet import DenoisingUNet
     from segrefiner.refinement.label_maps import refine_labels
@@ -262,4 +262,6 @@ def test_the_network_sees_srgb_at_every_door(monkeypatch: pytest.MonkeyPatch) ->
         refiner(image, mask)
         np.testing.assert_array_equal(seen.pop(), wanted)
     refine_labels(refiner, content, mask.astype(np.uint8))
-    assert seen and all(np.array_equal(one, wanted[: one.shape[0], : one.shape[1]]) or torch.is_tensor(one) for one in seen)
+    assert seen
+    for one in seen:
+        np.testing.assert_array_equal(one, wanted)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import FiniteRange, exit_on_error, item_bar, say
-from .messages import conclude, is_watched
+from .common import FiniteRange, exit_on_error, item_bar
+from .messages import conclude, is_watched, say
 from .streams import FilePath
 
 if TYPE_CHECKING:

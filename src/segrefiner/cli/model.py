@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from .common import exit_on_error, say
-from .messages import conclude, note
+from .common import exit_on_error
+from .messages import conclude, note, say
 
 
 @click.command()

@@ -59,6 +59,12 @@ PICTURE_FORMATS = {
 }
 """What pictures to look at are written as, by the name's ending."""
 
+_ENCODING: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 6},
+    "WEBP": {"quality": 92, "method": 4},
+    "JPEG": {"quality": 94, "subsampling": 0, "optimize": True},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+}
 _LARGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_535}
 
 
@@ -106,13 +112,7 @@ def write_picture(path: str | os.PathLike[str], array: Array, what: str, *, prof
     check_picture(path, what, alpha=array.shape[2] == 4, size=array.shape[:2])
     picture = Image.fromarray(array)
     format = PICTURE_FORMATS[Path(path).suffix.lower()]
-    options: dict[str, Any] = {
-        "PNG": {"compress_level": 6},
-        "WEBP": {"quality": 92, "method": 4, "exact": False},
-        "JPEG": {"quality": 94, "subsampling": 0, "optimize": True},
-        "TIFF": {"compression": "tiff_adobe_deflate"},
-    }[format]
-    options |= {} if profile is None else {"icc_profile": profile}
+    options = _ENCODING[format] | ({} if profile is None else {"icc_profile": profile})
     # In memory first: some encoders go back in their file, and all raise errors of their own.
     stream = io.BytesIO()
     try:

@@ -227,7 +227,7 @@ def test_objects_of_annotation_files_are_found_by_the_photos_name(tmp_path: Path
     size = PHOTO.shape[:2]
     one = coco_file(tmp_path, ["sub/holiday photo.jpg"])
     assert reading.annotated_objects(one, "another.png", PIXELS) == ["cat", "cat"]
-    names, masks = reading.read_objects([one], size, PIXELS, photo="x.png", chosen=[1, 0, 1])
+    names, masks = reading.read_objects([one], size, PIXELS, photo_name="x.png", chosen=[1, 0, 1])
     assert names == ["cat", "cat"] and masks[0].sum() == 40 * 30
     several = coco_file(tmp_path, ["a.jpg", "holiday photo.jpg"])
     # As the page writes an upload's name.
@@ -262,12 +262,12 @@ def test_choices_that_an_annotation_file_does_not_have_are_refused(tmp_path: Pat
     path, size = coco_file(tmp_path, ["a.jpg"]), PHOTO.shape[:2]
     for chosen in ([], [2], [0, 99]):
         with pytest.raises(InputError, match="choose"):
-            reading.read_objects([path], size, PIXELS, photo="a.jpg", chosen=chosen)
+            reading.read_objects([path], size, PIXELS, photo_name="a.jpg", chosen=chosen)
     with pytest.raises(InputError, match="alone"):
         reading.read_objects([path, file(tmp_path, "m.png", encoded(MASK))], size, PIXELS)
     foreign = coco_file(tmp_path, ["a.jpg"], segmentation={"size": [5, 5], "counts": [25]})
     with pytest.raises(MaskError, match=r"labels.json, annotation 0"):
-        reading.read_objects([foreign], size, PIXELS, photo="a.jpg", chosen=[0])
+        reading.read_objects([foreign], size, PIXELS, photo_name="a.jpg", chosen=[0])
 
 
 def test_what_was_held_back_is_shown_in_the_colour_of_its_reason() -> None:

@@ -456,7 +456,9 @@ def test_what_annotation_files_name_is_never_opened(bait: Path, heard: Heard, tm
         path = tmp_path / f"{number}.json"
         path.write_bytes(content)
         with heard.listening():
-            names, masks = reading.read_objects([path], PHOTO.shape[:2], 1_000_000, photo="private.png", chosen=[0])
+            names, masks = reading.read_objects(
+                [path], PHOTO.shape[:2], 1_000_000, photo_name="private.png", chosen=[0]
+            )
         assert len(names) == 1 and masks[0].any()
         assert not heard.asked and not [one for one in heard.opened if one != str(path)]
 

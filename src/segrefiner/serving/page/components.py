@@ -47,7 +47,9 @@ CSS = """
   border: 0; clip-path: inset(50%); }
 .html-container:has(.hint, .numbers, .reasons) { padding: 0 !important; }
 #look label, #part label { padding: 0.35rem 0.6rem; }
-@media (max-width: 640px) { #results .tab-container button { padding: 0 0.5rem; } }
+#downloads { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.5rem; }
+@media (max-width: 640px) { #results .tab-container button { padding: 0 0.25rem; font-size: 0.8rem; } }
+@media (max-width: 640px) { #downloads { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
 
@@ -62,7 +64,8 @@ What you give is deleted half an hour after its last use."""
 _EMPTY = """<div class="empty"><p>The difference appears here.<br>Pick a sample to see one at once.</p></div>"""
 
 LEGEND = (
-    '<p class="hint">Drag the handle: <span class="key" style="background:#ff4030"></span>rough mask on the left, '
+    '<p class="hint">Drag the handle, or press Tab and an arrow key: '
+    '<span class="key" style="background:#ff4030"></span>rough mask on the left, '
     '<span class="key" style="background:#28e15a"></span>refined mask on the right.</p>'
 )
 _UNSURE = '<p class="hint">Amber where the network is unsure, the brighter the more.</p>'
@@ -192,7 +195,7 @@ def inputs(models: Sequence[str], steps: int, sample_photos: Sequence[str]) -> t
     gallery = _samples(sample_photos)
     way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
     masks = gr.File(
-        label="Mask files, or one JSON file of COCO or LabelMe",
+        label="Mask files, or a COCO or LabelMe JSON",
         file_count="multiple",
         file_types=["image", ".json"],
         height=130,

@@ -281,7 +281,7 @@ class Handlers:
             if not masks:
                 raise MaskError("there is no mask: drop its file, or choose to paint it or to give a box")
             most = self._service.limits.mask_pixels
-            read = partial(read_objects, mask_pixels=most, photo=name, chosen=objects)
+            read = partial(read_objects, mask_pixels=most, photo_name=name, chosen=objects)
             names, given = await self._read(masks, read, masks, (height, width))
             for label, mask in zip(names, given, strict=True):
                 await asyncio.to_thread(check_fits, photo, mask, mask_source=label)

@@ -129,7 +129,7 @@ def read_objects(
     max_pixels: int,
     *,
     mask_pixels: int = 4 << 30,
-    photo: str = "",
+    photo_name: str = "",
     chosen: Sequence[int] = (),
 ) -> tuple[list[str], list[Mask]]:
     """The objects in mask files: one of each file, or of a single file that holds several all or the chosen ones.
@@ -139,7 +139,7 @@ def read_objects(
         size: Height and width of the photo, which must be theirs.
         max_pixels: Files with more pixels are refused before they are decoded.
         mask_pixels: Of all masks together.
-        photo: Name of the photo's file, by which its annotations are found.
+        photo_name: By which the photo's annotations are found.
         chosen: Which of its annotations are wanted, counted from 0.
 
     Returns:
@@ -150,7 +150,7 @@ def read_objects(
     """
     if is_annotations(paths):
         with within_limits(min(mask_pixels, OBJECTS * size[0] * size[1])):
-            return _annotated(paths[0], photo, chosen, size, mask_pixels)
+            return _annotated(paths[0], photo_name, chosen, size, mask_pixels)
     label_map = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
     if label_map is not None:
         labels, background = label_map.labels, background_label(label_map)
