@@ -265,3 +265,15 @@ def test_the_network_sees_srgb_at_every_door(monkeypatch: pytest.MonkeyPatch) ->
     assert seen
     for one in seen:
         np.testing.assert_array_equal(one, wanted)
+
+
+def test_photos_in_windows_have_the_colours_of_whole_ones(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips")
+    from segrefiner.imaging.boxes import Box
+    from segrefiner.imaging.vips import LargePicture
+
+    for name, profile, notes in (("a.tif", WIDE, 0), ("b.tif", of_space(b"CMYK"), 1)):
+        (tmp_path / name).write_bytes(file_of(PIXELS, "TIFF", profile))
+        large, whole = LargePicture.photo(tmp_path / name), read_photo(tmp_path / name)
+        np.testing.assert_array_equal(large.parts(tmp_path)(Box(5, 3, 45, 33)), whole.srgb()[3:33, 5:45])
+        assert len(large.small().notes) == notes == len(whole.notes)
