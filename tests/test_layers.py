@@ -15,7 +15,7 @@ import segrefiner
 ROOT = Path(segrefiner.__file__).parent
 LEVELS = (
     ("errors", "_version", "openmp"),
-    ("ledger",),
+    ("ledger", "environment"),
     ("imaging",),
     ("rendering", "formats"),
     ("model",),
@@ -26,20 +26,25 @@ LEVELS = (
 )
 """Folders and modules of the package, lowest first. Those of one level do not know each other."""
 TORCH_FREE = {
-    "": ["_version", "errors", "ledger", "openmp"],
+    "": ["_version", "environment", "errors", "ledger", "openmp"],
     "cli": [
         "agents",
         "annotations",
         "common",
         "data",
         "evaluate",
+        "job_runs",
         "jobs",
         "ledger",
         "main",
+        "messages",
         "model",
+        "models",
         "refine",
         "serve",
+        "streams",
         "train",
+        "watch",
     ],
     "data": ["coco", "holdout", "label_masks", "layouts", "settings_record", "shards", "sources", "worker_pool"],
     "data.coarse": ["grabcut", "polygons", "published"],
@@ -74,6 +79,7 @@ TORCH_FREE = {
     "imaging": [
         "clips",
         "coco_masks",
+        "colours",
         "contours",
         "files",
         "json_files",
@@ -96,7 +102,18 @@ TORCH_FREE = {
         "png_chunks",
         "rasters",
     ],
-    "jobs": ["annotations", "coco", "folders", "instances", "job", "local", "manifest", "pair_patterns", "run"],
+    "jobs": [
+        "annotations",
+        "coco",
+        "folders",
+        "instances",
+        "job",
+        "local",
+        "manifest",
+        "pair_patterns",
+        "run",
+        "watching",
+    ],
     "model": ["downloads", "hub"],
     "refinement": ["options", "video", "video_objects"],
     "refinement.pipelines": ["config"],
@@ -173,6 +190,7 @@ def test_every_module_lies_in_a_folder() -> None:
         "segrefiner._version",
         "segrefiner.openmp",
         "segrefiner.ledger",
+        "segrefiner.environment",
     }
 
 

@@ -14,7 +14,14 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from segrefiner.errors import OutputError
-from segrefiner.imaging.files import atomic_write, check_output, write_png
+from segrefiner.imaging.files import (
+    PICTURE_FORMATS,
+    atomic_write,
+    check_output,
+    check_picture,
+    write_picture,
+    write_png,
+)
 from segrefiner.imaging.reading import read_image, read_mask
 
 QUICK = settings(
@@ -176,3 +183,44 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
         write_png(link, mask)
         assert link.is_symlink()
         np.testing.assert_array_equal(read_mask(tmp_path / "real" / "a.png"), mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "size", "said"),
+    [
+        ("a.jpg", True, None, "transparent"),
+        ("a.JPEG", True, None, "transparent"),
+        ("a.gif", False, None, "must end in"),
+        ("a", False, None, "must end in"),
+        ("a.webp", False, (20_000, 5), "5x20000"),
+        ("a.jpg", False, (5, 70_000), "at most 65535"),
+        ("none/a.webp", False, None, "does not exist"),
+    ],
+)
+def test_pictures_that_no_format_takes_are_told_before_the_work(
+    tmp_path: Path, name: str, alpha: bool, size: tuple[int, int] | None, said: str
+) -> None:
+    with pytest.raises(OutputError, match=said) as caught:
+        check_picture(tmp_path / name, "picture", alpha=alpha, size=size)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", list(PICTURE_FORMATS))
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pictures_are_written_as_their_names_say(tmp_path: Path, suffix: str, channels: int) -> None:
+    array = np.zeros((30, 40, channels), np.uint8)
+    array[5:25, 10:30] = 200
+    path = tmp_path / f"a{suffix}"
+    if channels == 4 and PICTURE_FORMATS[suffix] == "JPEG":
+        return
+    write_picture(path, array, "picture")
+    with Image.open(path) as picture:
+        assert picture.format == PICTURE_FORMATS[suffix] and picture.size == (40, 30)
+        read = np.asarray(picture)
+    # The colours of what is wholly transparent are nobody's concern.
+    seen = array[..., -1] > 0
+    assert read.shape == array.shape and np.abs(read[seen].astype(int) - array[seen]).max() < 60
+    if channels == 4:
+        np.testing.assert_array_equal(read[..., 3], array[..., 3])
+    if suffix in (".png", ".tiff"):
+        np.testing.assert_array_equal(read, array)

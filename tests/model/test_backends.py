@@ -11,9 +11,10 @@ from helpers.tiny import TINY, TINY_WITH_ATTENTION
 from segrefiner.errors import InputError
 from segrefiner.imaging.ops import resize
 from segrefiner.imaging.reading import read_image, read_mask
+from segrefiner.model import backends
 from segrefiner.model.backends import TorchBackend, choose_device, is_precise
 from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, normalize
-from segrefiner.model.weights import load, resolve
+from segrefiner.model.weights import load, resolve, save
 from segrefiner.refinement.pipelines.batching import AdaptiveBatcher, batch_size, bytes_per_view, ran_out_of_memory
 
 PHOTOS = Path(__file__).parents[1] / "data" / "parity"
@@ -137,3 +138,71 @@ def test_devices_that_are_not_there_are_told_in_one_line(name: str) -> None:
 
 def test_the_processor_is_a_device_by_any_number() -> None:
     assert {str(choose_device(name)) for name in ("cpu", "cpu:0")} == {"cpu"}
+
+
+# Apple's GPU, which is not here: what computes in its place is the processor by its number.
+
+
+@pytest.fixture
+def apple(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Weights on a machine where PyTorch finds an Apple GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def test_auto_takes_an_apple_gpu_where_it_may_and_one_is_there(apple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("auto") == choose_device("mps") == torch.device("mps")
+    assert choose_device("auto", apple=False) == torch.device("cpu")
+    with pytest.raises(InputError, match="not trained"):
+        choose_device("mps", apple=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+
+
+def test_an_apple_gpu_that_computes_as_a_processor_is_taken(apple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[object] = []
+    original = DenoisingUNet.to
+
+    def to(network: DenoisingUNet, *arguments: object, **named: object) -> DenoisingUNet:
+        if arguments and arguments[0] == torch.device("mps"):
+            moved.append(arguments[0])
+            return network
+        return original(network, *arguments, **named)
+
+    monkeypatch.setattr(DenoisingUNet, "to", to)
+    opened = backends.open_model(apple, choose_device("auto"), dtype="auto", backend="auto", instead=True)
+    assert moved == [torch.device("mps")] and opened.backend.dtype == torch.float16
+    assert opened.backend.device == torch.device("cpu")
+    # In the first precision in which it is exact enough.
+    moved.clear()
+    agree = backends.agree
+    monkeypatch.setattr(backends, "agree", lambda exact, other: other.dtype == torch.float32 and agree(exact, other))
+    opened = backends.open_model(apple, choose_device("mps"), dtype="auto", backend="auto")
+    assert len(moved) == 2 and opened.backend.dtype == torch.float32
+
+
+@pytest.mark.parametrize("fault", ["it cannot", "other results"])
+def test_an_apple_gpu_that_does_not_is_left_alone_with_a_note(
+    apple: Path, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def to(network: DenoisingUNet, *arguments: object, **named: object) -> DenoisingUNet:
+        if fault == "it cannot":
+            raise NotImplementedError("The operator 'aten::x' is not implemented for MPS")
+        return network
+
+    monkeypatch.setattr(DenoisingUNet, "to", to)
+    monkeypatch.setattr(backends, "agree", lambda exact, other: False)
+    opened = backends.open_model(apple, torch.device("mps"), dtype="fp32", backend="auto", instead=True)
+    assert isinstance(opened.backend, TorchBackend) and opened.backend.runs_on == torch.device("cpu")
+    assert "the CPU does it" in caplog.text
+    with pytest.raises(InputError, match="use cpu"):
+        backends.open_model(apple, torch.device("mps"), dtype="fp32", backend="auto")
+
+
+def test_exported_models_compute_on_the_processor_there(apple: Path) -> None:
+    with pytest.raises(InputError, match="computes on cpu or cuda"):
+        backends.open_model("model.onnx", torch.device("mps"), dtype="auto", backend="auto")

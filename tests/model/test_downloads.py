@@ -121,8 +121,8 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def left(cache: Path) -> set[str]:
-    """Names of what lies in the cache, but for locks."""
-    return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    """Names of what lies in the cache, but for locks and records."""
+    return {path.name for path in cache.rglob("*") if path.is_file() and path.suffix not in (".lock", ".origin")}
 
 
 def ranges(server: Server) -> list[str | None]:
@@ -342,7 +342,7 @@ def test_a_full_disk_is_told_and_the_part_is_continued(
 def test_a_cache_that_cannot_be_written_is_told(server: Server, tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("in the way")
     message = refusal(lambda: fetch(server.url(), cache_dir=tmp_path, limits=QUICK))
-    assert "cannot be kept" in message and "XDG_CACHE_HOME" in message
+    assert "cannot be kept" in message and "SEGREFINER_CACHE" in message
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from .common import FiniteRange, _device_option, exit_on_error, say
+from .common import FiniteRange, device_option, exit_on_error
+from .messages import conclude
 from .serve import named_models
 
 
@@ -12,7 +13,7 @@ from .serve import named_models
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
 @click.option("--model", "models", multiple=True, metavar="[NAME=]MODEL",
               help="Folder, file or Hub id; again for more.  [default: the bundled model]")  # fmt: skip
-@_device_option
+@device_option
 @click.option("--max-megapixels", type=FiniteRange(0, min_open=True), default=50.0, show_default=True,
               help="Of a photo.")  # fmt: skip
 @click.option("--max-file-mb", type=FiniteRange(0, min_open=True), default=32.0, show_default=True,
@@ -27,7 +28,7 @@ def mcp(
     for package in ("mcp", "fastapi", "python_multipart", "prometheus_client"):
         import_extra(package, "tools for agents", extra="mcp")
 
-    from ..jobs.opened import OpenedModel
+    from ..jobs.opened import JobModel
     from ..serving.agents.folders import AllowedFolders
     from ..serving.agents.server import serve
     from ..serving.agents.tools import Toolbox
@@ -36,8 +37,8 @@ def mcp(
     allowed = AllowedFolders(folders)
     opened = {}
     for name, source in named_models(models).items():
-        opened[name] = OpenedModel(model=source, device=device)
+        opened[name] = JobModel(model=source, device=device)
         opened[name].refiner.name = name
     limits = Limits(upload_bytes=round(max_file_mb * 1e6), pixels=round(max_megapixels * 1e6))
-    say(f"tools for {', '.join(map(str, allowed.roots))}; Ctrl-C stops them", err=True)
+    conclude(f"tools for {', '.join(map(str, allowed.roots))}; Ctrl-C stops them", err=True)
     serve(Toolbox(opened, allowed, limits))

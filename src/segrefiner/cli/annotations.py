@@ -7,9 +7,10 @@ import click
 
 from .common import exit_on_error
 from .jobs import crowds_option, refinement_options, run_job, shared_options
+from .streams import FilePath
 
 _FORMATS = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
-_path = click.Path(path_type=Path)
+_path = FilePath()
 
 
 @click.command()

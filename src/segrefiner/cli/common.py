@@ -1,6 +1,7 @@
 """What the commands of the command line share."""
 
 import json
+import logging
 import math
 import sys
 import warnings
@@ -11,7 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import environment
 from ..errors import InputWarning, SegRefinerError, printable
+from .messages import is_watched, messages, note, say
+from .streams import takes_standard_output
 
 T = TypeVar("T")
 
@@ -21,7 +25,9 @@ FAILED = 3
 
 SEED = click.IntRange(0, 2**63 - 1)
 
-_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+
+_log = logging.getLogger(__name__)
 
 
 class FiniteRange(click.FloatRange):
@@ -49,17 +55,22 @@ def exit_on_error(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            with _notes_in_one_line():
-                command(*args, **kwargs)
-        except BrokenPipeError:
-            raise  # Nobody reads any more: click ends quietly.
-        except (SegRefinerError, OSError) as error:
-            told = printable(str(error))
-            say(f"segrefiner: {told}", err=True)
-            if kwargs.get("as_json"):
-                click.echo(json.dumps({"error": told, "exit_code": 1}, allow_nan=False))
-            sys.exit(1)
+        with messages():
+            try:
+                environment.check()
+                with _notes_in_one_line():
+                    command(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # Nobody reads any more: click ends quietly.
+            except (SegRefinerError, OSError) as error:
+                told = printable(str(error))
+                _log.error("%s", told)
+                _log.debug("where it arose:", exc_info=True)
+                if kwargs.get("as_json"):
+                    # Standard output may be promised to a picture.
+                    document = json.dumps({"error": told, "exit_code": 1}, allow_nan=False)
+                    say(document, err=takes_standard_output(kwargs))
+                sys.exit(1)
 
     return wrapped
 
@@ -74,20 +85,13 @@ def _notes_in_one_line() -> Iterator[None]:
             message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
         ) -> None:
             if issubclass(category, InputWarning):
-                say(f"segrefiner: note: {printable(str(message))}", err=True)
+                note(printable(str(message)))
             else:
                 others(message, category, filename, lineno, *more, **named)
 
         warnings.simplefilter("default", InputWarning)
         warnings.showwarning = show
         yield
-
-
-def say(text: str, *, err: bool = False) -> None:
-    """Print lines, with escapes for what the terminal would obey, or its encoding lacks; `err` for standard error."""
-    encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
-    text = "\n".join(printable(line) for line in text.split("\n"))
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def item_bar(title: str, total: int | None = None) -> Callable[[Iterable[T]], Iterable[T]]:
@@ -101,4 +105,4 @@ def item_bar(title: str, total: int | None = None) -> Callable[[Iterable[T]], It
     from rich.progress import track
 
     console = Console(stderr=True)
-    return lambda items: track(items, title, total, console=console, disable=not console.is_terminal)
+    return lambda items: track(items, title, total, console=console, disable=not is_watched(console))

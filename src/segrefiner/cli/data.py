@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import FAILED, SEED, exit_on_error, item_bar, say
+from .common import FAILED, SEED, exit_on_error, item_bar
 from .ledger import ledger_options, omission_lines
+from .messages import conclude, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ def _tell(offsets: "Mapping[str, Offset]", *, err: bool = False) -> None:
     """Says by how much masks are off where edges clearly tell."""
     for name, offset in sorted(offsets.items()):
         if offset:
-            click.echo(f"masks of {name or 'this data'} are off the photos' edges: {offset}", err=err)
+            conclude(f"masks of {name or 'this data'} are off the photos' edges: {offset}", err=err)
 
 
 def _open(spec: str, coarse: Path | None) -> "Source":
@@ -74,7 +75,7 @@ def pack(source: str, target: Path, size: int, align: bool, coarse: Path | None)
         _tell(offsets)
         opened = Aligned(opened, offsets)
     count, failures = pack_source(opened, target, size=size, progress=item_bar("packing"))
-    click.echo(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
+    conclude(f"{target}: {count} photos, {target.stat().st_size / 1e6:.1f} MB")
     _report(failures)
 
 
@@ -89,7 +90,7 @@ def shards(source: str, target: Path, per_shard: int, coarse: Path | None) -> No
     from ..data.shards import write_shards
 
     count, failures = write_shards(_open(source, coarse), target, per_shard=per_shard, progress=item_bar("writing"))
-    click.echo(f"{target}: {count} photos in {-(-count // per_shard)} shards")
+    conclude(f"{target}: {count} photos in {-(-count // per_shard)} shards")
     _report(failures)
 
 
@@ -119,7 +120,7 @@ def coarse_masks(source: str, output: Path, kind: str, seed: int, workers: int, 
     )
     if sheet is not None:
         write_png(sheet, coarse_sheet(opened, output))
-    click.echo(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
+    conclude(f"{output}: {written} coarse masks written, {len(opened) - written - len(failures)} were there")
     _report(failures)
 
 
@@ -161,7 +162,7 @@ def snap(source: Path, other: Path, output: Path) -> None:
         written += 1
         moved += bool((mask != sample.mask).any())
     there = len(opened) - written - len(failures)
-    click.echo(f"{output}: {written} masks written, {moved} of them moved, {there} were there")
+    conclude(f"{output}: {written} masks written, {moved} of them moved, {there} were there")
     _report(failures)
 
 
@@ -186,7 +187,7 @@ def composites(photos: str, output: Path, cutouts: Path | None, count: int, size
     written, failures = write_composites(
         materials, output, count=count, workers=workers, progress=item_bar("composing", count)
     )
-    click.echo(f"{output}: {written} composites written, {count - written - len(failures)} were there")
+    conclude(f"{output}: {written} composites written, {count - written - len(failures)} were there")
     _report(failures)
 
 
@@ -205,7 +206,7 @@ def labels(source: Path, output: Path, prefix: str, per_photo: int, ignore: tupl
     written, kept, failures = write_label_masks(
         source, output, prefix=prefix, count=per_photo, ignore=ignore, seed=seed, progress=item_bar("choosing")
     )
-    click.echo(f"{output}: {written} masks written, {kept} were there")
+    conclude(f"{output}: {written} masks written, {kept} were there")
     _report(failures)
 
 
@@ -254,15 +255,17 @@ def check(source: str, everything: bool, coarse: Path | None, strict: bool, as_j
             "left_out_names": [{"name": entry.name, "reason": entry.reason} for entry in omissions],
             "exit_code": code,
         }))  # fmt: skip
-    say(f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read", err=as_json)
+    conclude(
+        f"{opened.name}: {count} {'objects' if opened.objects else 'photos'}, {len(chosen)} of them read", err=as_json
+    )
     if sides:
-        click.echo(
+        conclude(
             f"long sides {min(sides)} to {max(sides)} pixels, the masks {100 * np.median(shares):.1f} % of the photo "
             f"(median), {with_coarse} with a coarse mask, {len(failures)} unreadable",
             err=as_json,
         )
         _tell(edges.offsets(), err=as_json)
     for line in omission_lines(omissions):
-        say(f"left out {line}", err=True)
+        conclude(f"left out {line}", err=True)
     _report(failures)
     sys.exit(code)

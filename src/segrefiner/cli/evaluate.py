@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import FiniteRange, exit_on_error, item_bar, say
+from .common import FiniteRange, exit_on_error, item_bar
+from .messages import conclude, is_watched, say
+from .streams import FilePath
 
 if TYPE_CHECKING:
     from ..evaluation.protocol import Case, Failure, Measurement, Scores
@@ -20,14 +22,14 @@ INCOMPLETE = 3
 """Exit code of a run that went through but had to leave something out."""
 
 _CASES = 5
-_folder = click.Path(path_type=Path)
+_folder = FilePath()
 
 
 def _outputs(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every protocol has."""
     for option in (
-        click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="One line per row, CSV."),
-        click.option("--json", "json_path", type=click.Path(path_type=Path), help="Everything, for `report`, JSON."),
+        click.option("--csv", "csv_path", type=FilePath(), help="One line per row, CSV."),
+        click.option("--json", "json_path", type=FilePath(), help="Everything, for `report`, JSON."),
         click.option("--strict", is_flag=True, help="Exit with 3 also where something has no part in the figures."),
     ):
         command = option(command)
@@ -205,9 +207,9 @@ def annotations(
 
 
 @evaluate.command()
-@click.argument("annotations", type=click.Path(path_type=Path))
-@click.argument("detections", type=click.Path(path_type=Path))
-@click.option("--coarse", type=click.Path(path_type=Path), help="Detections with the masks before refining.")
+@click.argument("annotations", type=FilePath())
+@click.argument("detections", type=FilePath())
+@click.option("--coarse", type=FilePath(), help="Detections with the masks before refining.")
 @click.option("--max-dets", type=click.IntRange(1),
               help="Detections that count.  [default: 300 per image of LVIS, 100 per category of COCO]")  # fmt: skip
 @click.option("--all-images", is_flag=True, help="Count LVIS's images of COCO's training set, too.")
@@ -283,9 +285,9 @@ def davis(
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The page, HTML.")
-@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="The same without pictures.")
+@click.argument("results", type=FilePath())
+@click.option("-o", "--output", type=FilePath(), required=True, help="The page, HTML.")
+@click.option("--markdown", "markdown_path", type=FilePath(), help="The same without pictures.")
 @click.option("--cases", type=click.IntRange(0, 50), default=3, show_default=True,
               help="Pictures of each kind: worst, median and best.")  # fmt: skip
 @click.option("--title", help="Heading.  [default: the protocol]")
@@ -302,7 +304,7 @@ def report(results: Path, output: Path, markdown_path: Path | None, cases: int, 
     page = html_report(data, cases=cases, title=title)
     # File names may hold bytes that are no Unicode.
     atomic_write(output, lambda stream: stream.write(page.encode("utf-8", "backslashreplace")))
-    say(f"{output}: {len(data['rows'])} rows, {len(page) / 1e6:.1f} MB")
+    conclude(f"{output}: {len(data['rows'])} rows, {len(page) / 1e6:.1f} MB")
     if markdown_path is not None:
         text = markdown_report(data, cases=cases, title=title)
         atomic_write(markdown_path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
@@ -406,6 +408,6 @@ def _spinner(title: str) -> Any:
 
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    bars = Progress(*columns, console=console, disable=not console.is_terminal)
+    bars = Progress(*columns, console=console, disable=not is_watched(console))
     bars.add_task(title, total=None)
     return bars

@@ -1,25 +1,23 @@
 """The commands for many photos: `folder`, `coco`, `semantic` and `panoptic`."""
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import printable
-from .common import FAILED, SEED, FiniteRange, exit_on_error, ignored_labels
+from .common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels
+from .job_runs import OpenedJob, signals
 from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
+from .streams import FilePath
 
 if TYPE_CHECKING:
     from ..jobs.job import Job
-    from ..jobs.opened import OpenedModel
-    from ..ledger import RunSummary
     from ..refinement.options import Options
 
-_folder = click.Path(path_type=Path)
+_folder = FilePath()
 
 
 crowds_option = click.option("--crowds", type=click.Choice(["keep", "refine"]), default="keep", show_default=True,
@@ -30,7 +28,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that all of these commands have."""
     options = (
         click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]"),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        device_option,
         click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True),
         click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto"),
         click.option("--steps", type=click.IntRange(1, 6), help="Diffusion steps.  [default: what suits the model]"),
@@ -73,19 +71,33 @@ def refinement_options(given: dict[str, Any]) -> "Options":
 @click.option("--threshold", type=FiniteRange(), help="Foreground of masks with more than two values, as stored.")
 @click.option("--write", type=click.Choice(["mask", "soft", "soft16", "cutout"]), default="mask", show_default=True,
               help="Masks, probabilities in 8 or 16 bit, or the objects cut out.")  # fmt: skip
+@click.option("--watch", is_flag=True, help="Go on with what comes into the folders, until Ctrl-C.")
 @shared_options
 @exit_on_error
 def folder(
-    images: Path, masks: Path, output: Path, pattern: str | None, threshold: float | None, write: Any, **given: Any
+    images: Path,
+    masks: Path,
+    output: Path,
+    pattern: str | None,
+    threshold: float | None,
+    write: Any,
+    watch: bool,
+    **given: Any,
 ) -> None:
     """Refine the masks in the folder MASKS of the photos in the folder IMAGES."""
     from ..jobs.folders import folder_job
     from ..jobs.run import STATE_NAME
 
-    job = folder_job(
-        images, masks, output, pattern=pattern, threshold=threshold, write=write, options=refinement_options(given)
-    )
-    run_job(job, output, output / STATE_NAME, given)
+    options = refinement_options(given)
+
+    def make() -> "Job":
+        return folder_job(images, masks, output, pattern=pattern, threshold=threshold, write=write, options=options)
+
+    if watch:
+        from .watch import watch_folders
+
+        watch_folders(make, (images, masks), output, output / STATE_NAME, given)
+    run_job(make(), output, output / STATE_NAME, given)
 
 
 @click.command()
@@ -148,13 +160,10 @@ def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, 
 
 def run_job(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> None:
     """Run a job, or say what it would do, tell what became of every input, and exit."""
-    from ..jobs.manifest import settings_hash
-    from ..jobs.opened import OpenedModel
-    from ..jobs.run import pending, run
+    from ..jobs.run import pending
 
-    settings = {name: given[name] for name in ("model", "device", "dtype", "backend")}
-    opened = OpenedModel(**settings)
-    config = settings_hash({**job.work.settings(), **opened.identity})
+    opened = OpenedJob(given)
+    config = opened.config(job)
     as_json, strict = given["as_json"], given["strict"]
     if given["dry_run"]:
         todo, ledger = pending(job, state, config)
@@ -167,86 +176,11 @@ def run_job(job: "Job", output: Path, state: Path, given: dict[str, Any]) -> Non
         would_do = [item.key for item in todo]
         tell_ledger(ledger, "\n".join(map(printable, told)), as_json, dry_run=True, would_do=would_do, exit_code=code)
         sys.exit(code)
-    with _signals() as signalled, _bar() as progress:
-        ledger = run(
-            job,
-            _engine(opened, settings, given),
-            state,
-            config=config,
-            max_failures=given["max_failures"],
-            should_stop=lambda: bool(signalled),
-            progress=progress,
-        )
+    with signals() as signalled:
+        ledger = opened.run(job, state, config, lambda: bool(signalled))
     code = FAILED if ledger.failed or (strict and ledger.left_out) else 0
     if signalled:
         code = 128 + signalled[0]
     tell_ledger(ledger, ledger_line(ledger, output, state), as_json, dry_run=False, exit_code=code)
     tell_names(ledger)
     sys.exit(code)
-
-
-def _engine(opened: "OpenedModel", settings: dict[str, Any], given: dict[str, Any]) -> Any:
-    if given["engine"] == "ray":
-        from ..jobs.cluster import RayEngine
-
-        return RayEngine(
-            settings,
-            address=given["address"],
-            actors=given["actors"],
-            gpus=given["gpus_per_actor"],
-            cpus=given["cpus_per_actor"],
-        )
-    from ..jobs.local import LocalEngine
-
-    return LocalEngine(opened.refiner, given["workers"])
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects interruptions, after the first of which the job ends what it has begun; the second one ends it."""
-    came: list[int] = []
-    names = (signal.SIGINT, signal.SIGTERM)
-
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
-        for name in names:
-            signal.signal(name, before[name])
-
-    before = {name: signal.signal(name, note) for name in names}
-    try:
-        yield came
-    finally:
-        for name in names:
-            signal.signal(name, before[name])
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[["RunSummary"], None]]:
-    """A progress bar on standard error with rate and remaining time; silent where nobody watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("refining"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]}"),
-    )
-    with Bars(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=120) as bars:
-        task = bars.add_task("", total=None, rate="", failed="")
-
-        def follow(summary: "RunSummary") -> None:
-            speed = bars.tasks[0].speed
-            bars.update(
-                task,
-                total=summary.total,
-                completed=summary.total - summary.not_tried,
-                rate=f"{speed:.2f}/s" if speed else "",
-                failed=f"{summary.failed} failed" if summary.failed else "",
-            )
-
-        yield follow

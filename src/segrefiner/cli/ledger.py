@@ -1,5 +1,6 @@
 """How commands tell what became of every input: in a line, by name, and as JSON."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import say
+from .messages import conclude, is_quiet, note, say
 
 if TYPE_CHECKING:
     from ..ledger import Entry, Ledger
 
 _SHOWN = 3
+_log = logging.getLogger(__name__)
 
 ledger_options = (
     click.option("--strict", is_flag=True, help="Exit with 3 also where an input was left out."),
@@ -48,17 +50,21 @@ def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None
     if as_json:
         from ..imaging.json_files import json_text
 
-        click.echo(json_text(ledger.document() | more))
-    say(text, err=as_json)
+        say(json_text(ledger.document() | more))
+    conclude(text, err=as_json)
+    if is_quiet() and ledger.total and not ledger.done and not ledger.skipped and not more.get("dry_run"):
+        # Who wants to hear of errors alone must hear of a job that did nothing.
+        _log.error("%s", text)
 
 
 def tell_names(ledger: "Ledger") -> None:
     """Names on standard error what failed, why inputs were left out, and what else is to be known."""
-    lines = [f"{entry.name}: {entry.reason}" for entry in ledger.failures[:_SHOWN]]
-    lines += [f"left out {line}" for line in reason_lines(ledger)]
-    lines += [f"note: {remark}" for remark in ledger.remarks[:_SHOWN]]
-    for line in lines:
-        say(f"segrefiner: {printable(line)}", err=True)
+    for entry in ledger.failures[:_SHOWN]:
+        _log.error("%s", printable(f"{entry.name}: {entry.reason}"))
+    for line in reason_lines(ledger):
+        _log.warning("%s", printable(f"left out {line}"))
+    for remark in ledger.remarks[:_SHOWN]:
+        note(printable(remark))
 
 
 def reason_lines(ledger: "Ledger") -> list[str]:

@@ -9,7 +9,9 @@ from .annotations import annotations
 from .data import data
 from .evaluate import evaluate, report
 from .jobs import coco, folder, panoptic, semantic
+from .messages import add_verbosity
 from .model import convert, export, push
+from .models import models
 from .refine import refine, video
 from .serve import serve
 from .train import train, training_report
@@ -35,6 +37,7 @@ for _command in (
     train,
     training_report,
     push,
+    models,
     serve,
     mcp,
     refine,
@@ -43,3 +46,4 @@ for _command in (
     export,
 ):
     main.add_command(_command)
+add_verbosity(main)

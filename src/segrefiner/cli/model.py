@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from .common import exit_on_error, say
+from .common import exit_on_error
+from .messages import conclude, note, say
 
 
 @click.command()
@@ -20,7 +21,7 @@ def convert(source: Path, target: Path, fp32: bool) -> None:
     from ..model.conversion import convert as convert_checkpoint
 
     config = convert_checkpoint(source, target, dtype=torch.float32 if fp32 else torch.float16)
-    say(f"{target}: {json_text(config.to_dict())}")
+    conclude(f"{target}: {json_text(config.to_dict())}")
 
 
 @click.group()
@@ -41,7 +42,7 @@ def onnx_file(target: Path, model: str | None, dtype: str) -> None:
     source = resolve(model)
     notes = {STEPS_KEY: str(best_steps(source)), "exported_from_sha256": checksum(source)}
     export_onnx(load(source), target, dtype=dtype, metadata=notes)
-    click.echo(f"{target}: {dtype}, {target.stat().st_size / 1e6:.1f} MB")
+    conclude(f"{target}: {dtype}, {target.stat().st_size / 1e6:.1f} MB")
 
 
 @click.command()
@@ -78,4 +79,4 @@ def push(
     )
     say(address)
     if licence is None and not card.is_file():
-        click.echo("segrefiner: no licence was named, so others may not use them; name one with --license", err=True)
+        note("no licence was named, so others may not use them; name one with --license")

@@ -1,8 +1,9 @@
 """The commands for one photo and for videos: `refine` and `video`."""
 
+import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,23 +11,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, InputWarning
-from .common import FAILED, SEED, FiniteRange, _device_option, exit_on_error, ignored_labels, item_bar, say
+from .common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels, item_bar
 from .ledger import _json, _strict, tell_ledger, tell_names
+from .messages import conclude, is_watched, say
+from .streams import STANDARD, FileOrStream, FilePath, check_streams, read_standard, write_standard
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..imaging.reading import Photo
     from ..ledger import Account
     from ..model.diffusion import Progress
     from ..refinement.refiner import Refiner, Result
 
+_log = logging.getLogger(__name__)
 _PIPELINES = ("default", "semantic", "instance")
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
-@click.argument("mask", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Refined mask, PNG.")
+@click.argument("image", type=FileOrStream())
+@click.argument("mask", type=FileOrStream())
+@click.option("-o", "--output", type=FileOrStream(), required=True, help="Refined mask, PNG; - for standard output.")
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
-@_device_option
+@device_option
 @click.option("--dtype", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("--backend", type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]), default="auto",
               help="What computes the network; the last two take an .onnx file as the model.")  # fmt: skip
@@ -39,18 +47,20 @@ _PIPELINES = ("default", "semantic", "instance")
               help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of --soft.")
-@click.option("--cutout", "cutout_path", type=click.Path(path_type=Path),
-              help="The object on its own, with alpha and clean edges, PNG.")  # fmt: skip
-@click.option("--overlay", "overlay_path", type=click.Path(path_type=Path), help="Before/after picture, PNG.")
+@click.option("--cutout", type=FileOrStream(),
+              help="The object on its own, with alpha and clean edges: PNG, WebP or TIFF by its ending.")  # fmt: skip
+@click.option("--overlay", type=FileOrStream(),
+              help="Before/after picture: PNG, WebP, JPEG or TIFF by its ending.")  # fmt: skip
 @click.option("--pipeline", type=click.Choice(_PIPELINES), default="default", show_default=True,
               help="The published pipelines are for published checkpoints.")  # fmt: skip
 @click.option("--windowed", is_flag=True,
               help="Never hold all of the photo: for pictures of any size; -o may be a TIFF.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @exit_on_error
 def refine(
-    image: Path,
-    mask: Path,
-    output: Path,
+    image: Path | str,
+    mask: Path | str,
+    output: Path | str,
     model: str | None,
     device: str,
     dtype: str,
@@ -62,31 +72,27 @@ def refine(
     strength: float,
     soft: bool,
     bits: str,
-    cutout_path: Path | None,
-    overlay_path: Path | None,
+    cutout: Path | str | None,
+    overlay: Path | str | None,
     pipeline: str,
     windowed: bool,
+    as_json: bool,
 ) -> None:
-    """Refine the coarse MASK of the photo IMAGE."""
+    """Refine the coarse MASK of the photo IMAGE.
+
+    Either may be - for a picture on standard input, and one of -o, --cutout and --overlay may be - for a PNG on
+    standard output, where nothing else is printed then.
+    """
     loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "backend": backend}
     settings: dict[str, Any] = {"seed": seed, "steps": steps, "max_shift": max_shift, "strength": strength}
+    targets = {"-o": output, "--cutout": cutout, "--overlay": overlay}
     if windowed:
-        if soft or cutout_path is not None or overlay_path is not None or pipeline != "default":
-            raise InputError(
-                "--windowed writes the refined mask alone, by the default pipeline: "
-                "leave out --soft, --cutout, --overlay and --pipeline"
-            )
-        _refine_windowed(image, mask, output, loading, {**settings, "threshold": threshold})
+        _check_windowed(soft or cutout or overlay or pipeline != "default", image, mask, output)
+        given = (Path(image), Path(mask), Path(output))
+        _refine_windowed(*given, loading, {**settings, "threshold": threshold}, as_json)
         return
-    from ..imaging.files import check_output, write_png
-    from ..imaging.reading import check_fits, read_mask, read_photo
-
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
-    for path in (output, overlay_path, cutout_path):
-        if path is not None:
-            check_output(path)
-    photo, coarse = read_photo(image), read_mask(mask, threshold=threshold)
-    check_fits(photo, coarse, mask_source=mask)
+    photo, coarse = _read_pair(image, mask, threshold, targets)
 
     from ..refinement.pipelines.coarse_to_fine import default_pipeline
     from ..refinement.pipelines.published import instance_pipeline, semantic_pipeline
@@ -96,19 +102,93 @@ def refine(
     refiner = Refiner.from_pretrained(**loading, pipeline=ways[pipeline])
     with _view_bar() as follow:
         result = refiner(photo, coarse, **settings, on_progress=follow)
-    write_png(output, result.probability if soft else result.mask, bits=int(bits))
-    if cutout_path is not None:
-        from ..rendering.cutout import cutout
+    _write_mask(output, result.probability if soft else result.mask, int(bits))
+    if cutout is not None:
+        from ..rendering.cutout import cutout as cut
 
-        write_png(cutout_path, cutout(photo.pixels, result.probability))
-    if overlay_path is not None:
-        from ..rendering.overlay import overlay
+        _write_picture(cutout, cut(photo.pixels, result.probability), "cut-out", photo.profile)
+    if overlay is not None:
+        from ..rendering.overlay import overlay as draw
 
-        write_png(overlay_path, overlay(photo.pixels, coarse, result.mask))
-    say(f"{output}: {result.report}")
+        _write_picture(overlay, draw(photo.pixels, coarse, result.mask), "before/after picture", photo.profile)
+    files = {name: None if path is None else str(path) for name, path in
+             (("output", output), ("cutout", cutout), ("overlay", overlay))}  # fmt: skip
+    where = "standard output" if output == STANDARD else output
+    document = result.report.to_dict() | files
+    _tell_report(f"{where}: {result.report}", document, as_json, STANDARD in targets.values())
 
 
-def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
+def _read_pair(
+    image: Path | str, mask: Path | str, threshold: float | None, targets: Mapping[str, Path | str | None]
+) -> "tuple[Photo, NDArray[np.bool_]]":
+    """Photo and coarse mask, from files or standard input, once it is clear that all targets can be written."""
+    from ..imaging.files import check_output, check_picture
+    from ..imaging.reading import check_fits, read_mask, read_photo
+
+    check_streams({"IMAGE": image, "MASK": mask}, targets)
+    kinds = {"--cutout": ("cut-out", True), "--overlay": ("before/after picture", False)}
+    for option, path in targets.items():
+        if isinstance(path, Path):
+            if option in kinds:
+                check_picture(path, kinds[option][0], alpha=kinds[option][1])
+            else:
+                check_output(path)
+    piped = "on standard input"
+    photo = read_photo(read_standard("IMAGE"), name=f"image {piped}") if image == STANDARD else read_photo(image)
+    values = read_standard("MASK") if mask == STANDARD else mask
+    coarse = read_mask(values, threshold=threshold, name=f"mask {piped}" if mask == STANDARD else None)
+    check_fits(photo, coarse, mask_source=mask if isinstance(mask, Path) else None)
+    if isinstance(targets["--cutout"], Path):
+        check_picture(targets["--cutout"], "cut-out", alpha=True, size=coarse.shape)
+    height, width = coarse.shape
+    _log.info("read %s and its mask, %dx%d pixels", photo.name, width, height)
+    return photo, coarse
+
+
+def _write_mask(target: Path | str, array: "NDArray[Any]", bits: int) -> None:
+    from ..imaging.files import png_bytes, write_png
+
+    if isinstance(target, Path):
+        write_png(target, array, bits=bits)
+        _log.info("wrote %s", target)
+    else:
+        write_standard(png_bytes(array, bits=bits))
+
+
+def _write_picture(target: Path | str, array: "NDArray[Any]", what: str, profile: bytes | None) -> None:
+    from ..imaging.files import png_bytes, write_picture
+
+    if isinstance(target, Path):
+        write_picture(target, array, what, profile=profile)
+        _log.info("wrote %s", target)
+    else:
+        write_standard(png_bytes(array, profile=profile))
+
+
+def _tell_report(text: str, document: dict[str, Any], as_json: bool, is_taken: bool) -> None:
+    """Say what a refinement changed, on standard error where a picture takes standard output."""
+    if as_json:
+        from ..imaging.json_files import json_text
+
+        say(json_text(document | {"exit_code": 0}), err=is_taken)
+    else:
+        conclude(text, err=is_taken)
+
+
+def _check_windowed(unsuited: object, *files: Path | str) -> None:
+    """Raises `InputError` for what cannot be read or written in windows."""
+    if unsuited:
+        raise InputError(
+            "--windowed writes the refined mask alone, by the default pipeline: "
+            "leave out --soft, --cutout, --overlay and --pipeline"
+        )
+    if STANDARD in files:
+        raise InputError("--windowed reads and writes in parts, which pipes cannot: give files in place of -")
+
+
+def _refine_windowed(
+    image: Path, mask: Path, output: Path, loading: dict[str, Any], settings: dict[str, Any], as_json: bool
+) -> None:
     from ..imaging.vips import check_target
 
     check_target(output)
@@ -120,23 +200,30 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
         warnings.simplefilter("ignore", InputWarning)  # The reports say it.
         reports = refine_large(refiner, image, mask, output, **settings, on_progress=follow)
     if not reports:
-        click.echo(f"{output}: the mask is empty, covers the whole photo or has specks alone: returned as it is")
+        text = f"{output}: the mask is empty, covers the whole photo or has specks alone: returned as it is"
     elif len(reports) == 1:
-        say(f"{output}: {reports[0]}")
+        text = f"{output}: {reports[0]}"
     else:
         changed = 100 * sum(report.changed for report in reports)
         notes = "".join(f"; note: {warning}" for warning in reports[0].warnings)
-        say(
+        text = (
             f"{output}: {len(reports)} objects, {changed:.2f} % of pixels changed, "
             f"largest shift {max(report.largest_shift for report in reports):.0f} px "
             f"({reports[0].model}, {reports[0].steps} steps, seed {settings['seed']}){notes}"
         )
+    document = {
+        "output": str(output),
+        "changed": sum(report.changed for report in reports),
+        "largest_shift": max((report.largest_shift for report in reports), default=0.0),
+        "objects": [report.to_dict() for report in reports],
+    }
+    _tell_report(text, document, as_json, False)
 
 
 @click.command()
-@click.argument("frames", type=click.Path(path_type=Path))
-@click.argument("masks", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks, PNG.")
+@click.argument("frames", type=FilePath())
+@click.argument("masks", type=FilePath())
+@click.option("-o", "--output", type=FilePath(), required=True, help="Folder for masks, PNG.")
 @click.option("--smooth", type=FiniteRange(0, 1, max_open=True), default=0.0, show_default=True,
               help="How much of the frame before is kept where nothing has changed.")  # fmt: skip
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
@@ -147,7 +234,7 @@ def _refine_windowed(image: Path, mask: Path, output: Path, loading: dict[str, A
               help="Of label maps, the number of no object; again for more, or none.")  # fmt: skip
 @click.option("--model", help="Alias, folder, .safetensors file or Hub id.  [default: the bundled model]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@_device_option
+@device_option
 @_strict
 @_json
 @exit_on_error
@@ -261,7 +348,7 @@ def _view_bar() -> Iterator[Callable[["Progress"], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, disable=not is_watched(console)) as bars:
         task = bars.add_task("reading", total=None)
 
         def follow(progress: "Progress") -> None:

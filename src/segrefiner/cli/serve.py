@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import FiniteRange, exit_on_error, say
+from .common import FiniteRange, device_option, exit_on_error
+from .messages import conclude, note
 
 if TYPE_CHECKING:
     from ..serving.labelstudio.images import ImageHost
@@ -24,7 +25,7 @@ _BUNDLED = "compact"
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
 @click.option("--model", "models", multiple=True, metavar="[NAME=]MODEL",
               help="Folder, file or Hub id; again for more.  [default: the bundled model]")  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File whose one line clients must know.")
 @click.option("--insecure", is_flag=True, help="Let anyone in who reaches the address.")
 @click.option("--max-megapixels", type=FiniteRange(0, min_open=True), default=50.0, show_default=True,
@@ -82,12 +83,12 @@ def serve(
     page, absent = (None, "") if no_page else _page()
 
     def tell(url: str) -> None:
-        say(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
+        conclude(f"{url}: {', '.join(refiners)}; Ctrl-C stops it", err=True)
         if absent:
-            click.echo(f"the HTTP API alone: {absent}", err=True)
+            note(f"the HTTP API alone: {absent}")
         if labelstudio is not None:
             token = "with a token" if labelstudio.token else "without a token"
-            say(f"an ML backend of Label Studio; photos come from {labelstudio.url} alone, {token}", err=True)
+            note(f"an ML backend of Label Studio; photos come from {labelstudio.url} alone, {token}")
 
     run(refiners, host=host, port=port, limits=limits, api_key=key, insecure=insecure, page=page,
         labelstudio=labelstudio, on_ready=tell)  # fmt: skip

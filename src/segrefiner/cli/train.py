@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import SEED, FiniteRange, exit_on_error, item_bar, say
+from .common import SEED, FiniteRange, exit_on_error, item_bar
+from .messages import conclude, is_quiet, is_watched, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +57,7 @@ _PIPELINES = {"both": ("default", "published"), "default": ("default",), "publis
 @click.option("--checkpoint-minutes", type=FiniteRange(0), default=3.0, show_default=True)
 @click.option("--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps.")
 @click.option("--tensorboard", is_flag=True, help="Write event files into the folder, too.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--dry-run", is_flag=True, help="Say what the run would take, by a short measurement.")
 @exit_on_error
 def train(
@@ -102,7 +103,7 @@ def train(
         )
     if result.rank == 0:
         state = "finished" if result.finished else "stopped; run the same command again to continue"
-        click.echo(f"{result.weights}: {state} at step {result.step} of {session.recipe.steps}; {result.report}")
+        conclude(f"{result.weights}: {state} at step {result.step} of {session.recipe.steps}; {result.report}")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -135,7 +136,7 @@ def _step_bar(console: "Console") -> "Progress":
 
     columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not is_watched(console))
 
 
 def _hooks(session: "TrainingSession", tensorboard: bool, stack: ExitStack) -> "RunHooks":
@@ -156,7 +157,8 @@ def _hooks(session: "TrainingSession", tensorboard: bool, stack: ExitStack) -> "
         click.echo(f"{count} photos cannot be read: see {path}", err=True)
 
     def ready(recipe: "Recipe") -> None:
-        _say_recipe(recipe)
+        if not is_quiet():
+            _say_recipe(recipe)
         stack.enter_context(bar)
         bar.start_task(task)
 
@@ -169,18 +171,20 @@ def _hooks(session: "TrainingSession", tensorboard: bool, stack: ExitStack) -> "
     def log(row: "LogRow") -> None:
         line = f"loss {row['loss']:.4f}  lr {row['lr']:.1e}  {row['samples_per_second']:.1f} samples/s"
         bar.update(task, completed=row["step"], description=line)
-        if not console.is_terminal:
+        if not console.is_terminal and not is_quiet():
             console.print(f"step {row['step']:.0f}/{total}  {line}  {row['minutes']:.1f} min", highlight=False)
         for board in boards:
             board.row(row)
 
     def validation(row: Any) -> None:
-        console.print(
-            f"step {row['step']}, {row['pipeline']} pipeline, {row['photos']} photos: "
-            f"IoU {100 * row['iou_before']:.2f} to {100 * row['iou_after']:.2f}, "
-            f"mBA {100 * row['mba_before']:.2f} to {100 * row['mba_after']:.2f}, {100 * row['harmed']:.1f} % harmed",
-            highlight=False,
-        )
+        if not is_quiet():
+            console.print(
+                f"step {row['step']}, {row['pipeline']} pipeline, {row['photos']} photos: "
+                f"IoU {100 * row['iou_before']:.2f} to {100 * row['iou_after']:.2f}, "
+                f"mBA {100 * row['mba_before']:.2f} to {100 * row['mba_after']:.2f}, "
+                f"{100 * row['harmed']:.1f} % harmed",
+                highlight=False,
+            )
         for board in boards:
             board.validation(row)
 

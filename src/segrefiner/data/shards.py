@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from .. import environment
 from ..errors import InputError, MissingExtraError, OutputError, reason
 from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
@@ -111,6 +112,8 @@ def _members(path: Path) -> list[dict[str, tuple[int, int]]]:
 
 
 def _fetched(url: str) -> bytes:
+    if environment.is_offline():
+        raise InputError(f"{url} is not on a disk and {environment.OFFLINE} is on: unset it, or fetch the file first")
     try:
         import fsspec  # type: ignore[import-untyped]
     except ImportError as error:

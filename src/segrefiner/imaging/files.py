@@ -23,7 +23,12 @@ Json: TypeAlias = dict[str, Any]
 
 
 def write_png(
-    path: str | os.PathLike[str], array: Array, *, bits: int = 8, palette: npt.NDArray[np.uint8] | None = None
+    path: str | os.PathLike[str],
+    array: Array,
+    *,
+    bits: int = 8,
+    palette: npt.NDArray[np.uint8] | None = None,
+    profile: bytes | None = None,
 ) -> None:
     """Write a mask, probabilities, labels or a photo as a PNG, whole or not at all.
 
@@ -34,20 +39,100 @@ def write_png(
             RGBA, uint8.
         bits: 8 or 16 per pixel, of floats: 16 writes 0-65535, where 32768 and more means 0.5 and more. Of bool also 1.
         palette: `(N, 3)` uint8, RGB, or `(N, 4)` RGBA, of the values of `(H, W)` uint8.
+        profile: ICC profile of the colours of a photo.
 
     Raises:
         OutputError: The file cannot be written, or the array is none of these.
     """
     check_output(path)
     picture, level = _picture(array, bits, palette, _named(path))
-    atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level))
+    atomic_write(path, lambda stream: picture.save(stream, format="PNG", compress_level=level, icc_profile=profile))
 
 
-def png_bytes(array: Array, *, bits: int = 8, palette: npt.NDArray[np.uint8] | None = None) -> bytes:
+PICTURE_FORMATS = {
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+"""What pictures to look at are written as, by the name's ending."""
+
+_ENCODING: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 6},
+    "WEBP": {"quality": 92, "method": 4},
+    "JPEG": {"quality": 94, "subsampling": 0, "optimize": True},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+}
+_LARGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_535}
+
+
+def check_picture(path: str | os.PathLike[str], what: str, *, alpha: bool, size: tuple[int, int] | None = None) -> None:
+    """Check that a picture to look at can be written here, before minutes of work are spent on it.
+
+    Args:
+        path: Where to, ending as one of `PICTURE_FORMATS`.
+        what: What it is, in messages, such as "cut-out".
+        alpha: Whether it has transparency.
+        size: Its height and width, where they are known.
+
+    Raises:
+        OutputError: The ending names no such format, or one without transparency or for smaller pictures only; and
+            what `check_output` raises.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in PICTURE_FORMATS:
+        raise OutputError(f"{_named(path)} must end in {', '.join(PICTURE_FORMATS)}; change the name")
+    format = PICTURE_FORMATS[suffix]
+    if alpha and format == "JPEG":
+        raise OutputError(f"{_named(path)}: a {what} is transparent and JPEG is not; end it in .png, .webp or .tiff")
+    check_output(path, suffix=None)
+    if size is not None and max(size) > _LARGEST_SIDE.get(format, max(size)):
+        raise OutputError(
+            f"{_named(path)}: a {what} of {size[1]}x{size[0]} pixels is too large for {format}, whose sides have at "
+            f"most {_LARGEST_SIDE[format]}; end it in .png or .tiff"
+        )
+
+
+def write_picture(path: str | os.PathLike[str], array: Array, what: str, *, profile: bytes | None = None) -> None:
+    """Write a picture to look at, whole or not at all, in the format that its name's ending says.
+
+    PNG, TIFF and the transparency of WebP are exact; JPEG and the colours of WebP lose a little.
+
+    Args:
+        path: Where to, ending as one of `PICTURE_FORMATS`. A file that is there is replaced.
+        array: `(H, W, 3)` RGB or `(H, W, 4)` RGBA, uint8.
+        what: What it is, in messages.
+        profile: ICC profile of its colours.
+
+    Raises:
+        OutputError: As `check_picture`, and where the file cannot be written.
+    """
+    check_picture(path, what, alpha=array.shape[2] == 4, size=array.shape[:2])
+    picture = Image.fromarray(array)
+    format = PICTURE_FORMATS[Path(path).suffix.lower()]
+    options = _ENCODING[format] | ({} if profile is None else {"icc_profile": profile})
+    # In memory first: some encoders go back in their file, and all raise errors of their own.
+    stream = io.BytesIO()
+    try:
+        picture.save(stream, format=format, **options)
+    except (OSError, ValueError, MemoryError) as error:
+        raise OutputError(f"{_named(path)} cannot be made ({reason(error)}); end it in .png") from error
+    atomic_write(path, lambda file: file.write(stream.getbuffer()))
+
+
+def png_bytes(
+    array: Array,
+    *,
+    bits: int = 8,
+    palette: npt.NDArray[np.uint8] | None = None,
+    profile: bytes | None = None,
+) -> bytes:
     """The content of the file that `write_png` would write, with the same arguments and errors."""
     picture, level = _picture(array, bits, palette, "PNG in memory")
     stream = io.BytesIO()
-    picture.save(stream, format="PNG", compress_level=level)
+    picture.save(stream, format="PNG", compress_level=level, icc_profile=profile)
     return stream.getvalue()
 
 

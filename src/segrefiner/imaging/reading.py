@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
@@ -26,6 +27,7 @@ from .codecs.bit_depth import bits_note, levels_note, to_uint8, used_bits
 from .codecs.interpretation import mask_of, mask_values
 from .codecs.pictures import Given, decode, describe, opened, orientation
 from .codecs.rasters import Array, Raster
+from .colours import profile_of, to_srgb
 
 MAX_PIXELS = 200_000_000
 """Largest picture that is decoded unless the caller says otherwise: what the largest phone cameras make.
@@ -54,22 +56,29 @@ class Photo:
         orientation: The EXIF orientation that was undone, 1 to 8.
         name: What messages call it.
         notes: What was guessed, one sentence each.
+        profile: ICC profile of the colours of `pixels`; `None` for sRGB.
     """
 
     pixels: npt.NDArray[np.uint8]
     orientation: int = 1
     name: str = "image"
     notes: tuple[str, ...] = ()
+    profile: bytes | None = None
+
+    def srgb(self) -> npt.NDArray[np.uint8]:
+        """Return the pixels in the colours that the network knows: the same array where they are sRGB already."""
+        return to_srgb(self.pixels, self.profile)
 
     def parts(self) -> tuple[Any, ...]:
         """Return what `from_parts` takes: an array and JSON types."""
-        return self.pixels, self.orientation, self.name, self.notes
+        profile = None if self.profile is None else b64encode(self.profile).decode()
+        return self.pixels, self.orientation, self.name, self.notes, profile
 
     @classmethod
     def from_parts(cls, parts: Sequence[Any]) -> Photo:
         """Put together what has come from another process, whose notes may be a list."""
-        pixels, orientation, name, notes = parts
-        return cls(pixels, orientation, name, tuple(notes))
+        pixels, orientation, name, notes, profile = parts
+        return cls(pixels, orientation, name, tuple(notes), None if profile is None else b64decode(profile))
 
     @cached_property
     def small(self) -> npt.NDArray[np.uint8]:
@@ -84,7 +93,8 @@ def read_photo(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS, nam
 
     Alpha is dropped, not composited: a photo with alpha is mostly somebody's earlier cut-out with the photo
     still whole underneath, and compositing would draw the edge of that cut-out into the photo, where the
-    refiner would follow it. Embedded colour profiles are ignored. Of an animated file the first frame counts.
+    refiner would follow it. Pixels keep the values that are stored, beside the colour profile that says what they look
+    like; one that cannot be used is left out, and a note says so. Of an animated file the first frame counts.
 
     Sixteen bits that hold a photo of 8, 10, 12 or 14 bits as it came from a camera are taken for that many, and a note
     says so.
@@ -111,6 +121,14 @@ def read_photo(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS, nam
     """
     if isinstance(source, Photo):
         return source
+    photo, profile = _read_values(source, max_pixels, name)
+    usable, unused = profile_of(profile)
+    notes = (*photo.notes, f"{photo.name} {unused}") if unused else photo.notes
+    return replace(photo, profile=usable, notes=notes)
+
+
+def _read_values(source: ImageSource, max_pixels: int, name: str | None) -> tuple[Photo, bytes | None]:
+    """A photo's values as they are stored, and what its file holds as a colour profile."""
     given = Given(describe("image", source) if name is None else name, ImageError)
     raster = _raster(source, given, max_pixels, channels=(1, 3, 4))
     pixels = raster.colours()
@@ -126,11 +144,11 @@ def read_photo(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS, nam
     if pixels.dtype.kind == "f":
         note = levels_note(pixels)
     notes = (f"{given.name} {note}",) if note else ()
-    return Photo(np.require(rgb, requirements=["C", "W"]), raster.orientation, given.name, notes)
+    return Photo(np.require(rgb, requirements=["C", "W"]), raster.orientation, given.name, notes), raster.profile
 
 
 def read_image(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a photo's pixels.
+    """Read a photo's pixels as they are stored, whatever its colour profile.
 
     Args:
         source: As for `read_photo`.
@@ -150,7 +168,9 @@ def read_image(source: ImageSource | Photo, *, max_pixels: int = MAX_PIXELS) -> 
     >>> pixels.shape, pixels.dtype
     ((96, 128, 3), dtype('uint8'))
     """
-    photo = read_photo(source, max_pixels=max_pixels)
+    if isinstance(source, Photo):
+        return source.pixels
+    photo, _ = _read_values(source, max_pixels, None)
     warn_of(photo.notes)
     return photo.pixels
 
@@ -179,7 +199,7 @@ def _bits(raster: Raster, pixels: Array, given: Given) -> int | None:
 
 
 def read_mask(
-    source: MaskSource, *, threshold: float | None = None, max_pixels: int = MAX_PIXELS
+    source: MaskSource, *, threshold: float | None = None, max_pixels: int = MAX_PIXELS, name: str | None = None
 ) -> npt.NDArray[np.bool_]:
     """Read a mask.
 
@@ -202,6 +222,7 @@ def read_mask(
             or in none. Masks are turned only by an EXIF tag of their own.
         threshold: Smallest value that is object, or None. At least 1 for integers.
         max_pixels: Files and Pillow images with more pixels are refused before they are decoded.
+        name: What messages call it, if not by the source.
 
     Returns:
         `(H, W)` bool, True on the object, contiguous and writable; the given array itself if it is that.
@@ -215,7 +236,7 @@ def read_mask(
     >>> read_mask(scores, threshold=0.6).tolist()
     [[False, True], [True, False]]
     """
-    given = Given(describe("mask", source), MaskError)
+    given = Given(describe("mask", source) if name is None else name, MaskError)
     return mask_of(_raster(source, given, max_pixels, channels=(1, 2, 3, 4)), given, threshold)
 
 

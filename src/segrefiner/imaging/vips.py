@@ -19,6 +19,7 @@ from .codecs.bit_depth import bits_note, to_uint8, used_bits
 from .codecs.interpretation import mask_of
 from .codecs.pictures import Given, describe, opened
 from .codecs.rasters import Raster
+from .colours import profile_of, to_srgb
 from .files import atomic_write, check_output
 from .ops import row_bands
 from .reading import Photo
@@ -90,7 +91,7 @@ class LargePicture:
             yield rows, self._pixels(image, region, Box(0, rows.start, image.width, rows.stop))
 
     def parts(self, folder: Path) -> Callable[[Box], NDArray[np.uint8]]:
-        """What reads the photo's pixels `(h, w, 3)` uint8 RGB in a box.
+        """What reads the photo's pixels `(h, w, 3)` uint8 in a box, in sRGB.
 
         Args:
             folder: For a file of all pixels, where the photo's own format can only be read from its start.
@@ -103,13 +104,14 @@ class LargePicture:
         else:
             image = self._opened("random").autorot()
         region = libvips().Region.new(image)
-        bits = self.bits or 16
+        bits, (profile, _) = self.bits or 16, self._profile
 
         def part(box: Box) -> NDArray[np.uint8]:
             pixels = self._pixels(image, region, box)
             pixels = pixels[..., :1] if pixels.shape[2] < 3 else pixels[..., :3]
             rgb = to_uint8(pixels, self.given, bits)
-            return np.require(np.broadcast_to(rgb, (*rgb.shape[:2], 3)), requirements=["C", "W"])
+            whole = np.require(np.broadcast_to(rgb, (*rgb.shape[:2], 3)), requirements=["C", "W"])
+            return to_srgb(whole, profile)
 
         return part
 
@@ -133,7 +135,8 @@ class LargePicture:
                 image = (image * (255 / (2 ** (self.bits or 16) - 1))).cast("uchar")
             image = image[:3] if image.bands > 2 else image[0].bandjoin([image[0]] * 2)
             pixels = np.asarray(image.thumbnail_image(_SMALL, size="down").numpy())
-        notes = (f"{self.given.name} {bits_note(self.bits)}",) if self.bits else ()
+        said = (bits_note(self.bits) if self.bits else "", self._profile[1])
+        notes = tuple(f"{self.given.name} {one}" for one in said if one)
         return Photo(pixels, self.orientation, self.given.name, notes)
 
     @property
@@ -142,6 +145,13 @@ class LargePicture:
         image = self._opened("sequential")
         value = image.get("orientation") if image.get_typeof("orientation") else 1
         return int(value) if value in range(1, 9) else 1
+
+    @cached_property
+    def _profile(self) -> tuple[bytes | None, str]:
+        """The photo's colour profile, and what is to be said of it."""
+        image = self._opened("sequential")
+        found = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
+        return profile_of(None if found is None else bytes(found))
 
     def _pixels(self, image: Any, region: Any, box: Box) -> NDArray[Any]:
         with self._told():

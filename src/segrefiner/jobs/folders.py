@@ -293,7 +293,7 @@ class MaskProcessor:
                 from ..rendering.cutout import cutout
 
                 picture = cutout(photo.pixels, picture / np.float32(255))
-            write_png(target, picture)
+            write_png(target, picture, profile=photo.profile if photo is not None else None)
         idle = {name: report["note"] for name, report in reports.items() if "note" in report}
         if len(idle) == len(reports):
             idle = {item.key: "; ".join(dict.fromkeys(idle.values()))}

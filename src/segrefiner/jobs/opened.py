@@ -8,7 +8,7 @@ from ..model.weights import checksum
 from ..refinement.refiner import Refiner
 
 
-class OpenedModel:
+class JobModel:
     """A refiner, and what results depend on beside the job's own settings: weights, precision and version.
 
     Args:

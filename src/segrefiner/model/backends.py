@@ -1,6 +1,8 @@
 """What computes the network: PyTorch in one of three precisions, ONNX Runtime or OpenVINO."""
 
 import copy
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -9,13 +11,19 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, import_extra
+from .. import environment
+from ..errors import InputError, import_extra, reason
 from . import weights
 from .onnx_export import INPUTS, onnx_metadata
 from .publishing import Original
 from .unet import DenoisingUNet, UNetConfig, fused, normalize
 
 _LARGEST_DIFFERENCE = 0.05
+
+APPLE = torch.device("mps")
+"""The GPU of Apple's processors, as PyTorch calls it."""
+
+_log = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
@@ -33,6 +41,9 @@ class Backend(Protocol):
 class TorchBackend:
     """PyTorch, with channels last and the weights in the precision of the computation.
 
+    An Apple GPU computes the network alone: it lacks operations, and 64-bit numbers, that the rest of a refinement
+    needs. Then `device`, where tensors are given and come back, is the CPU.
+
     Args:
         network: On its device; it is left as it is.
         dtype: `torch.float32`, `torch.bfloat16` or `torch.float16`.
@@ -40,11 +51,12 @@ class TorchBackend:
 
     def __init__(self, network: DenoisingUNet, dtype: torch.dtype) -> None:
         self.config, self.dtype = network.config, dtype
-        self.device = next(network.parameters()).device
+        self.runs_on = next(network.parameters()).device
+        self.device = torch.device("cpu") if self.runs_on.type == APPLE.type else self.runs_on
         network = fused(network)
         if dtype != torch.float32:
             network = copy.deepcopy(network).to(dtype)
-            if self.device.type == "cpu":
+            if self.runs_on.type == "cpu":
                 # The CPU's kernels take statistics and scales in float32 as they come.
                 for module in network.modules():
                     if isinstance(module, nn.GroupNorm):
@@ -52,8 +64,8 @@ class TorchBackend:
         self.network = network.eval().requires_grad_(False)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
-        x = x.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        return self.network(x, timesteps).float()
+        x = x.to(self.runs_on, self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.network(x, timesteps.to(self.runs_on)).float().to(self.device)
 
 
 class OnnxBackend:
@@ -75,7 +87,10 @@ class OnnxBackend:
         self.dtype = torch.float16 if said["dtype"] == "fp16" else torch.float32
         wanted = ["CUDAExecutionProvider"] * (device.type == "cuda") + ["CPUExecutionProvider"]
         available = runtime.get_available_providers()
-        self._session = runtime.InferenceSession(str(path), providers=[p for p in wanted if p in available])
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = environment.threads() or 0
+        providers = [p for p in wanted if p in available]
+        self._session = runtime.InferenceSession(str(path), options, providers=providers)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
         given = (x.float().contiguous().cpu().numpy(), timesteps.cpu().numpy())
@@ -104,6 +119,8 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if threads := environment.threads():
+            options["INFERENCE_NUM_THREADS"] = str(threads)
         self._compiled = openvino.Core().compile_model(str(path), "CPU", options)
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:  # noqa: D102 - described by the protocol
@@ -113,22 +130,27 @@ class OpenVinoBackend:
 
 
 def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
-    """Whether a network computes nearly the same in a low precision, tried on one small made-up photo.
+    """Whether a network computes nearly the same in a low precision; see `agree`."""
+    return agree(TorchBackend(network, torch.float32), TorchBackend(network, dtype))
+
+
+def agree(exact: TorchBackend, other: TorchBackend) -> bool:
+    """Whether two ways to compute one network give nearly the same, tried on one small made-up photo.
 
     "Nearly" is a mean difference of the probabilities of 0.05 at most. Trained networks in bfloat16 stay below a fifth
     of that; float16 that overflows, or weights that need more digits, do not.
     """
-    device = next(network.parameters()).device
-    side = max(64, network.config.size_multiple)
+    device, config = exact.device, exact.config
+    side = max(64, config.size_multiple)
     across = torch.linspace(0, 1, side, dtype=torch.float32, device=device)
     disc = (across[:, None] - 0.5) ** 2 + (across[None, :] - 0.5) ** 2 < 0.1
     tint = torch.tensor([1.0, 0.5, -0.5], dtype=torch.float32, device=device)[:, None, None]
     photo = 60 + 100 * disc.float() + 40 * across * tint
     x = torch.cat([normalize(photo[None]), disc.roll(3, 0)[None, None].float()], dim=1)
-    last = torch.tensor([network.config.num_timesteps - 1], device=device)
+    last = torch.tensor([config.num_timesteps - 1], device=device)
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        exact, low = (TorchBackend(network, d)(x, last).sigmoid() for d in (torch.float32, dtype))
-    return bool(torch.isfinite(low).all()) and float((exact - low).abs().mean()) <= _LARGEST_DIFFERENCE
+        right, tried = exact(x, last).sigmoid(), other(x, last).sigmoid()
+    return bool(torch.isfinite(tried).all()) and float((right - tried).abs().mean()) <= _LARGEST_DIFFERENCE
 
 
 @dataclass(frozen=True)
@@ -148,7 +170,9 @@ class OpenedModel:
     original: Original | None
 
 
-def open_model(model: str | PathLike[str] | None, device: torch.device, *, dtype: str, backend: str) -> OpenedModel:
+def open_model(
+    model: str | PathLike[str] | None, device: torch.device, *, dtype: str, backend: str, instead: bool = False
+) -> OpenedModel:
     """Opens weights in PyTorch, or an exported file in another runtime.
 
     Args:
@@ -157,26 +181,62 @@ def open_model(model: str | PathLike[str] | None, device: torch.device, *, dtype
         dtype: "auto", "fp32", "bf16" or "fp16". Weights that the fast precision changes too much are opened in float32
             by "auto", see `is_precise`.
         backend: "auto", "torch", "onnxruntime" or "openvino".
+        instead: Whether the CPU may compute in place of an Apple GPU that does not compute this model as the CPU does.
 
     Raises:
         CheckpointError: The weights cannot be found or are not as expected.
-        InputError: There is no such dtype or backend, or not for this model.
+        InputError: There is no such dtype or backend, or not for this model, or the Apple GPU does not compute it.
         MissingExtraError: The backend is not installed.
     """
     exported = is_exported(model)
     backend = choose_backend(backend, exported)
+    is_apple = device.type == APPLE.type
     chosen = choose_dtype(dtype, device)
     if exported:
         assert model is not None
+        if is_apple and not instead:
+            raise InputError(f"the backend {backend} computes on cpu or cuda: choose one of them, not {device.type}")
+        device = torch.device("cpu") if is_apple else device
         opened = open_exported(model, backend, chosen if dtype != "auto" else None, device)
         return OpenedModel(opened, str(model), weights.steps_in(onnx_metadata(model), Path(model)), None)
     path = weights.resolve(model)
     original = Original.of(path)
-    network = weights.load(path, device=device)
+    network = weights.load(path, device=torch.device("cpu") if is_apple else device)
     steps = weights.best_steps(path)
+    if is_apple:
+        on_apple = _on_apple(network, [chosen] if dtype != "auto" else [torch.float16, torch.float32])
+        if on_apple is not None:
+            return OpenedModel(on_apple, weights.display_name(model), steps, original)
+        if not instead:
+            raise InputError("device is 'mps', but this Apple GPU computes the model differently than a CPU: use cpu")
+        _log.warning("note: this Apple GPU computes the model differently than a CPU: the CPU does it")
+        chosen = choose_dtype(dtype, torch.device("cpu"))
     if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
         chosen = torch.float32
     return OpenedModel(TorchBackend(network, chosen), weights.display_name(model), steps, original)
+
+
+def _on_apple(network: DenoisingUNet, dtypes: Sequence[torch.dtype]) -> TorchBackend | None:
+    """The network on the Apple GPU, in the first of some precisions in which it computes as the CPU does.
+
+    Args:
+        network: On the CPU.
+        dtypes: That may be tried, the best first.
+
+    Returns:
+        `None` where it does in none of them.
+    """
+    exact = TorchBackend(network, torch.float32)
+    for dtype in dtypes:
+        try:
+            tried = TorchBackend(copy.deepcopy(network).to(APPLE), dtype)
+            if agree(exact, tried):
+                return tried
+            why = "other results"
+        except (RuntimeError, TypeError) as error:  # What it cannot do, PyTorch says in many ways.
+            why = reason(error)
+        _log.info("the Apple GPU does not compute the model in %s: %s", dtype, why)
+    return None
 
 
 def model_file(model: str | PathLike[str] | None) -> Path:
@@ -240,33 +300,51 @@ def open_exported(
     return runtime
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA where there is one. Raises `InputError` where there is none such."""
+def choose_device(name: str, *, apple: bool = True) -> torch.device:
+    """Choose the device of a name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", or "auto": the one that `SEGREFINER_DEVICE` names, or else CUDA, an Apple
+            GPU or the CPU, the first that is here.
+        apple: Whether what shall be computed can be on an Apple GPU.
+
+    Raises:
+        InputError: There is no such device, or not here.
+    """
+    said, known = f"device is {name!r}", "expected auto, cpu" + (", cuda or mps" if apple else " or cuda")
+    if name == "auto" and (chosen := environment.device()) != "auto":
+        name, said = chosen, f"{environment.DEVICE} is {chosen!r}"
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return APPLE if apple and torch.backends.mps.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device is {name!r}: expected auto, cpu or cuda") from error
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{said}: {known}") from error
     if device.type == "cpu":
         return torch.device("cpu")
+    if device.type == "mps":
+        if not apple:
+            raise InputError(f"{said}, on which models are refined with, but not trained: use cpu or cuda")
+        if device.index or not torch.backends.mps.is_available():
+            raise InputError(f"{said} but PyTorch finds no such Apple GPU here: use cpu")
+        return APPLE
     if device.type != "cuda":
         # Others are known to PyTorch, but nothing here was ever run on them.
-        raise InputError(f"device is {name!r}, which is not supported: expected auto, cpu or cuda")
+        raise InputError(f"{said}, which is not supported: {known}")
     if not torch.cuda.is_available():
-        raise InputError(f"device is {name!r} but PyTorch finds no CUDA device here: use cpu")
+        raise InputError(f"{said} but PyTorch finds no CUDA device here: use cpu")
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise InputError(
-            f"device is {name!r} but there are {count} CUDA devices here: expected cuda:0 to cuda:{count - 1}"
-        )
+        raise InputError(f"{said} but there are {count} CUDA devices here: expected cuda:0 to cuda:{count - 1}")
     return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision of this name; "auto" is the fast one that the device computes natively. Raises `InputError`."""
     if name == "auto":
-        if device.type == "cuda":
+        if device.type in ("cuda", APPLE.type):
             return torch.float16
         # Emulated bfloat16 is slower than float32.
         capabilities = torch.cpu.get_capabilities()

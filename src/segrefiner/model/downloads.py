@@ -9,6 +9,7 @@ more dependency for everyone.
 
 import hashlib
 import http.client
+import json
 import os
 import re
 import ssl
@@ -25,6 +26,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 
+from .. import environment
 from ..errors import CheckpointError, reason
 
 LARGEST = 4 * 2**30
@@ -55,9 +57,37 @@ class Limits:
 
 DEFAULT = Limits()
 
+_ORIGIN = ".origin"
+SIDE_FILES = (".part", ".tag", ".lock", _ORIGIN)
+"""How files end that lie beside downloads."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a kept file came from.
+
+    Attributes:
+        address: Without what may be secret in it.
+        sha256: Of the file, when it was verified.
+    """
+
+    address: str
+    sha256: str
+
+
+def read_origin(path: Path) -> Origin | None:
+    """The record of a kept file; `None` for files that were not fetched here, or before there were records."""
+    try:
+        record = json.loads(path.with_name(path.name + _ORIGIN).read_text("utf-8"))
+        return Origin(str(record["address"]), str(record["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `segrefiner` in `$XDG_CACHE_HOME`, or else in `~/.cache`."""
+    """Where downloads are kept: `$SEGREFINER_CACHE`, or `segrefiner` in `$XDG_CACHE_HOME`, or else in `~/.cache`."""
+    if chosen := environment.cache_folder():
+        return chosen
     base = os.environ.get("XDG_CACHE_HOME", "")
     # Relative paths are to be ignored, by the XDG Base Directory Specification.
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "segrefiner"
@@ -94,8 +124,8 @@ def fetch(
     try:
         if _is_kept(target, sha256):
             return target
-        if local_files_only:
-            raise CheckpointError(f"weights {public_name(url)!r} are not in the cache; {_by_hand(target)}")
+        if local_files_only or environment.is_offline():
+            raise CheckpointError(f"weights {public_name(url)!r} are not in the cache{_offline()}; {_by_hand(target)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         # Whoever comes second waits, and finds the file.
         with FileLock(f"{target}.lock"):
@@ -104,7 +134,7 @@ def fetch(
     except OSError as error:
         raise CheckpointError(
             f"weights {public_name(url)!r} cannot be kept in {str(target.parent)!r} ({reason(error)}); "
-            "make room, or set XDG_CACHE_HOME to another folder; what is there of them is continued"
+            "make room, or set SEGREFINER_CACHE to another folder; what is there of them is continued"
         ) from error
     return target
 
@@ -145,6 +175,9 @@ class _Download:
             raise CheckpointError(f"{self.name} {problem}")
         with self.part.open("rb+") as stream:
             os.fsync(stream.fileno())
+        # First, so that a file that is there has its record.
+        record = {"address": public_name(self.url), "sha256": _checksum(self.part)}
+        self.target.with_name(self.target.name + _ORIGIN).write_text(json.dumps(record), encoding="utf-8")
         os.replace(self.part, self.target)
         self.tag.unlink(missing_ok=True)
 
@@ -343,6 +376,10 @@ def _refusal(error: HTTPError) -> str:
         return f"are not for everyone (HTTP {error.code}); download them in a browser and give the file's path"
     why = " ".join(str(error.reason).split())
     return f"cannot be downloaded (HTTP {error.code}: {why}); check the address, or try again later"
+
+
+def _offline() -> str:
+    return f" and {environment.OFFLINE} is on" if environment.is_offline() else ""
 
 
 def _by_hand(target: Path) -> str:

@@ -4,9 +4,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import environment
 from ..errors import CheckpointError, OutputError, reason
 
 _BRANCH_ONLY = "refs/"
+
+
+def cache_folder() -> Path:
+    """Where the library keeps downloads: `hub` in `$SEGREFINER_CACHE`, or else its usual place."""
+    if chosen := environment.cache_folder():
+        return chosen / "hub"
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
 
 
 def fetch(
@@ -23,7 +33,7 @@ def fetch(
         repository: `owner/name`.
         name: Name of the file.
         revision: Branch, tag or commit; None for the main branch.
-        cache_dir: Where downloads are kept; None for the Hub's usual cache.
+        cache_dir: Where downloads are kept; None for `hub` in `$SEGREFINER_CACHE`, or else the Hub's usual cache.
         local_files_only: Take it from the cache or not at all.
 
     Raises:
@@ -33,21 +43,23 @@ def fetch(
     import huggingface_hub
     from huggingface_hub import errors
 
+    offline = environment.is_offline()
+    off = f"{environment.OFFLINE} is on" if offline else "the Hub was not reached"
     address = huggingface_hub.hf_hub_url(repository, name, revision=revision)
     by_hand = f"go online once, or download {address} elsewhere and give the file"
     problems = {
         errors.GatedRepoError: "are gated; accept the terms on their Hub page, then run: hf auth login",
         errors.RepositoryNotFoundError: "do not exist or are private; check the id, or run: hf auth login",
         errors.RevisionNotFoundError: f"have no revision {revision!r}; check its name",
-        errors.LocalEntryNotFoundError: f"are not in the cache and the Hub was not reached; {by_hand}",
+        errors.LocalEntryNotFoundError: f"are not in the cache and {off}; {by_hand}",
         errors.OfflineModeIsEnabled: f"are not in the cache and offline mode is on; {by_hand}",
         errors.EntryNotFoundError: f"have no file {name}; choose a repository made for segrefiner",
     }
-    place = None if cache_dir is None else Path(cache_dir)
+    place = cache_folder() if cache_dir is None else Path(cache_dir)
     try:
         return Path(
             huggingface_hub.hf_hub_download(
-                repository, name, revision=revision, cache_dir=place, local_files_only=local_files_only
+                repository, name, revision=revision, cache_dir=place, local_files_only=local_files_only or offline
             )
         )
     except Exception as error:  # The HTTP library below has its own tree of errors, which changed before.
@@ -84,6 +96,10 @@ def upload(
     import huggingface_hub
     from huggingface_hub import errors
 
+    if environment.is_offline():
+        raise OutputError(
+            f"repository {repository!r} on the Hugging Face Hub cannot be reached: {environment.OFFLINE} is on"
+        )
     problems = {
         errors.HFValidationError: "is no id; expected owner/name",
         errors.LocalTokenNotFoundError: "needs a token that may write; run: hf auth login",

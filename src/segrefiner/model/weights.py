@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -180,6 +181,21 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         entries: dict[str, str] = file.metadata() or {}
     config = _read_config(entries, path).to_dict()
     return {_CONFIG_KEY: config} | {k: v for k, v in entries.items() if k not in (_CONFIG_KEY, _FORMAT_KEY)}
+
+
+def parameter_count(path: str | os.PathLike[str]) -> int:
+    """Count the parameters of a weights file by its header. Raises `CheckpointError` where it is damaged."""
+    with _opened(Path(path)) as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a dict
+
+
+def hub_repository(name: str | os.PathLike[str] | None) -> tuple[str, str | None] | None:
+    """The repository and revision that a name means on the Hugging Face Hub; `None` where it means something else."""
+    name, _ = _split_checksum(name)
+    if not isinstance(name, str) or name.lower().startswith(_WEB) or _find_local(name) is not None:
+        return None
+    match = _HUB_ID.fullmatch(name)
+    return None if match is None else (match[1], match[2])
 
 
 def best_steps(path: str | os.PathLike[str]) -> int:

@@ -8,12 +8,24 @@ import os
 
 import torch
 
+from .. import environment
 from ..errors import InputError
 
 _ADVICE = 'start processes with multiprocessing.get_context("spawn"), or load a refiner in each of them'
 
-_home = os.getpid()
+_first = _home = os.getpid()
 """The process in which PyTorch's threads are there, as far as this module knows."""
+
+
+def use_threads() -> None:
+    """Let PyTorch compute with as many threads as `SEGREFINER_THREADS` says, except in a process that was forked.
+
+    Raises:
+        InputError: The variable holds no such number.
+    """
+    threads = environment.threads()
+    if threads and os.getpid() == _first:
+        torch.set_num_threads(threads)
 
 
 def revive(device: torch.device) -> None:

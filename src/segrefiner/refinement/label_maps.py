@@ -84,7 +84,7 @@ def refine_labels(
     """
     labels, ignore = _read(labels), _checked(ignore)
     read = read_photo(image)
-    photo = read.pixels
+    photo = read.srgb()
     check_same_size(photo, labels, image_source=None if isinstance(image, Photo) else image)
     # What the type cannot hold is no pixel's label.
     held = np.iinfo(labels.dtype)

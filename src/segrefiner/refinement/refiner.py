@@ -1,5 +1,6 @@
 """`Refiner`: a photo and a coarse mask in, the refined mask and a report of what changed out."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import environment
 from ..errors import InputError
 from ..imaging.boxes import Box
 from ..imaging.codecs.option_checks import shown, whole_number
@@ -24,7 +26,7 @@ from ..model.backends import Backend, TorchBackend, choose_device, open_model
 from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
 from ..model.unet import DenoisingUNet
-from .forking import check_own, revive
+from .forking import check_own, revive, use_threads
 from .groups import GroupSettings, refine_groups
 from .instances import separate_reported
 from .options import PLAIN, OptionFields, Options
@@ -33,6 +35,8 @@ from .pipelines.coarse_to_fine import default_pipeline
 from .pipelines.config import DEFAULT
 from .pipelines.tasks import MaskTask, Pipeline, same_photo, triples, whole_boxes
 from .report import Report
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,9 @@ class Refiner:
         Args:
             model: Nothing for the bundled model, or an alias, a folder, a `.safetensors` file, a Hub id `owner/name` or
                 an `https://` address, see `weights.resolve`; or an `.onnx` file that `segrefiner export onnx` wrote.
-            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+            device: "cpu", "cuda", "cuda:1", "mps" (the GPU of Apple's processors, which computes the network alone) or
+                "auto": the one that the environment variable `SEGREFINER_DEVICE` names, or else CUDA where there is
+                one, an Apple GPU that computes these weights as a CPU does, or the CPU.
             dtype: "auto" (bfloat16 where a CPU computes it natively, float16 on CUDA, float32 where neither is exact
                 enough for the weights), "fp32", "bf16" or "fp16".
             backend: "torch", "onnxruntime" or "openvino"; the last two take an `.onnx` file, the first does not. "auto"
@@ -139,8 +145,10 @@ class Refiner:
         True
         """
         target = choose_device(device)
+        use_threads()
         revive(target)
-        opened = open_model(model, target, dtype=dtype, backend=backend)
+        is_free = device == "auto" and environment.device() == "auto"
+        opened = open_model(model, target, dtype=dtype, backend=backend, instead=is_free)
         refiner = cls(
             opened.backend,
             name=opened.name,
@@ -149,6 +157,8 @@ class Refiner:
             batch_invariant=batch_invariant,
         )
         refiner._original = opened.original
+        where = getattr(opened.backend, "runs_on", refiner.device)
+        _log.info("%s computes on %s in %s, with %d steps", refiner.name, where, refiner.dtype, refiner.steps)
         return refiner
 
     def save_pretrained(self, folder: str | PathLike[str]) -> Path:
@@ -402,7 +412,7 @@ class Refiner:
         for image, mask, box in triples:
             if source is None or not same_photo(image, source):
                 photo, source = read_photo(image), image
-                pixels = torch.from_numpy(photo.pixels)
+                pixels = torch.from_numpy(photo.srgb())
                 if self.device.type == "cuda":
                     pixels = pixels.pin_memory()
                 on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)

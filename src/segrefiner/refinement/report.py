@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,11 @@ class Report:
 
     def __str__(self) -> str:
         return "; ".join((self._summary(), *(f"note: {warning}" for warning in self.warnings)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as JSON types, by their names; `None` for a number that is not known."""
+        document = asdict(self) | {"kept_objects": dict(self.kept_objects), "warnings": list(self.warnings)}
+        return {name: None if value != value else value for name, value in document.items()}
 
     def _summary(self) -> str:
         if self.note:

@@ -19,7 +19,7 @@ from ..errors import ImageError, InputError, MaskError, SegRefinerError, ServerE
 from ..imaging.coco_masks import decode_rle, encode_rle
 from ..imaging.codecs.option_checks import listed_boxes
 from ..imaging.files import png_bytes
-from ..imaging.reading import ImageSource, MaskSource, read_image, read_mask, warn_of
+from ..imaging.reading import ImageSource, MaskSource, read_image, read_mask, read_photo, warn_of
 from ..refinement.options import PLAIN, Options
 
 T = TypeVar("T")
@@ -191,7 +191,9 @@ def _content(image: ImageSource) -> bytes:
                 return stream.read()
         except (OSError, ValueError) as error:
             raise ImageError(f"image {str(image)!r} cannot be read ({reason(error)}): check the path") from error
-    return png_bytes(read_image(image))
+    photo = read_photo(image)
+    warn_of(photo.notes)
+    return png_bytes(photo.pixels, profile=photo.profile)
 
 
 def _form(image: bytes, fields: Mapping[str, Any]) -> tuple[bytes, str]:

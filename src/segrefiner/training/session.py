@@ -40,6 +40,7 @@ from ..model.conversion import image_encoder_weights, with_detail, with_image_en
 from ..model.diffusion import NUM_TIMESTEPS
 from ..model.unet import DenoisingUNet
 from ..model.weights import BUNDLED, STEPS_KEY, checksum, load, resolve, save
+from ..refinement.forking import use_threads
 from .batches import BatchSource
 from .distributed import ProcessGroup, launched
 from .estimate import Estimate, measure
@@ -162,7 +163,7 @@ def prepare_run(
         values: Text that replaces values of the recipe by name, as `overrides.with_values` takes it.
         coarse: Folder of coarse masks that were made beforehand.
         validation: Photos to validate on; by default none.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:1".
         workers: Processes that read photos, where they are not packed into memory; 0 reads in this one.
         micro_batch: Crops that go through the network at once, at most, where memory is short.
 
@@ -188,7 +189,8 @@ def prepare_run(
     network = None if path is None else load(path)
     chosen = with_values(_shaped_like(network, chosen), values or {})
     began = _started(path, network, chosen)
-    target = choose_device(device)
+    target = choose_device(device, apple=False)
+    use_threads()
     entries = [data] if isinstance(data, str | os.PathLike) else list(data)
     photos = open_photos(entries, Path(output), chosen, None if coarse is None else Path(coarse))
     return TrainingSession(

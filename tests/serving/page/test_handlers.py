@@ -1,6 +1,7 @@
 """What the page makes of its inputs, what it shows, and what its door lets through."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,20 @@ from PIL import Image
 
 from helpers.serving import HEIGHT, MASK, OTHER, PHOTO, REPORT, WIDTH, encoded, header_only, refiner
 from segrefiner.errors import ImageError, InputError, MaskError, SizeMismatchError
-from segrefiner.imaging.coco_masks import decode_rle
+from segrefiner.formats.masks import decode_mask
+from segrefiner.formats.recognition import read as read_annotations
 from segrefiner.model.diffusion import silent
+from segrefiner.refinement.held_back import HeldBack
 from segrefiner.refinement.options import Options
+from segrefiner.serving.page.annotation_files import annotation_files
 from segrefiner.serving.page.pictures import (
+    HELD_COLOURS,
     LOOKS,
     PARTS,
     SIDE,
     animation,
-    coco_document,
     confidence_picture,
+    held_picture,
     numbers,
     slider_pair,
     way_frames,
@@ -27,6 +32,7 @@ from segrefiner.serving.page.watching import Meter, refine_watched
 
 inputs = pytest.importorskip("segrefiner.serving.page.inputs")
 reading = pytest.importorskip("segrefiner.serving.page.reading")
+held_legend = pytest.importorskip("segrefiner.serving.page.components").held_legend
 
 PIXELS = 1_000_000
 PROBABILITY = np.where(OTHER, np.float32(0.9), np.float32(0.1))
@@ -182,10 +188,95 @@ def test_numbers_are_the_reports() -> None:
     assert all(isinstance(value, str) for value in rows.values())
 
 
-def test_the_coco_document_holds_the_masks() -> None:
-    document = coco_document("a", {"dog": MASK, "nothing": np.zeros_like(MASK), "cat": OTHER})
-    first, second = document["annotations"]
-    assert (decode_rle(first["segmentation"], (HEIGHT, WIDTH)) == MASK).all() and first["area"] == MASK.sum()
-    assert (decode_rle(second["segmentation"], (HEIGHT, WIDTH)) == OTHER).all()
-    assert first["bbox"] == [15, 10, 30, 20] and len({first["id"], second["id"]}) == 2
-    assert document["images"][0]["width"] == WIDTH
+def test_downloads_for_annotation_tools_hold_the_masks(tmp_path: Path) -> None:
+    holed = OTHER.copy()
+    ys, xs = (round(float(axis.mean())) for axis in np.nonzero(OTHER))
+    holed[ys - 2 : ys + 2, xs - 2 : xs + 2] = False
+    masks = [MASK, holed, np.zeros_like(MASK)]
+    contents = annotation_files("photo.jpg", ["cat", "dog", "cat"], masks, tmp_path)
+    assert not list(tmp_path.iterdir())
+    for name, content in contents.items():
+        folder = tmp_path / name
+        if name == "yolo":
+            (folder / "labels").mkdir(parents=True)
+            (folder / "labels" / "photo.txt").write_bytes(content)
+            (folder / "data.yaml").write_text("path: .\ntrain: images\nnames: [cat, dog]\n")
+            pytest.importorskip("yaml")
+        else:
+            folder.mkdir()
+            (folder / "photo.json").write_bytes(content)
+        (photo,) = read_annotations(folder if name == "yolo" else folder / "photo.json").contents.photos
+        assert [one.label for one in photo.instances] == ["cat", "dog"]
+        assert any(Path(one).stem == "photo" for one in photo.names)
+        for instance, mask in zip(photo.instances, masks, strict=False):
+            drawn = decode_mask(instance.mask, PHOTO.shape[:2])[0]
+            # Outlines of YOLO are written with six digits of the photo's sides.
+            assert (drawn != mask).sum() <= (2 if name == "yolo" else 0), name
+
+
+def coco_file(folder: Path, names: list[str], **more: object) -> Path:
+    ring = [20, 10, 60, 10, 60, 40, 20, 40]
+    entries = [{"id": n, "file_name": name, "width": WIDTH, "height": HEIGHT} for n, name in enumerate(names)]
+    rows = [{"id": 9, "image_id": n, "category_id": 1, "segmentation": [ring], **more} for n in range(len(names))]
+    categories = [{"id": 1, "name": "cat"}]
+    document = {"images": entries, "annotations": rows * 2, "categories": categories}
+    return file(folder, "labels.json", json.dumps(document).encode())
+
+
+def test_objects_of_annotation_files_are_found_by_the_photos_name(tmp_path: Path) -> None:
+    size = PHOTO.shape[:2]
+    one = coco_file(tmp_path, ["sub/holiday photo.jpg"])
+    assert reading.annotated_objects(one, "another.png", PIXELS) == ["cat", "cat"]
+    names, masks = reading.read_objects([one], size, PIXELS, photo_name="x.png", chosen=[1, 0, 1])
+    assert names == ["cat", "cat"] and masks[0].sum() == 40 * 30
+    several = coco_file(tmp_path, ["a.jpg", "holiday photo.jpg"])
+    # As the page writes an upload's name.
+    assert reading.annotated_objects(several, "holiday_photo.png", PIXELS) == ["cat", "cat"]
+    for photo, said in (("b.jpg", "no mask of a photo called 'b.jpg'"),):
+        with pytest.raises(InputError, match=said):
+            reading.annotated_objects(several, photo, PIXELS)
+    twice = coco_file(tmp_path, ["x/a.jpg", "y/a.png"])
+    with pytest.raises(InputError, match="several photos"):
+        reading.annotated_objects(twice, "a.jpg", PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "labels.json"),
+        (b"{", "labels.json"),
+        (b"[" * 100_000, "labels.json"),
+        (b"{}", "none of the formats"),
+        (b'{"images": [], "annotations": [], "categories": []}', "no mask"),
+        (b'{"shapes": [{"points": 5}], "imagePath": "a.png", "imageData": null}', "no mask"),
+    ],
+)
+def test_annotation_files_that_are_none_are_told_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    path = file(tmp_path, "labels.json", content)
+    with pytest.raises(InputError, match=said) as caught:
+        reading.annotated_objects(path, "a.png", PIXELS)
+    assert str(tmp_path) not in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_choices_that_an_annotation_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    path, size = coco_file(tmp_path, ["a.jpg"]), PHOTO.shape[:2]
+    for chosen in ([], [2], [0, 99]):
+        with pytest.raises(InputError, match="choose"):
+            reading.read_objects([path], size, PIXELS, photo_name="a.jpg", chosen=chosen)
+    with pytest.raises(InputError, match="alone"):
+        reading.read_objects([path, file(tmp_path, "m.png", encoded(MASK))], size, PIXELS)
+    foreign = coco_file(tmp_path, ["a.jpg"], segmentation={"size": [5, 5], "counts": [25]})
+    with pytest.raises(MaskError, match=r"labels.json, annotation 0"):
+        reading.read_objects([foreign], size, PIXELS, photo_name="a.jpg", chosen=[0])
+
+
+def test_what_was_held_back_is_shown_in_the_colour_of_its_reason() -> None:
+    planes = {HeldBack.UNSURE: MASK & ~OTHER, HeldBack.TOO_FAR: OTHER & ~MASK}
+    shown = held_picture(PHOTO, MASK | OTHER, planes)
+    for why in planes:
+        near = np.abs(shown.astype(int) - HELD_COLOURS[why]).max(axis=2) < 40
+        assert near.any(), why
+    assert max(held_picture(np.zeros((4000, 20, 3), np.uint8), np.ones((4000, 20), bool), {}).shape) <= SIDE
+    text = held_legend([(HeldBack.UNSURE.value, HELD_COLOURS[HeldBack.UNSURE], 1)])
+    assert "not sure enough" in text and "(1 pixel)" in text and "#ffb000" in text
+    assert "Nothing was held back" in held_legend([])

@@ -89,7 +89,7 @@ def page(browser: Any, server: str) -> Iterator[Any]:
 
 @pytest.fixture
 def phone(browser: Any, server: str) -> Iterator[Any]:
-    yield from visit(browser, server, 375)
+    yield from visit(browser, server, 390)
 
 
 def give(page: Any, name: str, *paths: Path) -> None:
@@ -99,7 +99,7 @@ def give(page: Any, name: str, *paths: Path) -> None:
 def refined(page: Any) -> None:
     """Waits until the result and its files are there."""
     page.wait_for_selector("#slider img >> nth=1")
-    page.wait_for_selector("#coco_file:not([disabled])")
+    page.wait_for_selector("#yolo_file:not([disabled])")
 
 
 def download(page: Any, name: str, folder: Path) -> Path:
@@ -142,7 +142,10 @@ def test_a_sample_is_refined_compared_and_downloaded(page: Any, tmp_path: Path) 
     (annotation,) = json.loads(download(page, "coco_file", tmp_path).read_text())["annotations"]
     assert (decode_rle(annotation["segmentation"], size[::-1]) == (mask > 0)).all()
     assert "Pixels changed" in page.locator("#numbers").inner_text()
-    for tab, name in (("Contours", "closeup"), ("Unsure", "unsure"), ("The way", "animation")):
+    labelme = json.loads(download(page, "labelme_file", tmp_path).read_text())
+    assert labelme["imagePath"] == "man.jpg" and [one["label"] for one in labelme["shapes"]] == ["man_rough"]
+    assert download(page, "yolo_file", tmp_path).read_text().startswith("0 0.")
+    for tab, name in (("Contours", "closeup"), ("Unsure", "unsure"), ("Held back", "held"), ("The way", "animation")):
         page.get_by_role("tab", name=tab).click()
         shown = page.locator(f"#{name} img")
         shown.wait_for()
@@ -170,6 +173,38 @@ def test_own_files_are_objects_to_choose_from(page: Any, tmp_path: Path) -> None
     page.wait_for_function("was => document.querySelectorAll('#slider img')[1].src !== was", arg=before)
     page.wait_for_selector("#mask_file:not([disabled])")
     assert download(page, "mask_file", tmp_path).name == "mine_right_mask.png"
+
+
+def test_objects_of_an_annotation_file_are_chosen(page: Any, tmp_path: Path) -> None:
+    rings = ([20, 10, 90, 10, 90, 120, 20, 120], [120, 20, 200, 20, 200, 120, 120, 120])
+    document = {
+        "images": [{"id": 1, "file_name": "photos/mine.png", "width": 220, "height": 150}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": number, "segmentation": [ring]}
+            for number, ring in enumerate(rings, 1)
+        ],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 220, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "mine.png")
+    give(page, "photo", tmp_path / "mine.png")
+    page.wait_for_selector("#photo img")
+    give(page, "masks", tmp_path / "labels.json")
+    page.locator("#objects").get_by_text("dog").wait_for()
+    # The last of the chosen ones goes.
+    page.locator("#objects input").focus()
+    page.keyboard.press("Backspace")
+    page.wait_for_function("!document.querySelector('#objects').innerText.includes('dog')")
+    page.keyboard.press("Escape")
+    page.click("#refine")
+    refined(page)
+    refined_file = json.loads(download(page, "coco_file", tmp_path).read_text())
+    assert [one["name"] for one in refined_file["categories"]] == ["cat"]
+    assert len(refined_file["annotations"]) == 1
+    page.get_by_role("tab", name="Held back").click()
+    page.locator("#held img").wait_for()
+    assert page.locator("#held_why").inner_text().endswith((".", ")"))
 
 
 def test_what_is_painted_is_refined_or_searched_around(page: Any, tmp_path: Path) -> None:
@@ -228,6 +263,8 @@ def test_a_phone_shows_all_of_it(phone: Any) -> None:
     phone.locator("#samples img").first.click()
     refined(phone)
     assert not phone.evaluate(wide)
+    for tab in ("Numbers", "Contours", "Unsure", "Held back", "The way"):
+        assert phone.get_by_role("tab", name=tab).is_visible(), tab
     for way in ("I paint it", "A box"):
         phone.get_by_label(way).check()
         phone.wait_for_timeout(1000)

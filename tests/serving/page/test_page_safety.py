@@ -39,7 +39,8 @@ JOIN, UPLOAD, FILE = "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_ap
 META = {"_type": "gradio.FileData"}
 INPUTS = {"image", "radio", "file", "imageeditor", "number", "slider", "checkbox", "dropdown"}
 EVENTS = {
-    "turn": 1, "to_canvas": 2, "sample": 1, "refine": 2, "describe": 3, "write": 3, "compare": 2, "divide": 1
+    "turn": 1, "to_canvas": 2, "sample": 1, "refine": 2, "describe": 3, "write": 3, "compare": 2, "divide": 1,
+    "list_objects": 2,
 }  # fmt: skip
 """How often the page ties each of its handlers to an event."""
 
@@ -404,8 +405,62 @@ def test_a_visitor_is_served_from_upload_to_files(page: Page) -> None:
     assert described[2]["choices"] == [["m", "m"]]
     written = page.done(page.index("write"), ["m"])
     answers = [page.client.get(one["value"]["url"]) for one in written]
-    assert [one.status_code for one in answers] == [200] * 4 and len(answers[3].json()["annotations"]) == 1
-    assert written[0]["value"]["orig_name"] == "a_mask.png"
+    assert [one.status_code for one in answers] == [200] * 6 and len(answers[3].json()["annotations"]) == 1
+    assert len(answers[4].json()["shapes"]) == 1 and answers[5].text.startswith("0 ")
+    names = ["a_mask.png", "a_soft.png", "a_cutout.png", "a_coco.json", "a_labelme.json", "a_yolo.txt"]
+    assert [one["value"]["orig_name"] for one in written] == names
+
+
+def annotations(photo: str) -> bytes:
+    """A COCO file of two objects, whose texts name files and addresses of others."""
+    box = [20, 10, 60, 10, 60, 40, 20, 40]
+    return json.dumps({
+        "images": [{"id": 1, "file_name": photo, "coco_url": "http://example.com/x.png", "width": PHOTO.shape[1],
+                    "height": PHOTO.shape[0]}],
+        "categories": [{"id": 1, "name": "<script>alert(1)</script>"}, {"id": 2, "name": "/etc/passwd"}],
+        "annotations": [{"id": n, "image_id": 1, "category_id": n, "segmentation": [box]} for n in (1, 2)],
+    }).encode()  # fmt: skip
+
+
+def test_objects_of_an_annotation_file_are_listed_chosen_and_refined(page: Page) -> None:
+    photo = file(page.upload("photo.png", encoded(PHOTO)))
+    given = file(page.upload("labels.json", annotations("photo.png")))
+    (offered,) = page.done(page.index("list_objects"), [photo, [given]])
+    assert offered["visible"] and [value for _, value in offered["choices"]] == offered["value"] == ["0", "1"]
+    values = page.values(page.index("refine"))
+    page.done(page.index("refine"), [photo, values[1], [given], ["1"], *values[4:]])
+    described = page.done(page.index("describe"), page.values(page.index("describe")))
+    assert described[2]["choices"] == [["/etc/passwd", "/etc/passwd"]]
+    coco = page.client.get(page.done(page.index("write"), [None])[3]["value"]["url"]).json()
+    assert [one["name"] for one in coco["categories"]] == ["/etc/passwd"]
+    # Pictures need no choice, and neither does an empty field.
+    for masks in ([file(page.upload("m.png", encoded(MASK)))], None):
+        (nothing,) = page.done(page.index("list_objects"), [photo, masks])
+        assert not nothing["visible"] and nothing["choices"] == []
+
+
+@pytest.mark.parametrize("choice", ["/etc/passwd", "http://example.com", "-1", "1.5", "12345", "", 0, None, ["0"], {}])
+def test_objects_are_chosen_by_numbers_alone(page: Page, choice: Any) -> None:
+    values = page.values(page.index("refine"))
+    assert page.join(page.index("refine"), [*values[:3], [choice], *values[4:]]).status_code == 400
+
+
+def test_what_annotation_files_name_is_never_opened(bait: Path, heard: Heard, tmp_path: Path) -> None:
+    reading = pytest.importorskip("segrefiner.serving.page.reading")
+    secret = str(bait / "private.png")
+    labelme = {"shapes": [{"label": "a", "points": [[5, 5], [60, 5], [60, 40]], "shape_type": "polygon"}],
+               "imagePath": secret, "imageData": secret, "imageHeight": PHOTO.shape[0],
+               "imageWidth": PHOTO.shape[1]}  # fmt: skip
+    given = [annotations(secret), annotations("http://example.com/x.png"), json.dumps(labelme).encode()]
+    for number, content in enumerate(given):
+        path = tmp_path / f"{number}.json"
+        path.write_bytes(content)
+        with heard.listening():
+            names, masks = reading.read_objects(
+                [path], PHOTO.shape[:2], 1_000_000, photo_name="private.png", chosen=[0]
+            )
+        assert len(names) == 1 and masks[0].any()
+        assert not heard.asked and not [one for one in heard.opened if one != str(path)]
 
 
 @pytest.mark.parametrize("bits", [8, 10])

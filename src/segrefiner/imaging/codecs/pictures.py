@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -126,8 +126,10 @@ def _identify(stream: BinaryIO, given: Given) -> Image.Image:
             # Of a JPEG with several pictures the first is wanted: their list, which may be damaged, is not parsed.
             picture = JpegImageFile(shown, "") if name == "JPEG" else factory(shown, "")
             if stated is not None:
-                picture.info["exif"] = exif_of(stated)
+                picture.info["exif"] = exif_of(stated.orientation)
                 picture.info.pop("xmp", None)
+            if stated is not None and stated.profile is not None:
+                picture.info["icc_profile"] = stated.profile
             return picture
     if prefix.startswith(b"%PDF"):
         what = "is a PDF document"
@@ -148,12 +150,13 @@ def decode(source: Encoded, given: Given, max_pixels: int) -> Raster:
                 f"has {picture.width}x{picture.height} pixels, more than the limit of {max_pixels}; "
                 "make it smaller, or raise max_pixels if you trust it"
             )
-        stored = stored_mode(picture)
+        stored, profile = stored_mode(picture), picture.info.get("icc_profile")
         if _is_unreadable(picture):
             raise given.refuse("stores 16-bit colours plane by plane, which cannot be read; save it as PNG")
         picture.load()
         raster = raster_of(picture, stored, whole=None if picture is source else _sixteen_bits(source, given, stored))
         # Only after loading: Pillow turns TIFF files by itself then, and takes their tag away.
+        raster = replace(raster, profile=profile if isinstance(profile, bytes) and profile else None)
         return raster.upright(orientation(picture))
 
 

@@ -12,6 +12,7 @@ import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import BinaryIO
 
@@ -30,19 +31,39 @@ _ALONE = (0x01, 0xD8, 0xD9)
 _LONGEST = 1 << 20
 """Bytes of side data, unpacked, in which an orientation is looked for."""
 
+_JPEG_PROFILE = b"ICC_PROFILE\0"
+_LARGEST_PROFILE = 5 << 20
+"""Bytes of a profile that are unpacked: more than of any that is used."""
+
+_DAMAGED = b"damaged"
+"""Stands for a profile of which parts are missing."""
+
 _GIF_CONTROL = 0xF9
 _GIF_HEADER = 13
 
 
-def without_side_data(stream: BinaryIO) -> tuple[BinaryIO, int | None]:
+@dataclass
+class SideData:
+    """What is of use in a file's side data.
+
+    Attributes:
+        orientation: That the file states, 1 to 8.
+        profile: ICC profile of its colours, whatever it holds; `None` where there is none, and not empty.
+    """
+
+    orientation: int
+    profile: bytes | None = None
+
+
+def without_side_data(stream: BinaryIO) -> tuple[BinaryIO, SideData | None]:
     """Show a PNG, JPEG or GIF file without its side data.
 
     Args:
         stream: At its start, seekable; other files come back as they are.
 
     Returns:
-        The parts from which the pixels follow, and the orientation that a PNG, JPEG or WebP file states, 1 to 8;
-        `None` for other files, whose decoders find it. What cannot be parsed is left to the decoder.
+        The parts from which the pixels follow, and what a PNG or JPEG file states beside them, of a WebP file its
+        orientation; `None` for other files, whose decoders find it. What cannot be parsed is left to the decoder.
     """
     start = stream.read(16)
     stream.seek(0)
@@ -53,7 +74,7 @@ def without_side_data(stream: BinaryIO) -> tuple[BinaryIO, int | None]:
     if start.startswith(b"GIF8"):
         return _gif(stream), None
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return stream, _webp_orientation(stream)
+        return stream, SideData(_webp_orientation(stream))
     return stream, None
 
 
@@ -69,9 +90,9 @@ class _Facts:
         return self.exif or self.profile or self.xmp or 1
 
 
-def _png(stream: BinaryIO) -> tuple[BinaryIO, int]:
+def _png(stream: BinaryIO) -> tuple[BinaryIO, SideData]:
     end = stream.seek(0, io.SEEK_END)
-    kept, facts = [(0, 8)], _Facts()
+    kept, facts, profile = [(0, 8)], _Facts(), None
     place = 8
     while place + 8 <= end:
         stream.seek(place)
@@ -85,12 +106,23 @@ def _png(stream: BinaryIO) -> tuple[BinaryIO, int]:
             _keep(kept, place, min(after, end))
         elif name == b"eXIf":
             facts.exif = orientation_in(stream.read(min(length, _LONGEST)))
+        elif name == b"iCCP" and profile is None:
+            profile = _png_profile(stream.read(min(length, _LARGEST_PROFILE)))
         elif name in _TEXTS and length <= _LONGEST:
             _read_png_text(facts, name, stream.read(length))
         if name == b"IEND":
             break
         place = after
-    return _shown(stream, kept), facts.orientation()
+    return _shown(stream, kept), SideData(facts.orientation(), profile)
+
+
+def _png_profile(content: bytes) -> bytes:
+    """The profile of a chunk: cut at the size beyond which none is used, and what cannot be unpacked as it is."""
+    compressed = content.partition(b"\0")[2][1:]
+    try:
+        return zlib.decompressobj().decompress(compressed, _LARGEST_PROFILE) or _DAMAGED
+    except zlib.error:
+        return _DAMAGED
 
 
 def _read_png_text(facts: _Facts, name: bytes, content: bytes) -> None:
@@ -138,10 +170,12 @@ def jpeg_markers(content: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, start, place
 
 
-def _jpeg(stream: BinaryIO) -> tuple[BinaryIO, int]:
+def _jpeg(stream: BinaryIO) -> tuple[BinaryIO, SideData]:
     """Drop the application segments, but those that say what the colours mean, and comments."""
     content = stream.read()
     kept, facts = [(0, 2)], _Facts()
+    pieces: dict[int, bytes] = {}
+    expected = 0
     for marker, start, end in jpeg_markers(content):
         if marker == _SCAN:
             _keep(kept, start, len(content))
@@ -152,9 +186,14 @@ def _jpeg(stream: BinaryIO) -> tuple[BinaryIO, int]:
                 facts.exif = facts.exif or orientation_in(segment)
             elif segment.startswith(_JPEG_XMP):
                 facts.xmp = facts.xmp or orientation_in_xmp(segment)
+        if marker == 0xE2 and content.startswith(_JPEG_PROFILE, start + 4):
+            number, expected = (content[start + 4 + len(_JPEG_PROFILE) : start + 6 + len(_JPEG_PROFILE)] + b"\0\0")[:2]
+            pieces.setdefault(number, content[start + 6 + len(_JPEG_PROFILE) : end])
         if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             _keep(kept, start, end)
-    return _shown(stream, kept), facts.orientation()
+    whole = sorted(pieces) == list(range(1, expected + 1))
+    profile = (b"".join(pieces[number] for number in sorted(pieces)) if whole else b"") or _DAMAGED
+    return _shown(stream, kept), SideData(facts.orientation(), profile if pieces else None)
 
 
 def _gif(stream: BinaryIO) -> BinaryIO:

@@ -30,6 +30,7 @@ class Raster:
         format: Pillow's name of the kind of file; empty for arrays.
         orientation: The EXIF orientation that was undone, 1 to 8; 1 where there was none.
         bits: That make up the full scale, where a file of integers says so; otherwise `None`.
+        profile: ICC profile of the colours, whatever a file holds as one.
         truncated: Whether only the upper eight of sixteen bits of a colour could be read.
     """
 
@@ -41,6 +42,7 @@ class Raster:
     orientation: int = 1
     bits: int | None = None
     truncated: bool = False
+    profile: bytes | None = None
 
     @classmethod
     def of_array(cls, values: Array) -> Raster:

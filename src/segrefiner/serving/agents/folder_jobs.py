@@ -15,7 +15,7 @@ from ...imaging.codecs.file_checks import check_file
 from ...jobs.folders import MaskProcessor, folder_job
 from ...jobs.job import Engine, Item, Job, SavedItem
 from ...jobs.manifest import settings_hash
-from ...jobs.opened import OpenedModel
+from ...jobs.opened import JobModel
 from ...jobs.run import STATE_NAME, pending, run
 from ...ledger import Ledger, RunSummary
 from ...refinement.cost import estimated_cost
@@ -81,7 +81,7 @@ class FolderPlan:
         masks: Path,
         output: Path,
         *,
-        opened: OpenedModel,
+        opened: JobModel,
         options: Options,
         limits: Limits,
         **more: Any,

@@ -20,7 +20,7 @@ from ...imaging.json_files import without_nan
 from ...imaging.label_files import LabelMap, labels_png
 from ...imaging.reading import Photo
 from ...jobs.local import LocalEngine
-from ...jobs.opened import OpenedModel
+from ...jobs.opened import JobModel
 from ...ledger import RunSummary
 from ...refinement.options import Options
 from ...rendering.overlay import REFINED_COLOUR, overlay
@@ -73,7 +73,7 @@ class Toolbox:
     """
 
     def __init__(
-        self, models: Mapping[str, OpenedModel], folders: AllowedFolders, limits: Limits, workers: int = 1
+        self, models: Mapping[str, JobModel], folders: AllowedFolders, limits: Limits, workers: int = 1
     ) -> None:
         self._models, self._folders, self._limits, self._workers = dict(models), folders, limits, workers
         self.service = Service({name: opened.refiner for name, opened in models.items()}, limits)
@@ -186,7 +186,7 @@ class Toolbox:
         with self.service.place():
             return await self.service.refined(form, prepare)
 
-    def _plan(self, asked: RefineFolder, opened: OpenedModel) -> FolderPlan:
+    def _plan(self, asked: RefineFolder, opened: JobModel) -> FolderPlan:
         return FolderPlan.of(
             self._folders.folder(asked.images, "images"),
             self._folders.folder(asked.masks, "masks"),

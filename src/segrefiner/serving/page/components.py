@@ -32,6 +32,7 @@ CSS = """
   color: var(--body-text-color-subdued); }
 @media (max-width: 640px) { .empty { min-height: 200px; } }
 .hint { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0; }
+.reasons { list-style: none; padding: 0; line-height: 1.6; }
 .key { display: inline-block; width: 0.8em; height: 0.8em; border-radius: 2px; margin: 0 0.3em 0 0.1em; }
 #samples .grid-wrap { height: auto !important; min-height: 0 !important; padding: 0; }
 #samples .thumbnail-item { aspect-ratio: 4 / 3; }
@@ -44,9 +45,11 @@ CSS = """
 .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
 .form:has(> #divider):not(:focus-within) { position: absolute; width: 1px; height: 1px; overflow: hidden;
   border: 0; clip-path: inset(50%); }
-.html-container:has(.hint, .numbers) { padding: 0 !important; }
+.html-container:has(.hint, .numbers, .reasons) { padding: 0 !important; }
 #look label, #part label { padding: 0.35rem 0.6rem; }
-@media (max-width: 640px) { #results .tab-container button { padding: 0 0.5rem; } }
+#downloads { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.5rem; }
+@media (max-width: 640px) { #results .tab-container button { padding: 0 0.25rem; font-size: 0.8rem; } }
+@media (max-width: 640px) { #downloads { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 :focus-visible { outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
 """
 
@@ -61,10 +64,12 @@ What you give is deleted half an hour after its last use."""
 _EMPTY = """<div class="empty"><p>The difference appears here.<br>Pick a sample to see one at once.</p></div>"""
 
 LEGEND = (
-    '<p class="hint">Drag the handle: <span class="key" style="background:#ff4030"></span>rough mask on the left, '
+    '<p class="hint">Drag the handle, or press Tab and an arrow key: '
+    '<span class="key" style="background:#ff4030"></span>rough mask on the left, '
     '<span class="key" style="background:#28e15a"></span>refined mask on the right.</p>'
 )
 _UNSURE = '<p class="hint">Amber where the network is unsure, the brighter the more.</p>'
+_NOTHING_HELD = '<p class="hint">Nothing was held back: every change that the network made is in the result.</p>'
 _WAY = (
     '<p class="hint">Blue is the mask within the diffusion, for the object as a whole: after each step, those pixels '
     "of which the network is sure enough have moved from rough to fine. The result comes after closer looks along the "
@@ -79,6 +84,7 @@ class Inputs:
     photo: gr.Image
     way: gr.Radio
     masks: gr.File
+    objects: gr.Dropdown
     canvas: gr.ImageEditor
     left: gr.Number
     top: gr.Number
@@ -105,15 +111,23 @@ class Outputs:
     numbers: gr.HTML
     closeup: gr.Image
     unsure: gr.Image
+    held: gr.Image
+    held_why: gr.HTML
     way: gr.Image
     mask_file: gr.DownloadButton
     soft_file: gr.DownloadButton
     cutout_file: gr.DownloadButton
     coco_file: gr.DownloadButton
+    labelme_file: gr.DownloadButton
+    yolo_file: gr.DownloadButton
 
     def all(self) -> list[Any]:
         """In the order in which handlers give them."""
         return [getattr(self, one.name) for one in fields(self)]
+
+    def files(self) -> list[Any]:
+        """Those of `all` that are downloads, which are its last ones."""
+        return [one for one in self.all() if isinstance(one, gr.DownloadButton)]
 
 
 def sample_files(files: PageFiles) -> list[tuple[PageFile, PageFile]]:
@@ -181,11 +195,20 @@ def inputs(models: Sequence[str], steps: int, sample_photos: Sequence[str]) -> t
     gallery = _samples(sample_photos)
     way = gr.Radio(WAYS, value=FROM_FILE, label="Where the rough mask comes from", elem_id="way")
     masks = gr.File(
-        label="Mask files",
+        label="Mask files, or a COCO or LabelMe JSON",
         file_count="multiple",
-        file_types=["image"],
+        file_types=["image", ".json"],
         height=130,
         elem_id="masks",
+    )
+    objects = gr.Dropdown(
+        [],
+        value=[],
+        label="Objects to refine",
+        multiselect=True,
+        visible=False,
+        interactive=True,
+        elem_id="objects",
     )
     with gr.Column(visible=False) as painting:
         canvas = gr.ImageEditor(
@@ -213,7 +236,7 @@ def inputs(models: Sequence[str], steps: int, sample_photos: Sequence[str]) -> t
                 for side in ("Left", "Top", "Right", "Bottom")
             )
     settings = _settings(models, steps)
-    given = Inputs(photo, way, masks, canvas, left, top, right, bottom, *settings)
+    given = Inputs(photo, way, masks, objects, canvas, left, top, right, bottom, *settings)
     return given, [masks, painting, boxing], gallery
 
 
@@ -284,6 +307,8 @@ def outputs() -> tuple[Outputs, Stage]:
                     ("Soft mask, 16 bit", "soft_file"),
                     ("Cut-out, PNG", "cutout_file"),
                     ("COCO, JSON", "coco_file"),
+                    ("LabelMe, JSON", "labelme_file"),
+                    ("YOLO, txt", "yolo_file"),
                 )
             ]
         with gr.Tabs():
@@ -294,10 +319,13 @@ def outputs() -> tuple[Outputs, Stage]:
             with gr.Tab("Unsure"):
                 unsure = _picture("Where the network is unsure", "unsure")
                 gr.HTML(_UNSURE, padding=False)
+            with gr.Tab("Held back"):
+                held = _picture("What was held back", "held")
+                held_why = gr.HTML(_NOTHING_HELD, padding=False, elem_id="held_why")
             with gr.Tab("The way"):
                 way = _picture("From rough to fine", "animation")
                 gr.HTML(_WAY, padding=False)
-    return Outputs(chosen, slider, figures, closeup, unsure, way, *downloads), Stage(
+    return Outputs(chosen, slider, figures, closeup, unsure, held, held_why, way, *downloads), Stage(
         empty, results, look, part, divider
     )
 
@@ -318,3 +346,15 @@ def number_table(rows: Sequence[tuple[str, str]]) -> str:
     """Names and values as an HTML table."""
     cells = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return f'<table class="numbers">{cells}</table>'
+
+
+def held_legend(reasons: Sequence[tuple[str, tuple[int, int, int], int]]) -> str:
+    """Why changes were held back: sentence, colour and number of pixels of each reason, as HTML."""
+    if not reasons:
+        return _NOTHING_HELD
+    lines = "".join(
+        f'<li><span class="key" style="background:#{bytes(colour).hex()}"></span>{escape(why)} '
+        f"({pixels} pixel{'s' * (pixels != 1)})</li>"
+        for why, colour, pixels in reasons
+    )
+    return f'<ul class="hint reasons">{lines}</ul>'

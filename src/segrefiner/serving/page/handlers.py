@@ -15,20 +15,41 @@ from PIL import Image
 from ...errors import ImageError, InputError, MaskError
 from ...imaging.codecs.decoder_process import KilledError
 from ...imaging.files import png_bytes
-from ...imaging.json_files import json_text
 from ...imaging.reading import Photo as ReadPhoto
 from ...imaging.reading import check_fits
+from ...refinement.held_back import held_back
 from ...refinement.options import Options
 from ...rendering.cutout import cutout
 from ...rendering.overlay import overlay
 from ..service import Service
-from .components import FROM_BOX, FROM_FILE, WAYS, number_table
+from .annotation_files import FILES as FORMAT_FILES
+from .annotation_files import annotation_files
+from .components import FROM_BOX, FROM_FILE, WAYS, held_legend, number_table
 from .files import PageFile
 from .inputs import Mask, Photo, box_around, mask_in_box, painted_mask, typed_box
-from .pictures import animation, coco_document, confidence_picture, numbers, shown_photo, slider_pair, way_frames
-from .reading import declared_pixels, read_layers, read_objects, read_photo
+from .pictures import (
+    HELD_COLOURS,
+    animation,
+    confidence_picture,
+    held_picture,
+    numbers,
+    shown_photo,
+    slider_pair,
+    way_frames,
+)
+from .reading import (
+    OBJECTS,
+    annotated_objects,
+    apart,
+    declared_pixels,
+    is_annotations,
+    read_layers,
+    read_objects,
+    read_photo,
+)
 from .routes import Visit, update
 from .sessions import Tabs
+from .values import FILES
 from .watching import Meter, PageWork, RefinementTrace, refine_watched
 
 _CANVAS_SIDE = 1000
@@ -46,23 +67,34 @@ class Shown:
     """What a visitor looks at, kept in memory until it is long unused or others need the room.
 
     Attributes:
-        name: Of the photo's file, without its ending.
-        photo: `(H, W, 3)` uint8, RGB.
+        source: The photo as it was read.
+        file: Name of the photo's file.
+        photo: `(H, W, 3)` uint8, sRGB: what is shown.
+        labels: What each object is.
         coarse: `(H, W)` bool by the objects' names.
         watched: Their refinements, in the same order.
         soft: Whether the cut-out's edge is soft.
+        max_shift: As it was given.
     """
 
-    name: str
+    source: ReadPhoto
+    file: str
     photo: Photo
+    labels: list[str]
     coarse: dict[str, Mask]
     watched: list[RefinementTrace]
     soft: bool
+    max_shift: float | None
+
+    @property
+    def name(self) -> str:
+        """Of the photo's file, without its ending."""
+        return Path(self.file).stem
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return bytes_shown(self.photo, len(self.coarse))
+        return bytes_shown(self.source, len(self.coarse))
 
     def of(self, chosen: str | None) -> tuple[str, Mask, RefinementTrace]:
         """The chosen object, or the first."""
@@ -71,9 +103,11 @@ class Shown:
         return names[index], self.coarse[names[index]], self.watched[index]
 
 
-def bytes_shown(photo: Photo, objects: int) -> int:
+def bytes_shown(photo: ReadPhoto, objects: int) -> int:
     """Memory that a photo's results take: for each object the coarse mask, the refined one, and its probability."""
-    return photo.nbytes + objects * photo[..., 0].size * 6
+    pixels = photo.pixels
+    # With a profile there is a copy in the colours of the screen.
+    return pixels.nbytes * (1 if photo.profile is None else 2) + objects * pixels[..., 0].size * 6
 
 
 def _whole(number: Any) -> Any:
@@ -115,8 +149,26 @@ class Handlers:
         if path is None or way == FROM_FILE:
             return [None]
         photo = ReadPhoto.from_parts(await self._read([path], read_photo, path))
-        background = await _picture(visit, shown_photo(photo.pixels, _CANVAS_SIDE))
+        srgb = await asyncio.to_thread(photo.srgb)
+        background = await _picture(visit, shown_photo(srgb, _CANVAS_SIDE))
         return [{"background": background, "layers": [], "composite": None, "id": None}]
+
+    async def list_objects(self, visit: Visit, path: Path | None, masks: list[Path]) -> Outputs:
+        """The objects of an annotation file to choose from; nothing where masks are pictures."""
+        if path is None or not is_annotations(masks):
+            return [update(choices=[], value=[], visible=False)]
+        labels = await self._read(masks, annotated_objects, masks[0], path.name)
+        offered = apart(labels)[:FILES]
+        first = [str(index) for index in range(min(OBJECTS, len(offered)))]
+        more = f", the first {FILES} of {len(labels)}" if len(labels) > FILES else ""
+        return [
+            update(
+                choices=[(name, str(index)) for index, name in enumerate(offered)],
+                value=first,
+                visible=True,
+                label=f"Objects to refine, up to {OBJECTS}{more}",
+            )
+        ]
 
     async def refine(
         self,
@@ -124,6 +176,7 @@ class Handlers:
         path: Path | None,
         way: str,
         masks: list[Path],
+        objects: list[int],
         layers: list[Path],
         left: float | None,
         top: float | None,
@@ -145,14 +198,15 @@ class Handlers:
         photo = ReadPhoto.from_parts(await self._read([path], read_photo, path))
         # What is drawn on the page is drawn on the photo as it is shown.
         photo = photo if way == FROM_FILE else replace(photo, orientation=1)
-        coarse = await self._coarse(photo, way, masks, layers, box)
+        labels, given = await self._coarse(photo, path.name, way, masks, objects, layers, box)
+        coarse = dict(zip(apart(labels), given, strict=True))
         height, width = photo.pixels.shape[:2]
         if max(height, width) > self._service.limits.side:
             raise InputError(
                 f"the photo has {width}x{height} pixels, expected sides of at most "
                 f"{self._service.limits.side}: cut it into parts"
             )
-        self._tabs.check_fits(bytes_shown(photo.pixels, len(coarse)))
+        self._tabs.check_fits(bytes_shown(photo, len(coarse)))
         meter = Meter()
         work = asyncio.ensure_future(
             self._run(
@@ -172,7 +226,9 @@ class Handlers:
                     told = now
                     visit.progress(*now)
                 await asyncio.wait((work,), timeout=_TELL_SECONDS)
-            self._tabs.keep(visit.tab, Shown(path.stem, photo.pixels, coarse, work.result(), soft))
+            srgb = await asyncio.to_thread(photo.srgb)
+            shown = Shown(photo, path.name, srgb, labels, coarse, work.result(), soft, max_shift)
+            self._tabs.keep(visit.tab, shown)
             return []
         finally:
             work.cancel()
@@ -187,7 +243,7 @@ class Handlers:
         shown = _looked_at(visit)
         name = shown.of(chosen)[0]
         parts = await asyncio.to_thread(self._described, shown, name)
-        table, closeup, unsure, film = parts
+        table, closeup, unsure, held, why, film = parts
         choice = update(choices=[(one, one) for one in shown.coarse], value=name, visible=len(shown.coarse) > 1)
         return [
             update(visible=False),
@@ -197,36 +253,46 @@ class Handlers:
             table,
             await _picture(visit, closeup),
             await _picture(visit, unsure),
+            await _picture(visit, held),
+            why,
             await asyncio.to_thread(visit.file, f"{shown.name}_{name}_way.webp", film),
-            *[update(interactive=False)] * 4,
+            *[update(interactive=False)] * (3 + len(FORMAT_FILES)),
         ]
 
     async def write(self, visit: Visit, chosen: str | None) -> Outputs:
         """The files of the chosen object."""
-        written = await asyncio.to_thread(self._written, _looked_at(visit), chosen)
+        written = await asyncio.to_thread(self._written, _looked_at(visit), chosen, visit.files.folder)
         files = [await asyncio.to_thread(visit.file, name, content) for name, content in written]
         return [update(value=file, interactive=True) for file in files]
 
     async def _coarse(
-        self, photo: ReadPhoto, way: str, masks: list[Path], layers: list[Path], box: tuple[float | None, ...]
-    ) -> dict[str, Mask]:
-        """The rough masks of a photo's objects, by their names."""
+        self,
+        photo: ReadPhoto,
+        name: str,
+        way: str,
+        masks: list[Path],
+        objects: list[int],
+        layers: list[Path],
+        box: tuple[float | None, ...],
+    ) -> tuple[list[str], list[Mask]]:
+        """What the objects of a photo are, and their rough masks."""
         height, width = photo.pixels.shape[:2]
         if way == FROM_FILE:
             if not masks:
                 raise MaskError("there is no mask: drop its file, or choose to paint it or to give a box")
-            read = partial(read_objects, mask_pixels=self._service.limits.mask_pixels)
+            most = self._service.limits.mask_pixels
+            read = partial(read_objects, mask_pixels=most, photo_name=name, chosen=objects)
             names, given = await self._read(masks, read, masks, (height, width))
-            for name, mask in zip(names, given, strict=True):
-                await asyncio.to_thread(check_fits, photo, mask, mask_source=name)
-            return dict(zip(names, given, strict=True))
+            for label, mask in zip(names, given, strict=True):
+                await asyncio.to_thread(check_fits, photo, mask, mask_source=label)
+            return names, given
         painted = painted_mask(await self._read(layers, read_layers, layers), height, width)
         if way == FROM_BOX:
             wanted = typed_box(box, height, width) or box_around(painted)
-            return {"object": await asyncio.to_thread(mask_in_box, photo.pixels, wanted)}
+            return ["object"], [await asyncio.to_thread(mask_in_box, photo.pixels, wanted)]
         if not painted.any():
             raise MaskError("nothing is painted: paint roughly over the object")
-        return {"object": painted}
+        return ["object"], [painted]
 
     async def _read(self, paths: Sequence[Path], function: Callable[..., Any], *arguments: Any) -> Any:
         """What a reader makes of a visitor's files, in a process that can be killed."""
@@ -249,28 +315,32 @@ class Handlers:
         )
         return [await _picture(visit, one) for one in pair]
 
-    def _described(self, shown: Shown, chosen: str) -> tuple[str, Photo, Photo, bytes]:
+    def _described(self, shown: Shown, chosen: str) -> tuple[str, Photo, Photo, Photo, str, bytes]:
         _, coarse, watched = shown.of(chosen)
         result = watched.result
+        planes = held_back(coarse, result.probability, result.report, max_shift=shown.max_shift)
         frames = way_frames(shown.photo, coarse, result.mask, watched.states, watched.seen, watched.view)
         return (
             number_table(numbers(result.report)),
             overlay(shown.photo, coarse, result.mask),
             confidence_picture(shown.photo, result.probability),
+            held_picture(shown.photo, coarse | result.mask, planes),
+            held_legend([(why.value, HELD_COLOURS[why], int(plane.sum())) for why, plane in planes.items()]),
             animation(frames),
         )
 
-    def _written(self, shown: Shown, chosen: str | None) -> list[tuple[str, bytes]]:
+    def _written(self, shown: Shown, chosen: str | None, folder: Path) -> list[tuple[str, bytes]]:
         name, _, watched = shown.of(chosen)
         result = watched.result
         stem = shown.name if len(shown.coarse) == 1 else f"{shown.name}_{name}"
-        refined = {title: one.result.mask for title, one in zip(shown.coarse, shown.watched, strict=True)}
+        refined = [one.result.mask for one in shown.watched]
+        formats = annotation_files(shown.file, shown.labels, refined, folder)
         alpha: NDArray[Any] = result.probability if shown.soft else result.mask.astype(np.float32)
         return [
             (f"{stem}_mask.png", png_bytes(result.mask)),
             (f"{stem}_soft.png", png_bytes(result.probability, bits=16)),
-            (f"{stem}_cutout.png", png_bytes(cutout(shown.photo, alpha))),
-            (f"{shown.name}_coco.json", json_text(coco_document(shown.name, refined)).encode()),
+            (f"{stem}_cutout.png", png_bytes(cutout(shown.source.pixels, alpha), profile=shown.source.profile)),
+            *((f"{shown.name}_{name}{FORMAT_FILES[name]}", content) for name, content in formats.items()),
         ]
 
 

@@ -150,9 +150,9 @@ def _compose(
     for event in begun:
         drawn = actions.on(event.success, events.describe, view, all_of_it, **quiet)
         drawn.success(None, js=SCROLL, api_visibility="private")
-        actions.on(drawn.success, events.write, [out.chosen], out.all()[6:], **quiet)
+        actions.on(drawn.success, events.write, [out.chosen], out.files(), **quiet)
     chosen = actions.on(out.chosen.input, events.describe, view, all_of_it, **quiet)
-    actions.on(chosen.success, events.write, [out.chosen], out.all()[6:], **quiet)
+    actions.on(chosen.success, events.write, [out.chosen], out.files(), **quiet)
     for choice in (stage.look, stage.part):
         actions.on(choice.change, events.compare, view, [out.slider], **quiet)
     actions.on(stage.divider.change, events.divide, [stage.divider], [out.slider], **quiet)
@@ -165,3 +165,5 @@ def _tie_ways(events: Handlers, actions: Actions, given: Inputs, groups: list[An
     turned = actions.on(given.way.input, events.turn, [given.way], groups, **quiet)
     actions.on(turned.success, events.to_canvas, photo_and_way, [given.canvas], **quiet)
     actions.on(given.photo.change, events.to_canvas, photo_and_way, [given.canvas], **quiet)
+    for changed in (given.masks.change, given.photo.change):
+        actions.on(changed, events.list_objects, [given.photo, given.masks], [given.objects], **quiet)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...imaging.boxes import Box
-from ...imaging.coco_masks import encode_rle, tight_box
+from ...refinement.held_back import HeldBack
 from ...refinement.report import Report
 from ...rendering.overlay import COARSE_COLOUR, REFINED_COLOUR, Window, detail_window, object_window
 
@@ -25,6 +25,15 @@ PARTS = ("All", "Object", "Change")
 _DIM = 0.4
 _UNSURE_COLOUR = np.array((255, 176, 0), np.float32)
 _STATE_COLOUR = np.array((80, 160, 255), np.float32)
+HELD_COLOURS = {
+    HeldBack.TOO_FAR: (80, 160, 255),
+    HeldBack.UNSURE: (255, 176, 0),
+    HeldBack.NO_GAIN: (190, 120, 255),
+    HeldBack.DISAGREEMENT: (255, 90, 70),
+    HeldBack.SPECK: (0, 200, 180),
+}
+"""Of the reasons for which a change was held back."""
+
 _CHECKS = ((205, 205, 205), (235, 235, 235))
 _FRAME = 480
 _CAPTION = 34
@@ -78,6 +87,30 @@ def confidence_picture(photo: Photo, probability: NDArray[np.float32]) -> Photo:
     unsure = _shrunk_by_largest(1 - 2 * np.abs(probability - 0.5), size)
     grey = _resized(photo, size).mean(axis=2, keepdims=True) * 0.55
     return np.rint(grey + unsure[..., None] * (_UNSURE_COLOUR - grey)).astype(np.uint8)
+
+
+def held_picture(photo: Photo, around: Mask, planes: Mapping[HeldBack, Mask]) -> Photo:
+    """The object in dim grey, with what was held back in the colour of its reason.
+
+    Args:
+        photo: `(H, W, 3)` uint8, RGB.
+        around: `(H, W)` bool, the object, of which the picture shows what is around.
+        planes: `(H, W)` bool, the pixels of each reason, from `held_back`.
+
+    Returns:
+        `(h, w, 3)` uint8, `SIDE` pixels on the longer side at most.
+    """
+    everything = around.copy()
+    for plane in planes.values():
+        everything |= plane
+    here = _slices(object_window(everything))
+    size = _fitting(everything[here].shape, SIDE)
+    picture = np.repeat(_resized(photo[here], size).mean(axis=2, keepdims=True) * 0.55, 3, axis=2)
+    for why, plane in planes.items():
+        # Lines of a pixel's width stay visible where the photo is shrunk.
+        weight = _shrunk_by_largest(plane[here].astype(np.float32), size)[..., None]
+        picture += np.minimum(weight, 0.9) * (np.array(HELD_COLOURS[why], np.float32) - picture)
+    return np.rint(picture).astype(np.uint8)
 
 
 def way_frames(
@@ -148,35 +181,6 @@ def numbers(report: Report) -> list[tuple[str, str]]:
     steps = f"{report.steps} step{'s' if report.steps > 1 else ''}"
     made = f"{report.model}, {steps}, seed {report.seed}"
     return [*rows, ("Time", f"{report.seconds:.1f} s"), ("Made with", made)]
-
-
-def coco_document(name: str, masks: Mapping[str, Mask]) -> dict[str, Any]:
-    """Refined masks of one photo as a COCO annotation file, run-length encoded.
-
-    Args:
-        name: Of the photo's file.
-        masks: `(H, W)` bool by the objects' names, at least one; empty ones are left out.
-    """
-    height, width = next(iter(masks.values())).shape
-    annotations = [
-        {
-            "id": index,
-            "image_id": 1,
-            "category_id": 1,
-            "iscrowd": 0,
-            "segmentation": encode_rle(mask),
-            "area": int(mask.sum()),
-            "bbox": tight_box(mask),
-            "name": title,
-        }
-        for index, (title, mask) in enumerate(masks.items(), 1)
-        if mask.any()
-    ]
-    return {
-        "images": [{"id": 1, "file_name": name, "width": width, "height": height}],
-        "categories": [{"id": 1, "name": "object"}],
-        "annotations": annotations,
-    }
 
 
 def shown_photo(photo: Photo, side: int) -> Photo:

@@ -6,14 +6,18 @@ Like all that meets foreign files, this runs in the server's decoding processes,
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, MaskError
+from ...errors import InputError, MaskError, printable
+from ...formats.documents import Instance
+from ...formats.masks import decode_mask
+from ...formats.recognition import read as read_annotations
 from ...imaging import reading
+from ...imaging.codecs.decoder_process import within_limits
 from ...imaging.codecs.file_checks import check_file
 from ...imaging.codecs.pictures import Given, decode, describe
 from ...imaging.label_files import LabelMap, background_label, read_labels
@@ -23,6 +27,8 @@ Mask = NDArray[np.bool_]
 
 OBJECTS = 24
 """That are refined at once, at most: each takes its time, and others wait."""
+
+_LONGEST_LABEL = 60
 
 T = TypeVar("T")
 
@@ -51,23 +57,100 @@ def read_photo(path: Path, max_pixels: int) -> tuple[Any, ...]:
     return _named(path, lambda: reading.read_photo(path, max_pixels=max_pixels, name=name)).parts()
 
 
-def read_objects(
-    paths: Sequence[Path], size: tuple[int, int], max_pixels: int, *, mask_pixels: int = 4 << 30
-) -> tuple[list[str], list[Mask]]:
-    """The objects in mask files: one of each file, or of a single file that is a label map all of its labels.
+def is_annotations(paths: Sequence[Path]) -> bool:
+    """Whether files are one of annotations. Raises `InputError` for one among others."""
+    found = [path for path in paths if path.suffix.lower() == ".json"]
+    if found and len(paths) > 1:
+        raise InputError(f"{found[0].name} is a file of annotations among others: give it alone, or masks alone")
+    return bool(found)
+
+
+def annotated_objects(path: Path, photo: str, max_pixels: int) -> list[str]:
+    """The names of the objects that an annotation file has of a photo. Raises `InputError`.
 
     Args:
-        paths: Of masks, or of one label map.
+        path: Of the file, COCO, LabelMe or another JSON of `segrefiner.formats`.
+        photo: Name of the photo's file.
+        max_pixels: That a photo may have.
+    """
+    with within_limits(max_pixels):
+        return [_label(instance) for instance in _instances(path, photo)]
+
+
+def _instances(path: Path, photo: str) -> tuple[Instance, ...]:
+    """Objects of the photo of this name; of the only photo, whatever it is called."""
+    contents = _named(path, lambda: read_annotations(path).contents)
+    photos = [one for one in contents.photos if one.instances]
+    if len(photos) > 1:
+        wanted = _plain(photo)
+        photos = [one for one in photos if any(_plain(name) == wanted for name in one.names)]
+    if not photos:
+        failed = next(iter(contents.failures.values()), "")
+        raise InputError(
+            f"{path.name} has no mask of a photo called {photo!r}" + (f" ({failed})" if failed else "")
+            + ": give the photo's own file, under its own name"
+        )  # fmt: skip
+    if len(photos) > 1:
+        raise InputError(f"{path.name} has several photos called {photo!r}: give a file with one of them")
+    return photos[0].instances
+
+
+def _plain(name: str) -> str:
+    """A photo's name without folder and ending, as the page writes it."""
+    stem = PurePosixPath(name.replace("\\", "/")).stem
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem).lower()
+
+
+def _label(instance: Instance) -> str:
+    return printable(instance.label)[:_LONGEST_LABEL] or "object"
+
+
+def _annotated(
+    path: Path, photo: str, chosen: Sequence[int], size: tuple[int, int], mask_pixels: int
+) -> tuple[list[str], list[Mask]]:
+    """Names and masks of the chosen objects of a photo."""
+    instances = _instances(path, photo)
+    if not chosen or max(chosen) >= len(instances):
+        raise InputError("no object is chosen: choose at least one of those in the file")
+    picked = [instances[index] for index in sorted(set(chosen))]
+    _check_count(len(picked), size[0] * size[1], mask_pixels)
+    masks = []
+    for instance in picked:
+        try:
+            masks.append(decode_mask(instance.mask, size)[0])
+        except MaskError as error:
+            raise MaskError(f"{path.name}, {instance.name}: {error}") from error
+    return [_label(instance) for instance in picked], masks
+
+
+def read_objects(
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    max_pixels: int,
+    *,
+    mask_pixels: int = 4 << 30,
+    photo_name: str = "",
+    chosen: Sequence[int] = (),
+) -> tuple[list[str], list[Mask]]:
+    """The objects in mask files: one of each file, or of a single file that holds several all or the chosen ones.
+
+    Args:
+        paths: Of masks, of one label map, or of one file of annotations.
         size: Height and width of the photo, which must be theirs.
         max_pixels: Files with more pixels are refused before they are decoded.
         mask_pixels: Of all masks together.
+        photo_name: By which the photo's annotations are found.
+        chosen: Which of its annotations are wanted, counted from 0.
 
     Returns:
-        Names and masks `(H, W)` bool.
+        Names, of annotations their labels, and masks `(H, W)` bool.
 
     Raises:
         InputError: A file is no mask, does not fit the photo, or there are too many objects.
     """
+    if is_annotations(paths):
+        with within_limits(min(mask_pixels, OBJECTS * size[0] * size[1])):
+            return _annotated(paths[0], photo_name, chosen, size, mask_pixels)
     label_map = _named(paths[0], partial(_label_map, paths[0], max_pixels)) if len(paths) == 1 else None
     if label_map is not None:
         labels, background = label_map.labels, background_label(label_map)
@@ -76,7 +159,7 @@ def read_objects(
         names, masks = [f"label {value}" for value in values], [labels == value for value in values]
     else:
         _check_count(len(paths), size[0] * size[1], mask_pixels)
-        names = _apart([path.stem for path in paths])
+        names = [path.stem for path in paths]
         masks = [_named(path, partial(_mask, path, max_pixels)) for path in paths]
     photo = np.broadcast_to(np.uint8(0), (*size, 3))
     for name, mask in zip(names, masks, strict=True):
@@ -139,7 +222,7 @@ def _check_count(count: int, pixels: int, mask_pixels: int) -> None:
         )
 
 
-def _apart(names: list[str]) -> list[str]:
+def apart(names: list[str]) -> list[str]:
     """Names that differ: those that come again are numbered."""
     return [
         name if names.count(name) == 1 else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)

@@ -5,6 +5,7 @@ address, whatever it says, is never looked at.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ _LARGEST = 2.0**53
 _FILE_KEYS = frozenset({"path", "url", "size", "orig_name", "mime_type", "is_stream", "alt_text", "meta"})
 _CANVAS_KEYS = frozenset({"background", "layers", "composite", "id"})
 _LAYERS = 8
+_ENTRY = re.compile(r"[0-9]{1,4}")
 
 
 def refused(what: str) -> ProblemError:
@@ -71,7 +73,9 @@ def reader_of(block: Any, files: PageFiles) -> Reader:
         gr.ImageEditor: lambda: lambda value: _canvas(value, files, label),
         gr.Radio: lambda: lambda value: _choice(value, [name for _, name in block.choices], label),
         gr.Dropdown: lambda: (
-            (lambda value: _choice(value, [name for _, name in block.choices], label))
+            (lambda value: _numbers(value, label))
+            if block.multiselect
+            else (lambda value: _choice(value, [name for _, name in block.choices], label))
             if block.choices
             # Its choices are what was refined last.
             else lambda value: _text(value, label)
@@ -137,6 +141,17 @@ def _text(value: Any, label: str) -> str | None:
     if value is not None and not (isinstance(value, str) and len(value) <= _TEXT):
         raise refused(f"{label} is no text of up to {_TEXT} letters")
     return value
+
+
+def _numbers(value: Any, label: str) -> list[int]:
+    """Entries of a list that may be chosen, by their numbers: no text of a visitor's is taken for a name."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > FILES:
+        raise refused(f"{label} is no list of up to {FILES} choices")
+    if not all(isinstance(one, str) and _ENTRY.fullmatch(one) for one in value):
+        raise refused(f"{label} has a choice that is no number")
+    return [int(one) for one in value]
 
 
 def _flag(value: Any, label: str) -> bool:

@@ -1,0 +1,65 @@
+"""`folder --watch`: a job that goes on until it is interrupted."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .common import FAILED
+from .job_runs import OpenedJob, signals
+from .ledger import ledger_line, tell_ledger, tell_names
+from .messages import conclude, note
+
+if TYPE_CHECKING:
+    from ..jobs.job import Job
+    from ..ledger import Ledger
+
+
+def watch_folders(
+    make: "Callable[[], Job]", folders: tuple[Path, Path], output: Path, state: Path, given: dict[str, Any]
+) -> None:
+    """Refine what is in folders and what comes into them, until Ctrl-C; then tell what became of it, and exit.
+
+    Raises:
+        InputError: An option makes no sense here, or a folder is none.
+        MissingExtraError: watchfiles is not installed.
+    """
+    from ..errors import import_extra
+    from ..jobs.watching import Completeness, final_ledger, wakings, watch_job
+
+    if given["dry_run"]:
+        raise InputError("--watch goes on for ever and --dry-run does nothing: leave one of them out")
+    import_extra("watchfiles", "watching folders", extra="watch")
+
+    opened, completeness = OpenedJob(given), Completeness()
+    config = opened.config
+    with signals() as signalled:
+
+        def run(job: "Job") -> "Ledger":
+            ledger = opened.run(job, state, config(job), lambda: bool(signalled))
+            for entry in ledger.failures:
+                note(f"{entry.name} failed: {entry.reason}")
+            conclude(f"{output}: {ledger.done} done", err=True)
+            return ledger
+
+        def stop() -> bool:
+            return bool(signalled)
+
+        conclude(f"watching {folders[0]} and {folders[1]}; Ctrl-C ends it", err=True)
+        watched, why = watch_job(
+            make,
+            run,
+            wakings(folders, output, lambda: completeness.is_waited, stop),
+            lambda job: opened.pending(job, state, config(job)),
+            completeness,
+        )
+    try:
+        job = make()
+    except InputError as error:
+        raise InputError(f"nothing was refined: {why or error}") from error
+    ledger = final_ledger(job, state, config(job), watched)
+    code = FAILED if ledger.failed or (given["strict"] and ledger.left_out) else 0
+    tell_ledger(ledger, ledger_line(ledger, output, state), given["as_json"], dry_run=False, exit_code=code)
+    tell_names(ledger)
+    sys.exit(code)

@@ -1,0 +1,83 @@
+"""The models on this machine, through the real download from a server on this machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from helpers.tiny import TINY
+from model.test_downloads import Server, published, server
+from segrefiner.cli.main import main
+from segrefiner.model.unet import DenoisingUNet
+from segrefiner.model.weights import save
+
+__all__ = ["published", "server"]
+URL = "https://example.com/a.safetensors?token=secret"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+
+
+def test_a_model_is_fetched_listed_found_and_verified(server: Server, published: str) -> None:
+    assert "not in the cache" in run("path", URL).stderr
+    fetched = run("fetch", f"{URL}#sha256={published}")
+    assert fetched.exit_code == 0 and "names no licence" in fetched.stderr
+    path = Path(fetched.stdout.strip())
+    assert path.is_file() and len(server.asked) == 1
+    assert run("path", f"{URL}#sha256={published}").stdout.strip() == str(path)
+    document = json.loads(run("list", "--json").stdout)
+    bundled, other = document["models"]
+    assert bundled["name"] == "compact" and bundled["license"] == "apache-2.0"
+    assert other["path"] == str(path) and other["sha256"] == published and other["license"] is None
+    assert other["size"] == path.stat().st_size and "secret" not in json.dumps(document)
+    assert "no licence named" in run("list").stdout
+    assert run("verify").exit_code == 0
+
+
+def test_what_was_exchanged_after_its_download_is_told(server: Server, published: str) -> None:
+    path = Path(run("fetch", URL).stdout.strip())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        save(DenoisingUNet(TINY), path)
+    result = run("verify", "--json")
+    assert result.exit_code == 3
+    good, bad = json.loads(result.stdout)["models"]
+    assert good["ok"] and not bad["ok"] and "expected" in bad["reason"]
+    path.write_bytes(b"nonsense")
+    listed = run("list")
+    assert listed.exit_code == 0 and "left out" in listed.stderr
+    assert run("verify", path).exit_code == 3 and run("verify", "compact").exit_code == 0
+
+
+def test_a_wrong_checksum_or_address_is_one_line(server: Server, published: str) -> None:
+    for name in (f"{URL}#sha256={'1' * 64}", "nobody", "http://example.com/a.safetensors"):
+        result = run("fetch", name)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1 and not result.stdout
+
+
+def test_a_licence_stands_in_the_file_or_on_its_card(tmp_path: Path) -> None:
+    from segrefiner.model.inventory import inspect_model
+
+    network = DenoisingUNet(TINY)
+    save(network, tmp_path / "own.safetensors", metadata={"license": "mit"})
+    save(network, tmp_path / "model.safetensors")
+    assert inspect_model(tmp_path / "own.safetensors", "own").license == "mit"
+    assert inspect_model(tmp_path / "model.safetensors", "model").license is None
+    (tmp_path / "README.md").write_text("---\ntags: [a]\nlicense: cc-by-4.0\n---\n# A model\n")
+    assert inspect_model(tmp_path / "model.safetensors", "model").license == "cc-by-4.0"
+
+
+def test_the_hub_s_cache_is_listed_without_models_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGREFINER_CACHE", str(tmp_path))
+    for owner, content in (("ours", None), ("theirs", b"no weights of this kind")):
+        folder = tmp_path / "hub" / f"models--{owner}--name" / "snapshots" / "abc"
+        folder.mkdir(parents=True)
+        if content is None:
+            save(DenoisingUNet(TINY), folder / "model.safetensors")
+        else:
+            (folder / "model.safetensors").write_bytes(content)
+    names = [model["name"] for model in json.loads(run("list", "--json").stdout)["models"]]
+    assert names == ["compact", "ours/name@abc"]
