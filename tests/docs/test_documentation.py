@@ -7,11 +7,8 @@ reason in a comment before it: `<!-- not run: needs a cluster -->`.
 
 import json
 import re
-import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from helpers.command_lines import commands, parse
 from segrefiner.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -49,32 +47,6 @@ class Block:
 def blocks(page: str) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return [Block(one["kind"], one["text"], one["reason"]) for one in FENCE.finditer(text)]
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The words of each `segrefiner` command of a block, without its program, pipes and redirections."""
-    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-        lexer = shlex.shlex(re.sub(r"(^|\s)#\s.*", "", line), posix=True, punctuation_chars=True)
-        lexer.commenters = ""
-        lexer.whitespace_split = True
-        for is_operator, group in groupby(lexer, lambda word: set(word) <= set("();<>|&")):
-            words = list(group)
-            if is_operator or "segrefiner" not in words:
-                continue
-            start = words.index("segrefiner")
-            if words[:start] in ([], ["do"]) or words[start - 1] in ("-m", "time") or "=" in words[0]:
-                yield words[start + 1 :]
-
-
-def parse(words: list[str]) -> None:
-    """Has the real command line read these words; nothing is run."""
-    command: click.Command = main
-    context = click.Context(main, info_name="segrefiner")
-    while isinstance(command, click.Group):
-        name, found, words = command.resolve_command(context, words)
-        assert found is not None, name
-        command, context = found, click.Context(found, info_name=name, parent=context)
-    command.make_context(context.info_name, list(words), parent=context.parent)
 
 
 @pytest.fixture
