@@ -3,7 +3,7 @@ FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/segrefiner
 ENV PATH=/opt/segrefiner/bin:$PATH
-RUN pip install "torch>=2.10,<2.14" --index-url https://download.pytorch.org/whl/cpu
+RUN pip install "torch>=2.10" --index-url https://download.pytorch.org/whl/cpu
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src

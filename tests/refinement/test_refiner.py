@@ -181,6 +181,13 @@ def test_devices_and_dtypes() -> None:
             choose_device("cuda")
 
 
+def test_a_pytorch_that_does_not_say_what_the_processor_has_computes_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
 def test_bfloat16_agrees_with_float32() -> None:
     photo, mask = PHOTOS / "CCP_0016.jpg", PHOTOS / "CCP_0016_coarse.png"
     network = load(resolve(None))

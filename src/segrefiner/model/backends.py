@@ -346,8 +346,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type in ("cuda", APPLE.type):
             return torch.float16
-        # Emulated bfloat16 is slower than float32.
-        capabilities = torch.cpu.get_capabilities()
+        # Emulated bfloat16 is slower than float32. PyTorch 2.10 does not say what the processor has.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
         native = any(capabilities.get(kind) for kind in ("avx512_bf16", "amx_bf16", "bf16"))
         return torch.bfloat16 if native else torch.float32
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
