@@ -319,3 +319,12 @@ def test_names_may_differ_in_case_and_composition_where_one_file_is_meant(tmp_pa
     (folder / "masks" / "cafe\u0301.PNG").rename(folder / "masks" / "cafE\u0301.PNG")
     with pytest.raises(InputError, match="lacks the masks of 1 names"):
         open_source(folder)
+
+
+def test_coarse_masks_made_beforehand_may_have_other_spellings(tmp_path: Path) -> None:
+    folder, made = miniature.folder(tmp_path / "own"), tmp_path / "made"
+    made.mkdir()
+    plain = open_source(folder)
+    sample = plain.read(0)
+    Image.fromarray(sample.mask).save(made / f"{sample.name.upper()}.PNG")
+    assert (open_source(folder, coarse=made).read(0).coarse == sample.mask).all()

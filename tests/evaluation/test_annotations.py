@@ -111,6 +111,7 @@ def test_what_does_not_count_is_noted(tmp_path: Path) -> None:
     result = run(source, source)
     assert result.exit_code == 0 and "annotation 2 (a crowd)." in result.stdout
     assert "annotation 3 (its segmentation is empty" in result.stdout
+    assert run(source, source, "--strict").exit_code == 3
     result = run(labelstudio(tmp_path / "ls"), tmp_path / "ls" / "export.json")
     assert "predictions 0 result 0 (of another answer than annotations 0)" in result.stdout
 

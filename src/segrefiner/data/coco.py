@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ImageError, InputError, MaskError
 from ..formats.coco import decode_segmentation, image_key, is_empty, photo_place, read_records, split_folders
 from ..imaging.codecs.option_checks import shown
-from ..imaging.listing import Names
+from ..imaging.listing import Names, names_in
 from ..imaging.reading import check_fits, read_photo, warn_of
 from ..ledger import Entry
 from .sources import Sample, validate
@@ -58,7 +57,7 @@ class CocoObjects:
         file = self.files[self.photo_of[index]]
         path = self.root / file
         if not path.exists():
-            path = self.root / _names(self.root).find(file)
+            path = self.root / names_in(self.root).find(file)
         where = f"annotation {self.ids[index]!r} of {file}"
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise ImageError(f"{where} names a photo outside {self.root}: expected a name without ..")
@@ -144,12 +143,6 @@ def _listed_photos(annotations: Path, listed: list[Any]) -> tuple[list[str], dic
         places[key] = len(files)
         files.append(file)
     return files, places
-
-
-@lru_cache(maxsize=8)
-def _names(root: Path) -> Names:
-    """The files below a folder, which each process lists once."""
-    return Names(root)
 
 
 def _is_there(names: Names, file: str) -> bool:

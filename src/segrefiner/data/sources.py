@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MaskError, SizeMismatchError
+from ..imaging.listing import names_in
 from ..imaging.reading import read_mask
 
 
@@ -110,7 +111,7 @@ class WithCoarse(SourceWrapper):
     def read(self, index: int) -> Sample:
         """Reads one photo. Raises `InputError` where photo or coarse mask cannot be read."""
         sample = self.source.read(index)
-        path = self.folder / f"{sample.name}.png"
+        path = self.folder / names_in(self.folder).find(f"{sample.name}.png")
         if not path.is_file():
             return sample
         return validate(replace(sample, coarse=read_mask(path)), self.source.name, str(path))

@@ -5,6 +5,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -239,6 +240,12 @@ class Names:
             names = [name for name in _entries(self.folder / place) if not _kind(self.folder / place / name, SUFFIXES)]
             self._stems[place] = [_grouped(names, spelling, _stem) for spelling in spellings]
         yield from zip(self._stems[place], (spelling(stem) for spelling in spellings), strict=True)
+
+
+@lru_cache(maxsize=8)
+def names_in(folder: Path) -> Names:
+    """The files below a folder, which each process lists once."""
+    return Names(folder)
 
 
 def _entries(folder: Path) -> list[str]:

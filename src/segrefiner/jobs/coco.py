@@ -80,8 +80,7 @@ def coco_job(
     document, rows, listed, odd = records.file.value, records.rows, records.listed, records.file.odd
     entries, failures = (None, {}) if "images" not in listed else image_entries(listed["images"])
     by_image, left_out = _masks_by_image(rows, crowds, failures)
-    crowded = sum(why == CROWD_STAYS for why in left_out.values())
-    if crowded and not by_image:
+    if (crowded := sum(why == CROWD_STAYS for why in left_out.values())) and not by_image:
         raise InputError(f"{source}: all {crowded} masks are crowds, which stay: give --crowds refine")
     items = []
     names = Names(images)

@@ -154,8 +154,8 @@ def refine_masks(refiner: "Refiner", loaded: LoadedMasks, options: Options) -> R
             layers.setdefault(stored.layer, []).append((stored, encoding))
     ceded = sum(_refine_layer(refiner, loaded.photo, masks, options, result) for masks in layers.values())
     if ceded:
-        left = "a mask leaves pixels" if ceded == 1 else f"{ceded} masks leave pixels"
-        result.notes.append(f"image {loaded.name}: {left} that it would have gained to others of the photo")
+        left = "a mask leaves pixels that it" if ceded == 1 else f"{ceded} masks leave pixels that they"
+        result.notes.append(f"image {loaded.name}: {left} would have gained to others of the photo")
     return result
 
 
