@@ -90,7 +90,7 @@ def _of_job(document: Mapping[str, Any]) -> list[str]:
         value = document.get(name)
         return value if isinstance(value, int) else 0
 
-    told = [f"{number('done')} of {number('total')} photos were refined; {number('skipped')} were done before."]
+    told = [f"Refined: {number('done')} of {number('total')} photos; done before: {number('skipped')}."]
     if document.get("stopped"):
         told.append(f"The job stopped ({document['stopped']}); {number('not_tried')} are still to be done.")
     for entry in _listed(document, "failures"):

@@ -123,10 +123,11 @@ class Toolbox:
         plan = await asyncio.to_thread(self._plan, asked, self._models[name])
         if asked.plan is None:
             preview = await asyncio.to_thread(plan.preview)
+            masks, photos = _counted(preview["would_write_count"], "mask"), _counted(preview["photos"], "photo")
             return Answer(
-                f"Nothing is done yet: {preview['would_write_count']} masks of {preview['photos']} photos would be "
-                f"written to {plan.output}, {preview['would_replace_count']} of them over files that are there; "
-                f"{preview['done_before']} photos are done. To do it, call again with plan {preview['plan']!r}.",
+                f"Nothing is done yet: {masks} of {photos} would be written to {plan.output}, "
+                f"{preview['would_replace_count']} over files that are there; done before: {preview['done_before']}. "
+                f"To do it, call again with plan {preview['plan']!r}.",
                 preview,
             )
         if asked.plan != plan.name:
@@ -234,6 +235,10 @@ TOOLS: dict[str, tuple[type[BaseModel], Callable[[Toolbox, Any, OnProgress], Awa
     "explain_report": (ExplainReport, Toolbox.explain_report),
 }
 """By name: what a tool takes, and what it does."""
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _before_and_after(task: Task, refined: NDArray[np.bool_]) -> bytes:
