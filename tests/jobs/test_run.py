@@ -22,7 +22,8 @@ from PIL import Image
 from segrefiner import InputError, OutputError
 from segrefiner.cli.main import main
 from segrefiner.imaging.files import atomic_write
-from segrefiner.jobs.job import Item, Job, SavedItem, inside, written
+from segrefiner.imaging.listing import inside
+from segrefiner.jobs.job import Item, Job, SavedItem, written
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.manifest import settings_hash
 from segrefiner.jobs.run import pending, run
