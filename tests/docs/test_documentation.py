@@ -124,6 +124,7 @@ def _examples_under_the_pages_names(folder: Path) -> None:
 
     lay(
         person,
+        "examples/person.jpg",
         "person.jpg",
         "photo.jpg",
         "photos/person.jpg",
@@ -133,6 +134,7 @@ def _examples_under_the_pages_names(folder: Path) -> None:
     )
     lay(
         mask,
+        "examples/person_coarse.png",
         "person_coarse.png",
         "coarse.png",
         "sam_0.png",
