@@ -198,3 +198,13 @@ def test_the_changelog_keeps_to_its_format() -> None:
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", one) for one in headings[1:])
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+def test_every_data_set_that_the_weights_saw_has_its_licence() -> None:
+    card = (ROOT / "src/segrefiner/model/bundled/README.md").read_text(encoding="utf-8")
+    told = re.search(r"photos with masks: (.+?)\.\s", card, re.DOTALL)
+    assert told is not None
+    rows = re.findall(r"^\| ([\w-]+)", card.partition("<!-- licences -->")[2], re.MULTILINE)
+    names = set(re.findall(r"[A-Z][\w-]+|car208", told[1])) - {"Apache-2", "Apache"}
+    assert len(names) >= 5 and names <= set(rows)
+    assert {"DeepLabV3-MobileNet", "GrabCut", "EfficientNet-Lite0"} <= set(rows)  # what made inputs, and weights

@@ -1,8 +1,8 @@
 """What the documentation tells people to do can be done: its Python runs, its commands are ones that there are.
 
-Blocks of `docs/index.md` and `docs/howto/` run, in order, in a folder that holds the bundled examples under the names
-that the pages use. All other pages' commands are read by the real command line. A block that cannot run here has its
-reason in a comment before it: `<!-- not run: needs a cluster -->`.
+Blocks of the README, the start page, the questions and `docs/howto/` run, in order, in a folder that holds the bundled
+examples under the names that the pages use. All other pages' commands are read by the real command line. A block that
+cannot run here has its reason in a comment before it: `<!-- not run: needs a cluster -->`.
 """
 
 import json
@@ -23,7 +23,12 @@ from segrefiner.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-EXECUTED = ["docs/index.md", "docs/faq.md", *sorted(str(p.relative_to(ROOT)) for p in DOCS.glob("howto/*.md"))]
+EXECUTED = [
+    "README.md",
+    "docs/index.md",
+    "docs/faq.md",
+    *sorted(str(p.relative_to(ROOT)) for p in DOCS.glob("howto/*.md")),
+]
 PAGES = sorted(
     {"README.md", "CONTRIBUTING.md", "src/segrefiner/model/bundled/README.md", *EXECUTED}
     | {str(p.relative_to(ROOT)) for p in DOCS.glob("*.md")}
@@ -89,10 +94,11 @@ def test_every_command_is_one_that_the_command_line_knows(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_python_block_is_python(page: str) -> None:
+def test_every_python_block_is_python_and_runs_or_says_why_not(page: str) -> None:
     for block in blocks(page):
         if block.kind == "python":
             compile(block.text, page, "exec")
+            assert page in EXECUTED or page == "CONTRIBUTING.md" or block.reason, f"{page}: {block.text[:60]}"
 
 
 def test_the_collector_would_find_a_wrong_command() -> None:
@@ -118,6 +124,7 @@ def _examples_under_the_pages_names(folder: Path) -> None:
 
     lay(
         person,
+        "examples/person.jpg",
         "person.jpg",
         "photo.jpg",
         "photos/person.jpg",
@@ -127,6 +134,7 @@ def _examples_under_the_pages_names(folder: Path) -> None:
     )
     lay(
         mask,
+        "examples/person_coarse.png",
         "person_coarse.png",
         "coarse.png",
         "sam_0.png",
