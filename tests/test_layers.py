@@ -37,6 +37,7 @@ TORCH_FREE = {
         "davis",
         "dis_metrics",
         "layouts",
+        "mask_checks",
         "metrics",
         "protocol",
         "report",
