@@ -18,7 +18,7 @@ from segrefiner.model.conversion import with_detail
 from segrefiner.model.layers import AttentionBlock, Upsample
 from segrefiner.model.unet import BASE, COMPACT, IMAGE_MEAN, IMAGE_STD, DenoisingUNet, UNetConfig, fused, normalize
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=25)
 
 
 @st.composite

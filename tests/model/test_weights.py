@@ -408,7 +408,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, read: Callable[[Path], objec
 WHOLE = {weights.load: cache(safetensors), conversion.load_published: cache(published)}
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(st.data())
 @pytest.mark.parametrize("read", [weights.load, conversion.load_published])
 def test_damage_anywhere_is_refused_or_harmless(

@@ -146,7 +146,7 @@ def test_photos_are_turned_as_in_memory(tmp_path: Path, orientation: int, suffix
     np.testing.assert_array_equal(picture.parts(tmp_path)(Box(3, 5, 30, 36)), expected[5:36, 3:30])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.floats(0.001, 0.2), st.integers(1, 7))
 def test_parts_joined_row_by_row_are_those_of_the_whole(
     seed: int, height: int, width: int, share: float, gap: int
