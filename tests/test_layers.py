@@ -56,6 +56,7 @@ TORCH_FREE = {
         "davis",
         "dis_metrics",
         "layouts",
+        "mask_checks",
         "metrics",
         "protocol",
         "report",

@@ -28,6 +28,7 @@ _SOURCES = (
     "model/image_encoder",
     "imaging/reading",
     "refinement/label_maps",
+    "evaluation/mask_checks",
     "evaluation/metrics",
     "model/layers",
     "imaging/codecs/pictures",

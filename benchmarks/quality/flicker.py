@@ -33,7 +33,8 @@ from benchmarks.common.coarse_kinds import Mask, Photo, extent, scale
 from segrefiner import Refiner
 from segrefiner.data.layouts import PhotoFiles, find_photos
 from segrefiner.errors import InputError
-from segrefiner.evaluation.metrics import binary_mask, iou
+from segrefiner.evaluation.mask_checks import binary_mask
+from segrefiner.evaluation.metrics import iou
 from segrefiner.imaging.clips import still
 from segrefiner.imaging.reading import check_same_size, read_image, read_mask
 from segrefiner.refinement.video import refine_video

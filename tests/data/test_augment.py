@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from segrefiner.data.augment import add_thin, change_colours, coverage, degrade, paste, thin_structures
 
-QUICK = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=20)
 BATCH, SIZE = 40, 48
 SCALE = torch.ones(BATCH, 1, 1, 1)
 

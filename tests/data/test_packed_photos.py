@@ -31,7 +31,7 @@ from segrefiner.errors import InputError
 from segrefiner.imaging.distances import signed_distance
 from segrefiner.model.unet import IMAGE_MEAN
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=40)
 CPU = torch.device("cpu")
 PACK_SIZE = 120
 # (height, width); the last but one is shrunk when it is packed.

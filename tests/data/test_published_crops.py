@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segrefiner.data.published_crops import Crop, mirrored, patch, published_object_view, resized
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 
 
 def photo(height: int, width: int, box: tuple[int, int, int, int]) -> Crop:

@@ -20,7 +20,7 @@ from segrefiner.evaluation.coco import load_detections, load_truth, measure_dete
 from segrefiner.evaluation.coco_categories import COCO_CATEGORIES
 from segrefiner.imaging.coco_masks import check_polygons, rle_runs
 
-QUICK = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=150)
 HEIGHT, WIDTH = 120, 160
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RANGES = {"": (0, 1e10), "_small": (0, 32**2), "_medium": (32**2, 96**2), "_large": (96**2, 1e10)}

@@ -33,7 +33,7 @@ Score = Callable[[Array, Array], float]
 DATA = Path(__file__).parents[1] / "data"
 PHOTOS = ("CCP_0016", "car208_0007")
 PARITY = json.loads((DATA / "parity" / "expected.json").read_text())
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 
 
 def photo(name: str) -> tuple[Mask, Mask]:

@@ -30,7 +30,7 @@ from segrefiner.evaluation.results import shown
 from segrefiner.rendering.markdown import as_markdown
 from segrefiner.rendering.svg import bin_names, histogram, histogram_bins, nice_step, scatter
 
-QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=100)
 NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
 COUNT = 12
 

@@ -25,7 +25,7 @@ values = st.recursive(
 layouts = st.sampled_from([{}, {"indent": 1}, {"indent": 3, "separators": (" ,", " : ")}, {"separators": (",", ":")}])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.text(), values, max_size=5), layouts, st.booleans())
 def test_spans_are_those_of_the_values(value: dict[str, Any], layout: dict[str, Any], ascii_only: bool) -> None:
     text = f" \n{json.dumps(value, ensure_ascii=ascii_only, **layout)} "
@@ -35,7 +35,7 @@ def test_spans_are_those_of_the_values(value: dict[str, Any], layout: dict[str, 
     assert [json.loads(listed[slice(*span)]) for span in element_spans(listed, 0)] == list(value.values())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.text(), values, max_size=5), st.dictionaries(st.text(), values, max_size=3), layouts)
 def test_edited_members_are_those_of_the_same_dictionary(
     value: dict[str, Any], new: dict[str, Any], layout: dict[str, Any]

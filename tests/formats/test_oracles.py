@@ -19,7 +19,7 @@ from segrefiner.formats.masks import decode_mask, encode_mask
 from segrefiner.imaging.outlines import mask_outlines, single_outline
 
 some_masks = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
-several = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+several = settings(max_examples=60)
 
 
 @several

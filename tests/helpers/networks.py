@@ -21,7 +21,7 @@ from segrefiner.refinement.pipelines.views import (
     contour_tiles,
 )
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=25)
 CONFIG = PipelineConfig()
 EVERY_TILE = replace(CONFIG, tiling=TilingConfig(undecided=-1.0), converged=-1.0)
 SMALL = PipelineConfig(patch=32, tiling=TilingConfig(side=32, overlap=8), min_side=16)

@@ -13,7 +13,7 @@ from segrefiner.errors import MaskError
 from segrefiner.imaging import coco_masks
 from segrefiner.imaging.coco_masks import decode_rle, draw_polygons, encode_rle
 
-QUICK = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=80)
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
@@ -24,13 +24,7 @@ from segrefiner.imaging.files import (
 )
 from segrefiner.imaging.reading import read_image, read_mask
 
-QUICK = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+QUICK = settings(max_examples=40)
 MASK = np.random.default_rng(0).random((6, 9)) < 0.5
 PHOTOS = arrays.array_shapes(min_dims=2, max_dims=2, max_side=12).map(lambda sides: (*sides, 3))
 

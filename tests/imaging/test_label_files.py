@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -16,13 +16,7 @@ from PIL import Image
 from segrefiner.errors import MaskError, OutputError
 from segrefiner.imaging.label_files import LARGEST_ID, LabelMap, read_ids, read_labels, write_ids, write_labels
 
-QUICK = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+QUICK = settings(max_examples=40)
 SIDES = arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)
 LABELS = np.kron([[0, 1, 5], [255, 9, 254]], np.ones((4, 5), int)).astype(np.uint8)
 COLOURS = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)

@@ -19,7 +19,7 @@ from segrefiner.imaging.boxes import (
 )
 from segrefiner.imaging.ops import box_mean, resize
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 SIDES = st.integers(1, 12)
 INSIDE_OR_NOT = st.integers(-20, 20)
 

@@ -12,7 +12,7 @@ from segrefiner.imaging.coco_masks import draw_polygons
 from segrefiner.imaging.outlines import mask_outlines, single_outline
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(arrays(np.bool_, st.tuples(st.integers(1, 16), st.integers(1, 16))))
 def test_polygons_draw_the_same_mask(mask: np.ndarray) -> None:
     found = mask_outlines(mask)

@@ -21,7 +21,7 @@ from segrefiner.imaging.reading import read_image, read_mask, read_mask_values
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 RNG = np.random.default_rng(0)
 MASK = RNG.random((7, 9)) < 0.5
 MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9)).filter(

@@ -32,7 +32,7 @@ from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 
 SIZE = (24, 32)
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=25)
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes and links")

@@ -23,7 +23,7 @@ from segrefiner.model.diffusion import (
     transition_to_fine,
 )
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=40)
 KEEP = [0.8, 0.64, 0.48, 0.32, 0.16, 0.0, 1.0]  # keep[-1], the end, is 1
 ALL = range(NUM_TIMESTEPS - 1, -1, -1)
 SCHEDULES = st.sets(st.integers(0, 5), min_size=1).map(lambda chosen: sorted(chosen, reverse=True))

@@ -24,7 +24,7 @@ from segrefiner.refinement.label_regions import bounded, components
 from segrefiner.refinement.pipelines.acceptance import KeptReason
 from segrefiner.refinement.pipelines.views import worth_refining
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 
 
 def noise(side: int, labels: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -44,7 +44,7 @@ def expected(pairs: list[Pair]) -> list[NDArray[np.bool_]]:
     return masks
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(PAIRS)
 def test_only_what_others_have_is_taken_back(pairs: list[Pair]) -> None:
     before = [(coarse.copy(), probability.copy()) for coarse, probability in pairs]
@@ -57,7 +57,7 @@ def test_only_what_others_have_is_taken_back(pairs: list[Pair]) -> None:
         np.testing.assert_array_equal(pair[1], unchanged[1])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(PAIRS)
 def test_masks_overlap_at_most_where_coarse_ones_do(pairs: list[Pair]) -> None:
     masks = [probability >= 0.5 for probability, _ in separate(pairs)]
@@ -67,7 +67,7 @@ def test_masks_overlap_at_most_where_coarse_ones_do(pairs: list[Pair]) -> None:
                 assert not (masks[i] & masks[k] & ~(one & other)).any()
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_order_is_of_no_matter(pairs: list[Pair], random: object) -> None:
     order = list(range(len(pairs)))

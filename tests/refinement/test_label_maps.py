@@ -14,7 +14,7 @@ from segrefiner.errors import InputError, SizeMismatchError
 from segrefiner.imaging.label_files import LabelMap, labels_png
 from segrefiner.refinement.label_maps import refine_labels
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 PHOTO = np.zeros((12, 16, 3), np.uint8)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segrefiner.rendering.overlay import COARSE_COLOUR, PANEL, REFINED_COLOUR, overlay
 
-QUICK = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=15)
 
 
 def photo(height: int, width: int) -> np.ndarray:

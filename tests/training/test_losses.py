@@ -15,7 +15,7 @@ from segrefiner.training.losses import TEXTURE_WEIGHT, cross_entropy, sobel, tex
 from segrefiner.training.recipe import Recipe
 from segrefiner.training.trainer import contour_weight
 
-QUICK = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=25)
 EXPECTED = Path(__file__).parents[1] / "data" / "parity" / "expected.json"
 
 

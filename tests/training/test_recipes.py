@@ -17,7 +17,7 @@ from segrefiner.training.overrides import differences, with_values
 from segrefiner.training.recipe import CosineDecay, LinearDecay, Recipe, StepDecay
 from segrefiner.training.recipes import HR, LR, RECIPES
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=60)
 
 
 def test_the_paper_s_recipes_have_the_paper_s_numbers() -> None:

@@ -20,7 +20,7 @@ from ..errors import MaskError
 from ..imaging.codecs.arrays import as_numpy
 from ..imaging.codecs.option_checks import real_number, whole_number
 from ..imaging.contours import borders, corners, skeleton
-from .metrics import Mask, MaskLike, binary_mask, check_plane, check_same_size
+from .mask_checks import Mask, MaskLike, binary_mask, check_plane, check_same_size
 
 Curve: TypeAlias = npt.NDArray[np.float64]
 Soft: TypeAlias = npt.NDArray[np.floating]

@@ -84,10 +84,7 @@ def refine_large(
     with TemporaryDirectory(prefix="segrefiner-") as folder:
         store = MaskFile(coarse, threshold, Path(folder) / "mask")
         objects = [] if store.pixels == math.prod(coarse.size) else find_large_objects(store)
-        notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
-        specks = len(objects) - len(worth_refining(objects))
-        if specks:
-            notes += (f"{specks} specks among {len(objects)} objects are left as they are",)
+        notes = _notes(photo, store, objects, mask)
         warn_of(notes)
         parts = _parts(objects, coarse.size, options.max_shift)
         jobs = _mask_tasks(refiner, photo, store, parts, options.seed, Path(folder))
@@ -97,6 +94,13 @@ def refine_large(
             reports.append(replace(result.report, warnings=notes))
         store.save(target)
     return reports
+
+
+def _notes(photo: LargePicture, store: MaskFile, objects: list[Box], mask: str | PathLike[str]) -> tuple[str, ...]:
+    """What there is to say of the pair before it is refined."""
+    notes = check_fits(photo.small(), store.small(), mask_source=mask) if objects else ()
+    specks = len(objects) - len(worth_refining(objects))
+    return (*notes, f"{specks} specks among {len(objects)} objects are left as they are") if specks else notes
 
 
 def _opened(image: str | PathLike[str], mask: str | PathLike[str]) -> tuple[LargePicture, LargePicture]:

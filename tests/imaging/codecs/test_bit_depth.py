@@ -82,7 +82,7 @@ def test_a_dark_photo_brought_to_sixteen_bits_stays_dark(bits: int, brightest: i
         assert photo.notes == () and (photo.pixels == values).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_order_and_differences_of_values_outlive_the_guess(data: st.DataObject) -> None:
     bits = data.draw(st.integers(9, 16))

@@ -113,7 +113,7 @@ def test_decoders_that_are_not_on_the_list_are_never_asked(format: str, monkeypa
 # Orientation is read without anything else of EXIF
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     format=st.sampled_from(["PNG", "JPEG", "WEBP"]),
     orientation=st.integers(0, 9),

@@ -27,7 +27,7 @@ from segrefiner.refinement.pipelines.acceptance import (
 from segrefiner.refinement.pipelines.config import AcceptanceConfig
 from segrefiner.refinement.report import make_report
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=40)
 CONFIG = AcceptanceConfig()
 SIDE = 120
 EVERYWHERE = torch.ones(SIDE, SIDE, dtype=torch.bool)

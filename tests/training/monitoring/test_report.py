@@ -21,7 +21,7 @@ from segrefiner.rendering.svg import Curve, curves
 from segrefiner.training.monitoring.report import headline, smoothed, thinned, training_page, write_training_report
 from segrefiner.training.run_folder import read_run
 
-QUICK = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+QUICK = settings(max_examples=100)
 EVIL = '"><script>alert(1)</script>'
 
 
