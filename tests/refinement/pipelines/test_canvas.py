@@ -28,7 +28,7 @@ from helpers.networks import (
     window,
 )
 from segrefiner.imaging.boxes import Box
-from segrefiner.imaging.ops import contour
+from segrefiner.imaging.ops import contour, resize
 from segrefiner.refinement.pipelines import canvas as canvases
 from segrefiner.refinement.pipelines.coarse_to_fine import refine_mask, refine_masks
 from segrefiner.refinement.pipelines.config import PipelineConfig, TilingConfig
@@ -124,3 +124,25 @@ def test_contours_are_the_pixels_with_a_neighbour_in_the_other_state() -> None:
     expected = windows.any(axis=(2, 3)) & ~windows.all(axis=(2, 3))
     np.testing.assert_array_equal(contour(mask), expected)
     assert not contour(torch.ones(5, 6, dtype=torch.bool)).any()
+
+
+def test_details_that_a_shrunk_view_cannot_show_are_not_changed_by_it() -> None:
+    """A wire of a pixel and a crack of a pixel stay where the network would empty all that it sees shrunk by four."""
+    mask = torch.zeros(256, 256, dtype=torch.bool)
+    mask[20, 10:240] = True
+    mask[100:220, 60:200] = True
+    mask[160, 60:150] = False
+    view = View(Box(0, 0, 256, 256), 4.0)
+    refined = refined_in(lambda x, timesteps: torch.full_like(x[:, :1], -9.0), mask, [view], [5]) >= 0.5
+    assert refined[20, 10:240].all()
+    assert not refined[105:140, 80:180].any()  # what it shows, it changes
+    assert torch.equal(refined[158:163, 70:140], mask[158:163, 70:140])
+
+
+@QUICK
+@given(st.integers(2, 6), st.integers(0, 3), st.floats(0, 3.1))
+def test_a_contour_that_a_shrunk_view_shows_is_no_detail(scale: int, offset: int, angle: float) -> None:
+    side = 64 * scale
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    mask = (x - side / 2) * math.cos(angle) + (y - side / 2) * math.sin(angle) + offset > 0
+    assert not canvases._near_details(resize(mask[None].float(), 64, 64)).any()

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from ...imaging.boxes import Box
 from ...imaging.ops import contour, crop_resized, nonzero_pixels, resize, row_bands
@@ -16,6 +17,12 @@ from .config import PipelineConfig, Sampler
 from .views import View, contour_tiles, needs_tiles, object_area, object_view, scale_seen, surroundings
 
 _PIXELS_AT_ONCE = 1 << 17
+
+_NEAR = 5
+"""Side of the square of view pixels around a pixel in which a mask has to show both sides of a contour whole."""
+
+_TRACE = 0.02
+"""Coverage below which a pixel is empty, and from one minus which on it is full: what the filter rounds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Canvas:
         self.probability = self.coarse.float()
         self._total: Tensor | None = None
         self._before: dict[View, Tensor] = {}
+        self._details: dict[View, Tensor] = {}
 
     def tiles(self, scale: float) -> list[View]:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
@@ -106,6 +114,9 @@ class Canvas:
         inside = view.box.clip(*self.photo).shift(-view.box.x0, -view.box.y0)
         beside = Box(-inside.x0, -inside.y0, view.box.width - inside.x0, view.box.height - inside.y0)
         mask = crop_resized(self._before[view][None], beside, view.size, view.size)
+        if view.scale > 1:
+            covered = crop_resized((self._before[view] >= 0.5)[None], beside, view.size, view.size)
+            self._details[view] = _near_details(covered)
         return photo, (mask >= 0.5).float()
 
     def thresholds(self, view: View) -> Uniform:
@@ -139,11 +150,11 @@ class Canvas:
         """Blends the refined probability `(1, S, S)` of a view that showed the mask `(1, S, S)`.
 
         Where the views' windows sum to more than one, each counts for its share; where they sum to less, the rest is
-        the mask as it was. A view that shows the mask shrunk says nothing of details that it cannot show: where it
-        agrees, they stay.
+        the mask as it was. A view that shows the mask shrunk says nothing of details that it cannot show: they stay,
+        and so does what it agrees with.
         """
         if view.scale > 1:
-            changed = ((result >= 0.5) ^ (shown >= 0.5))[0]
+            changed = ((result >= 0.5) ^ (shown >= 0.5))[0] & ~self._details[view]
             for part in self._parts(view):
                 self._blend_changed(view, result, changed, part)
         else:
@@ -201,7 +212,7 @@ class Canvas:
     def finish_level(self) -> None:
         """After the views of one level are blended."""
         self.probability.clamp_(0, 1)
-        self._total, self._before = None, {}
+        self._total, self._before, self._details = None, {}, {}
 
     def _cut(self, plane: Tensor, view: View) -> Tensor:
         """The part of a plane of the area that a view shows of the photo."""
@@ -242,6 +253,18 @@ class Canvas:
 
     def _region(self, box: Box) -> Box:
         return box.shift(-self.area.x0, -self.area.y0)
+
+
+def _near_details(covered: Tensor) -> Tensor:
+    """Pixels `(S, S)` bool of a view near parts of a mask, or gaps in it, that are narrower than two of its pixels.
+
+    Args:
+        covered: `(1, S, S)` float in [0, 1], how much of each pixel the mask covers, by a filter two pixels wide.
+    """
+    most, least = (sign * F.max_pool2d(sign * covered, _NEAR, stride=1, padding=_NEAR // 2) for sign in (1, -1))
+    # Beside a contour that the view shows there are pixels that the mask covers whole, and some not at all.
+    details = (covered > _TRACE) & (covered < 1 - _TRACE) & ((most < 1 - _TRACE) | (least > _TRACE))
+    return F.max_pool2d(details.float(), _NEAR, stride=1, padding=_NEAR // 2)[0] > 0
 
 
 def _confidence_around(plane: Tensor, y: Tensor, x: Tensor, reach: int) -> Tensor:
