@@ -24,7 +24,7 @@ from PIL import Image
 
 import segrefiner
 from helpers import miniature
-from helpers.hub import Hub
+from helpers.stand_ins.hub import Hub
 from helpers.tiny import TINY
 from segrefiner import Refiner
 from segrefiner.training.recipe import Recipe

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.common.coarse_kinds import Mask, Photo, extent
-from segrefiner.imaging.distances import signed_distance
+from segrefiner.imaging.shapes.distances import signed_distance
 
 Refine: TypeAlias = Callable[[Photo, Mask], Mask]
 Floats: TypeAlias = NDArray[np.floating[Any]]

@@ -26,7 +26,7 @@ from benchmarks.common.tables import HARMED
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
 from segrefiner.evaluation.metrics import iou
-from segrefiner.imaging.distances import contour_distance
+from segrefiner.imaging.shapes.distances import contour_distance
 from segrefiner.refinement.pipelines.coarse_to_fine import refine_masks
 from segrefiner.refinement.pipelines.config import AcceptanceConfig, PipelineConfig
 

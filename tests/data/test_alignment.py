@@ -24,7 +24,7 @@ from segrefiner.data.alignment import (
 )
 from segrefiner.data.packed_photos import PackedPhotos
 from segrefiner.data.sources import Sample, data_set_of
-from segrefiner.imaging.distances import signed_distance
+from segrefiner.imaging.shapes.distances import signed_distance
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 

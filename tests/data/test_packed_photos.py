@@ -28,7 +28,7 @@ from segrefiner.data.packs import (
     read_pack,
 )
 from segrefiner.errors import InputError
-from segrefiner.imaging.distances import signed_distance
+from segrefiner.imaging.shapes.distances import signed_distance
 from segrefiner.model.unet import IMAGE_MEAN
 
 QUICK = settings(max_examples=40)

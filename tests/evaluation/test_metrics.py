@@ -24,7 +24,7 @@ from PIL import Image
 
 from segrefiner.errors import InputError, MaskError, SizeMismatchError
 from segrefiner.evaluation import dis_metrics, metrics
-from segrefiner.imaging import contours
+from segrefiner.imaging.shapes import contours
 
 Mask = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]

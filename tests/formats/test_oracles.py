@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from helpers.annotated import HEIGHT, MASKS, POLYGON, SIZE, WIDTH, disc
 from segrefiner.formats.brush import decode_brush, encode_brush
 from segrefiner.formats.masks import decode_mask, encode_mask
-from segrefiner.imaging.outlines import mask_outlines, single_outline
+from segrefiner.imaging.shapes.outlines import mask_outlines, single_outline
 
 some_masks = arrays(np.bool_, st.tuples(st.integers(1, 14), st.integers(1, 14)))
 several = settings(max_examples=60)

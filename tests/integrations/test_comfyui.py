@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import comfy
+from helpers.stand_ins import comfy
 from helpers.serving import MASK, OTHER, PHOTO, REPORT, refiner
 from segrefiner import ImageError, InputError, MaskError, Result, SizeMismatchError
 

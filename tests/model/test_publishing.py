@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub import errors as hub_errors
 from safetensors.torch import load_file
 
-from helpers.hub import Hub
+from helpers.stand_ins.hub import Hub
 from helpers.tiny import TINY
 from segrefiner import Refiner
 from segrefiner.cli.model import push

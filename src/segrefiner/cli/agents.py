@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from .common import FiniteRange, device_option, exit_on_error
-from .messages import conclude
 from .serve import named_models
+from .shared.common import FiniteRange, device_option, exit_on_error
+from .shared.messages import conclude
 
 
 @click.command()

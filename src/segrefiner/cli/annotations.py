@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from .common import exit_on_error
 from .jobs import crowds_option, refinement_options, run_job, shared_options
-from .streams import FilePath
+from .shared.common import exit_on_error
+from .shared.streams import FilePath
 
 _FORMATS = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
 _path = FilePath()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import FAILED, SEED, exit_on_error, item_bar
-from .ledger import ledger_options, omission_lines
-from .messages import conclude, say
+from .shared.common import FAILED, SEED, exit_on_error, item_bar
+from .shared.ledger import ledger_options, omission_lines
+from .shared.messages import conclude, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

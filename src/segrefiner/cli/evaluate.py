@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import FiniteRange, exit_on_error, item_bar
-from .messages import conclude, is_watched, say
-from .streams import FilePath
+from .shared.common import FiniteRange, exit_on_error, item_bar
+from .shared.messages import conclude, is_watched, say
+from .shared.streams import FilePath
 
 if TYPE_CHECKING:
     from ..evaluation.protocol import Case, Failure, Measurement, Scores

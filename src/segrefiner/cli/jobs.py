@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels
-from .job_runs import OpenedJob, signals
-from .ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
-from .streams import FilePath
+from .shared.common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels
+from .shared.job_runs import OpenedJob, signals
+from .shared.ledger import ledger_line, ledger_options, reason_lines, tell_ledger, tell_names
+from .shared.streams import FilePath
 
 if TYPE_CHECKING:
     from ..jobs.job import Job

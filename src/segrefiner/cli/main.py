@@ -9,11 +9,11 @@ from .annotations import annotations
 from .data import data
 from .evaluate import evaluate, report
 from .jobs import coco, folder, panoptic, semantic
-from .messages import add_verbosity
 from .model import convert, export, push
 from .models import models
 from .refine import refine, video
 from .serve import serve
+from .shared.messages import add_verbosity
 from .train import train, training_report
 
 

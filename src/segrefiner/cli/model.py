@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from .common import exit_on_error
-from .messages import conclude, note, say
+from .shared.common import exit_on_error
+from .shared.messages import conclude, note, say
 
 
 @click.command()

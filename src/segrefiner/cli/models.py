@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CheckpointError
-from .common import FAILED, exit_on_error
-from .messages import conclude, note, say
+from .shared.common import FAILED, exit_on_error
+from .shared.messages import conclude, note, say
 
 if TYPE_CHECKING:
     from ..model.inventory import KnownModel

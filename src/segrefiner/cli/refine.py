@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError, InputWarning
-from .common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels, item_bar
-from .ledger import _json, _strict, tell_ledger, tell_names
-from .messages import conclude, is_watched, say
-from .streams import STANDARD, FileOrStream, FilePath, check_streams, read_standard, write_standard
+from .shared.common import FAILED, SEED, FiniteRange, device_option, exit_on_error, ignored_labels, item_bar
+from .shared.ledger import _json, _strict, tell_ledger, tell_names
+from .shared.messages import conclude, is_watched, say
+from .shared.streams import STANDARD, FileOrStream, FilePath, check_streams, read_standard, write_standard
 
 if TYPE_CHECKING:
     import numpy as np

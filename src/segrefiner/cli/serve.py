@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import FiniteRange, device_option, exit_on_error
-from .messages import conclude, note
+from .shared.common import FiniteRange, device_option, exit_on_error
+from .shared.messages import conclude, note
 
 if TYPE_CHECKING:
     from ..serving.labelstudio.images import ImageHost

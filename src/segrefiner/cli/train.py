@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InputError
-from .common import SEED, FiniteRange, exit_on_error, item_bar
-from .messages import conclude, is_quiet, is_watched, say
+from .shared.common import SEED, FiniteRange, exit_on_error, item_bar
+from .shared.messages import conclude, is_quiet, is_watched, say
 
 if TYPE_CHECKING:
     from rich.console import Console

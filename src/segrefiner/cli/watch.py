@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .common import FAILED
-from .job_runs import OpenedJob, signals
-from .ledger import ledger_line, tell_ledger, tell_names
-from .messages import conclude, note
+from .shared.common import FAILED
+from .shared.job_runs import OpenedJob, signals
+from .shared.ledger import ledger_line, tell_ledger, tell_names
+from .shared.messages import conclude, note
 
 if TYPE_CHECKING:
     from ..jobs.job import Job

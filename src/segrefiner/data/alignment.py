@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 
 from ..errors import InputError
-from ..imaging.distances import signed_distance
 from ..imaging.edges import EDGE_REACH, edge_gain, edge_strength
+from ..imaging.shapes.distances import signed_distance
 from .sources import Sample, Source, SourceWrapper, data_set_of, evenly
 
 REACH = 2.5

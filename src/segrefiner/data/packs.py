@@ -16,9 +16,9 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from ..errors import InputError
-from ..imaging.distances import signed_distance
 from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
+from ..imaging.shapes.distances import signed_distance
 from .layouts import open_folder
 from .sources import Sample, Source
 

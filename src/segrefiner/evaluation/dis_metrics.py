@@ -19,7 +19,7 @@ from scipy import ndimage
 from ..errors import MaskError
 from ..imaging.codecs.arrays import as_numpy
 from ..imaging.codecs.option_checks import real_number, whole_number
-from ..imaging.contours import borders, corners, skeleton
+from ..imaging.shapes.contours import borders, corners, skeleton
 from .mask_checks import Mask, MaskLike, binary_mask, check_plane, check_same_size
 
 Curve: TypeAlias = npt.NDArray[np.float64]

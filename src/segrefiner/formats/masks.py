@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, MaskError
 from ..imaging.coco_masks import decode_rle, draw_polygons, encode_rle, is_whole, sound_polygons
 from ..imaging.files import Json, png_bytes
-from ..imaging.outlines import mask_outlines, single_outline
 from ..imaging.reading import read_mask
+from ..imaging.shapes.outlines import mask_outlines, single_outline
 from .brush import decode_brush, encode_brush
 
 Mask: TypeAlias = NDArray[np.bool_]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..imaging.boxes import Box
-from ..imaging.distances import contour_distance
 from ..imaging.ops import nonzero_pixels
+from ..imaging.shapes.distances import contour_distance
 from .pipelines.acceptance import KeptReason, keep_label
 from .pipelines.config import DEFAULT
 from .pipelines.views import find_objects

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..imaging.distances import largest_distance
 from ..imaging.ops import contour, nonzero_pixels, row_bands
+from ..imaging.shapes.distances import largest_distance
 from ..model.diffusion import confidence
 from .pipelines.acceptance import Reverted, predicted_gain
 

@@ -23,7 +23,7 @@ from ..data.packed_photos import CropBatch, PackedPhotos, shuffled
 from ..data.published_crops import Crop, PublishedViews, mirrored, patch, published_object_view, resized
 from ..data.sources import Sample, Source, data_set_of
 from ..errors import InputError, TrainingError
-from ..imaging.distances import signed_distance
+from ..imaging.shapes.distances import signed_distance
 from .recipe import Recipe, StepSlice
 
 BatchSource: TypeAlias = Callable[[Iterable[StepSlice]], Iterator[CropBatch]]

@@ -17,7 +17,7 @@ from segrefiner.data.coarse.masks import (
     shift,
     smooth_noise,
 )
-from segrefiner.imaging.distances import signed_distance
+from segrefiner.imaging.shapes.distances import signed_distance
 
 SIZE = 48
 NO_REAL = torch.zeros(64, dtype=torch.bool)

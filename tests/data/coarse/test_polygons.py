@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segrefiner.data.coarse.polygons import TOLERANCE, polygon_coarse
-from segrefiner.imaging.distances import signed_distance
+from segrefiner.imaging.shapes.distances import signed_distance
 
 ROWS, COLUMNS = np.mgrid[:120, :140]
 RING = (np.hypot(ROWS - 60, COLUMNS - 70) < 45) & (np.hypot(ROWS - 60, COLUMNS - 70) > 20)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
-from segrefiner.imaging.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
 from segrefiner.imaging.ops import nonzero_pixels
+from segrefiner.imaging.shapes.distances import OFFSET_REACH, contour_distance, contour_offset, largest_distance
 from segrefiner.refinement.pipelines.acceptance import (
     Evidence,
     KeptReason,

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from helpers.annotated import disc
-from helpers.labelstudio import TOKEN, FakeHost, fake_host, listener
 from helpers.serving import MASK, PHOTO, REPORT, encoded, form, header_only
+from helpers.stand_ins.labelstudio import TOKEN, FakeHost, fake_host, listener
 from segrefiner.formats.brush import decode_brush, encode_brush
 from segrefiner.formats.labelstudio import result_instance
 from segrefiner.formats.masks import decode_mask

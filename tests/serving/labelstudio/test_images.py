@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.labelstudio import TOKEN, FakeHost, fake_host, listener
+from helpers.stand_ins.labelstudio import TOKEN, FakeHost, fake_host, listener
 from segrefiner.errors import ImageError, InputError
 from segrefiner.serving.labelstudio.images import ImageHost
 

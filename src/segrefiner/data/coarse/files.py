@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Generator
 
 from ...errors import InputError
-from ...imaging.distances import signed_distance
 from ...imaging.files import write_png
+from ...imaging.shapes.distances import signed_distance
 from ..settings_record import begin_folder
 from ..sources import Sample, Source, evenly
 from ..worker_pool import in_processes

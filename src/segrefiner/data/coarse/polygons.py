@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ...imaging.contours import borders, douglas_peucker
+from ...imaging.shapes.contours import borders, douglas_peucker
 
 TOLERANCE = (0.7, 6.0)
 """How far a polygon may pass from the contour, in pixels, drawn log-uniformly: careful to hurried annotators."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ...imaging.contours import borders
+from ...imaging.shapes.contours import borders
 
 IOU = 0.8
 """The paper's: masks are changed until they agree with the truth less than this."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...imaging.distances import Pixels, contour_distance
 from ...imaging.edges import SnappedBlocks
 from ...imaging.ops import nonzero_pixels, row_bands
+from ...imaging.shapes.distances import Pixels, contour_distance
 from ...model.diffusion import confidence
 from .config import AcceptanceConfig
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ...imaging.boxes import Box
-from ...imaging.distances import contour_offset
 from ...imaging.edges import edge_gain, snap_to_edges
+from ...imaging.shapes.distances import contour_offset
 from ...model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
 from ...model.unet import normalize
 from .acceptance import Evidence, KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported

@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from .ops import contour, nonzero_pixels
+from ..ops import contour, nonzero_pixels
 
 OFFSET_REACH = 4.5
 """How far from one mask's contour the other's is compared with it, in multiples of the imprecision."""

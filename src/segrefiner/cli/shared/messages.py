@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import printable
+from ...errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

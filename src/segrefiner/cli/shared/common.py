@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from .. import environment
-from ..errors import InputWarning, SegRefinerError, printable
+from ... import environment
+from ...errors import InputWarning, SegRefinerError, printable
 from .messages import is_watched, messages, note, say
 from .streams import takes_standard_output
 

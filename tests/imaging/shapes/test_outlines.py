@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as components
 
 from segrefiner.imaging.coco_masks import draw_polygons
-from segrefiner.imaging.outlines import mask_outlines, single_outline
+from segrefiner.imaging.shapes.outlines import mask_outlines, single_outline
 
 
 @settings(max_examples=300)

@@ -114,7 +114,7 @@ def test_the_report_as_json(files: Path) -> None:
     assert document["overlay"] == str(files / "o.webp") and document["cutout"] is None
     assert document["steps"] == 1 and document["model"].endswith("tiny.safetensors")
     assert len(document["warnings"]) == 1 and not result.stderr
-    table = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+    table = (Path(__file__).parents[3] / "docs" / "command_line.md").read_text()
     assert all(f"| `{name}` |" in table for name in document), "a field is not documented"
 
 
@@ -203,7 +203,7 @@ def test_an_empty_variable_says_nothing(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_all_variables_are_documented() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     table = (root / "docs" / "command_line.md").read_text()
     assert all(f"| `{name}` |" in table for name in (environment.CACHE, environment.DEVICE, environment.OFFLINE))
     assert f"| `{environment.THREADS}` |" in table

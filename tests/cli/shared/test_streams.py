@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from helpers.tiny import TINY
-from segrefiner.cli import streams
 from segrefiner.cli.main import main
+from segrefiner.cli.shared import streams
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 
@@ -110,8 +110,8 @@ def test_other_commands_know_no_pipes(command: list[str], tmp_path: Path, monkey
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_broken_pipe_is_quiet(unbuffered: str) -> None:
     code = (
-        "import os, sys\nfrom segrefiner.cli.common import exit_on_error\n"
-        "from segrefiner.cli.streams import write_standard\nimport click\n"
+        "import os, sys\nfrom segrefiner.cli.shared.common import exit_on_error\n"
+        "from segrefiner.cli.shared.streams import write_standard\nimport click\n"
         "@click.command()\n@exit_on_error\ndef write():\n    write_standard(bytes(1 << 22))\n"
         "write()"
     )
@@ -128,7 +128,7 @@ def test_a_broken_pipe_is_quiet(unbuffered: str) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_all_of_a_large_picture_goes_out(unbuffered: str) -> None:
-    code = "from segrefiner.cli.streams import write_standard\nwrite_standard(bytes(1 << 20))"
+    code = "from segrefiner.cli.shared.streams import write_standard\nwrite_standard(bytes(1 << 20))"
     environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, check=True)
     assert len(done.stdout) == 1 << 20

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .messages import is_watched
 
 if TYPE_CHECKING:
-    from ..jobs.job import Item, Job
-    from ..ledger import Ledger, RunSummary
+    from ...jobs.job import Item, Job
+    from ...ledger import Ledger, RunSummary
 
 
 class OpenedJob:
@@ -21,7 +21,7 @@ class OpenedJob:
     """
 
     def __init__(self, given: dict[str, Any]) -> None:
-        from ..jobs.opened import JobModel
+        from ...jobs.opened import JobModel
 
         self._given, self._settings = given, {name: given[name] for name in ("model", "device", "dtype", "backend")}
         model = JobModel(**self._settings)
@@ -29,19 +29,19 @@ class OpenedJob:
 
     def config(self, job: "Job") -> str:
         """The name of all that decides a job's results, beside its inputs."""
-        from ..jobs.manifest import settings_hash
+        from ...jobs.manifest import settings_hash
 
         return settings_hash({**job.work.settings(), **self._identity})
 
     def pending(self, job: "Job", state: Path, config: str) -> "Sequence[Item]":
         """The items that are still to be done."""
-        from ..jobs.run import pending
+        from ...jobs.run import pending
 
         return pending(job, state, config)[0]
 
     def run(self, job: "Job", state: Path, config: str, should_stop: Callable[[], bool]) -> "Ledger":
         """Run a job under a progress bar; see `jobs.run.run`."""
-        from ..jobs.run import run
+        from ...jobs.run import run
 
         with _bar() as progress:
             return run(
@@ -57,7 +57,7 @@ class OpenedJob:
 
 def _engine(opened: "OpenedJob", settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if given["engine"] == "ray":
-        from ..jobs.cluster import RayEngine
+        from ...jobs.cluster import RayEngine
 
         return RayEngine(
             settings,
@@ -66,7 +66,7 @@ def _engine(opened: "OpenedJob", settings: dict[str, Any], given: dict[str, Any]
             gpus=given["gpus_per_actor"],
             cpus=given["cpus_per_actor"],
         )
-    from ..jobs.local import LocalEngine
+    from ...jobs.local import LocalEngine
 
     return LocalEngine(opened.refiner, given["workers"])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from ..errors import InputError, OutputError, reason
+from ...errors import InputError, OutputError, reason
 
 STANDARD: Literal["-"] = "-"
 """What stands for standard input or output; a file of that name is written `./-`."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import printable
+from ...errors import printable
 from .messages import conclude, is_quiet, note, say
 
 if TYPE_CHECKING:
-    from ..ledger import Entry, Ledger
+    from ...ledger import Entry, Ledger
 
 _SHOWN = 3
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def ledger_line(ledger: "Ledger", output: Path, state: Path) -> str:
 def tell_ledger(ledger: "Ledger", text: str, as_json: bool, **more: Any) -> None:
     """Prints a text; with JSON wished, that on standard output and the text on standard error."""
     if as_json:
-        from ..imaging.json_files import json_text
+        from ...imaging.json_files import json_text
 
         say(json_text(ledger.document() | more))
     conclude(text, err=as_json)

@@ -1,0 +1,1 @@
+"""What commands share: options, messages, pipes, the words of a ledger, and how a job is run."""
