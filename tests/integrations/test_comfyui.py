@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.stand_ins import comfy
 from helpers.serving import MASK, OTHER, PHOTO, REPORT, refiner
+from helpers.stand_ins import comfy
 from segrefiner import ImageError, InputError, MaskError, Result, SizeMismatchError
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"

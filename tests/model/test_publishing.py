@@ -195,7 +195,7 @@ def test_a_card_of_ones_own_is_taken(stored: Path, hub: Hub) -> None:
     assert done.exit_code == 0 and hub.files["README.md"] == b"mine" and done.stderr == ""
     (stored.parent / "README.md").unlink()
     done = CliRunner().invoke(push, [str(stored.parent), "me/x"])
-    assert done.exit_code == 0 and done.stderr.startswith("segrefiner: no licence was named")
+    assert done.exit_code == 0 and done.stderr.startswith("segrefiner: note: no licence was named")
 
 
 def test_nothing_unverified_is_pushed(stored: Path, hub: Hub) -> None:
