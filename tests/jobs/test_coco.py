@@ -245,7 +245,7 @@ def test_empty_masks_stay_and_are_left_out(images: Path, refiner: Refiner, tmp_p
     source = write(tmp_path / "in.json", [empty])
     summary, _ = finished(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
     assert json.loads((tmp_path / "out.json").read_text()) == [empty]
-    assert (summary.done, summary.left_out) == (0, 1)
+    assert (summary.done, summary.left_out) == (0, 2)  # and the photo that it does not list
     assert "empty" in (tmp_path / "state" / "left_out.jsonl").read_text()
 
 
@@ -364,7 +364,19 @@ def test_photos_without_masks_and_files_without_any_are_named(images: Path, refi
     told = left_out(coco_job(source, images, target), refiner, tmp_path / "state")
     assert set(told) == {"annotation 3", "image 99"}
     source = write(tmp_path / "in.json", [])
-    assert left_out(coco_job(source, images, target), refiner, tmp_path / "state") == {str(source): "it lists no mask"}
+    photos = {str(path): "a photo that no mask is of" for path in images.glob("**/*.jpg")}
+    told = left_out(coco_job(source, images, target), refiner, tmp_path / "state")
+    assert told == {str(source): "it lists no mask"} | photos
+
+
+def test_what_lies_among_the_photos_and_is_not_listed_is_named(images: Path, refiner: Refiner, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.json", annotations())
+    (images / "notes.txt").write_text("passed over")
+    (images / "photo.heic").write_bytes(b"no photo that is read here")
+    (images / "other.png").write_bytes((images / "two.jpg").read_bytes())
+    told = left_out(coco_job(source, images, tmp_path / "out.json"), refiner, tmp_path / "state")
+    strays = {name for name in told if not name.startswith(("annotation", "image "))}
+    assert {Path(name).name for name in strays} == {"photo.heic", "other.png"}
 
 
 def test_an_image_whose_masks_all_fail_is_not_done(images: Path, refiner: Refiner, tmp_path: Path) -> None:

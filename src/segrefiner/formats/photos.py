@@ -1,6 +1,7 @@
 """The photos of a document: which files they are."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -63,21 +64,30 @@ class PhotoFinder:
         Files of annotations and hidden ones are passed over.
         """
         if self._images:
-            listings = [(self._images, list_pictures(self._images))] if self._images.is_dir() else []
-        else:
-            places = sorted({path.parent for path in self._found})
-            listings = [(folder, list_pictures(folder, below=False)) for folder in places]
-        known = {os.path.normpath(path) for path in self._found}
+            return unused_files(self._images, self._found) if self._images.is_dir() else {}
         others: dict[str, str] = {}
-        for folder, listing in listings:
-            pictures = (folder / path for path in listing.pictures)
-            others |= {str(path): NO_MASK for path in pictures if os.path.normpath(path) not in known}
-            others |= {
-                entry.name: entry.reason
-                for entry in listing.left_out
-                if entry.reason != HIDDEN and Path(entry.name).suffix.lower() not in _ANNOTATIONS
-            }
+        for folder in sorted({path.parent for path in self._found}):
+            others |= unused_files(folder, self._found, below=False)
         return others
+
+
+def unused_files(folder: Path, used: Iterable[Path], *, below: bool = True) -> dict[str, str]:
+    """What lies in a folder and is none of the photos that are used, with the reason.
+
+    Files of annotations and hidden ones are passed over.
+
+    Args:
+        folder: Of the photos.
+        used: The files that masks are of.
+        below: Whether to look into its folders, too.
+    """
+    known, listing = {os.path.normpath(path) for path in used}, list_pictures(folder, below=below)
+    pictures = (folder / path for path in listing.pictures)
+    return {str(path): NO_MASK for path in pictures if os.path.normpath(path) not in known} | {
+        entry.name: entry.reason
+        for entry in listing.left_out
+        if entry.reason != HIDDEN and Path(entry.name).suffix.lower() not in _ANNOTATIONS
+    }
 
 
 NO_MASK = "a photo that no mask is of"

@@ -35,6 +35,7 @@ from ..formats.coco import (
     read_records,
     stored_segmentation,
 )
+from ..formats.photos import unused_files
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_odd, write_json
@@ -94,7 +95,7 @@ def coco_job(
         items.append(Item(key, (photo,), {"size": listed_size((entries or {}).get(key, {})), "masks": forms}))
     if not rows:
         left_out[str(source)] = "it lists no mask"
-    left_out |= images_without_masks(rows, {} if annotations else listed)
+    left_out |= images_without_masks(rows, {} if annotations else listed) | _strays(images, items, entries, names)
 
     def finish(results: dict[str, Any]) -> None:
         for key in results:
@@ -112,6 +113,15 @@ def coco_job(
         nan_notes(rows, document) if odd else (),
         _is_result,
     )
+
+
+def _strays(images: Path, items: Sequence[Item], entries: dict[str, Any] | None, names: Names) -> dict[str, str]:
+    """What lies among the photos and is none that the file lists."""
+    listed = {path for item in items for path in item.inputs}
+    for key in entries or {}:
+        with suppress(SegRefinerError):
+            listed.add(images / names.find(file_name(key, entries or {})))
+    return unused_files(images, listed)
 
 
 def _check_places(source: Path, images: Path, target: Path, annotations: Path | None) -> None:
