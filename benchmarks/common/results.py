@@ -41,7 +41,7 @@ _SOURCES = (
     "model/unet",
     "refinement/pipelines/views",
     "imaging/boxes",
-    "imaging/distances",
+    "imaging/shapes/distances",
     "refinement/pipelines/config",
     "data/packs",
 )
