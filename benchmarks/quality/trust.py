@@ -233,6 +233,14 @@ def main(data: Path, json_file: Path | None, markdown_file: Path | None, against
     print(text, end="")
 
 
+def _pool(data: Path, there: Sequence[PhotoFiles], hold_back: int) -> Sequence[PhotoFiles]:
+    """The photos to choose from: all, or every so many. Raises `InputError` where there are none."""
+    pool = held_back(there, hold_back) if hold_back else there
+    if not pool:
+        raise InputError(f"{data} has {len(there)} photos, of which none is held back: expected {hold_back} at least")
+    return pool
+
+
 def run(
     data: Path,
     json_file: Path | None,
@@ -253,9 +261,7 @@ def run(
     refiner = Refiner.from_pretrained(model, dtype=dtype)
     steps = steps or [refiner.steps]
     there = find_photos(data)
-    pool = held_back(there, hold_back) if hold_back else there
-    if not pool:
-        raise InputError(f"{data} has {len(there)} photos, of which none is held back: expected {hold_back} at least")
+    pool = _pool(data, there, hold_back)
     offsets = offsets_of(data, align) if align else NONE
     maps = find_maps(street) if street else []
     cutouts = held_back_cutouts(objects) if objects else ()
@@ -283,11 +289,8 @@ def run(
     seconds = time.perf_counter() - started
     names = {one.name for one in (*masks, *scenes)}
     methods = {COARSE, *(f"{way}-{n}" for n in steps for way in ways)}
-    rows = [
-        row
-        for row in results.rows.values()
-        if row.photo.partition("/")[0] in names and row.kind in kinds and row.method in methods
-    ]
+    asked = (row for row in results.rows.values() if row.kind in kinds and row.method in methods)
+    rows = [row for row in asked if row.photo.partition("/")[0] in names]
     notes = [
         f"{len(some)} photos of {settings.data}; seed {seed}, model {refiner.name!r} on {settings.precision}, "
         f"{os.cpu_count()} CPU cores, {seconds:.0f} s",

@@ -549,7 +549,7 @@ def test_a_worker_that_gives_no_sign_makes_the_server_unready(monkeypatch: pytes
 
     stub = Stuck()
     stub.let.set()
-    limits = Limits(stuck_seconds=0.3, request_seconds=1.0)
+    limits = Limits(stuck_seconds=0.3, request_seconds=3.0)
     with client(create_app({"stub": stub}, limits=limits)) as api:  # type: ignore[dict-item]
         assert api.get("/readyz").status_code == 200
         thread, answers = in_background(lambda: refine(api))
