@@ -90,10 +90,11 @@ def test_a_hub_id_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert weights.resolve("owner/name") == tmp_path / "x"
     weights.resolve("owner/name@refs/pr/1", cache_dir=str(tmp_path), local_files_only=True)
     weights.resolve("owner/name@v1", revision="v1")
+    usual = Path(huggingface_hub.constants.HF_HUB_CACHE)
     assert calls == [
-        ("owner/name", "model.safetensors", None, None, False),
+        ("owner/name", "model.safetensors", None, usual, False),
         ("owner/name", "model.safetensors", "refs/pr/1", tmp_path, True),
-        ("owner/name", "model.safetensors", "v1", None, False),
+        ("owner/name", "model.safetensors", "v1", usual, False),
     ]
     assert "differ" in refusal(lambda: weights.resolve("owner/name@v1", revision="v2"))
 

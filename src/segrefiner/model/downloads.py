@@ -177,7 +177,9 @@ class _Download:
             os.fsync(stream.fileno())
         # First, so that a file that is there has its record.
         record = {"address": public_name(self.url), "sha256": _checksum(self.part)}
-        self.target.with_name(self.target.name + _ORIGIN).write_text(json.dumps(record), encoding="utf-8")
+        self.target.with_name(self.target.name + _ORIGIN).write_text(
+            json.dumps(record, allow_nan=False), encoding="utf-8"
+        )
         os.replace(self.part, self.target)
         self.tag.unlink(missing_ok=True)
 

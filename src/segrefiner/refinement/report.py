@@ -66,7 +66,13 @@ class Report:
         return "; ".join((self._summary(), *(f"note: {warning}" for warning in self.warnings)))
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes as JSON types, by their names; `None` for a number that is not known."""
+        """All attributes as JSON types, by their names; `None` for a number that is not known.
+
+        >>> report = refiner("photo.jpg", "coarse.png").report
+        >>> document = report.to_dict()
+        >>> document["seed"], document["ceded"], document["warnings"]
+        (0, 0.0, [])
+        """
         document = asdict(self) | {"kept_objects": dict(self.kept_objects), "warnings": list(self.warnings)}
         return {name: None if value != value else value for name, value in document.items()}
 
