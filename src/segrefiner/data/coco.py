@@ -55,9 +55,7 @@ class CocoObjects:
     def read(self, index: int) -> Sample:
         """Reads one object, with the whole photo. Raises `InputError` where photo or segmentation cannot be read."""
         file = self.files[self.photo_of[index]]
-        path = self.root / file
-        if not path.exists():
-            path = self.root / names_in(self.root).find(file)
+        path = self.root / names_in(self.root).find(file)
         where = f"annotation {self.ids[index]!r} of {file}"
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise ImageError(f"{where} names a photo outside {self.root}: expected a name without ..")
