@@ -9,10 +9,10 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from helpers.tiny import TINY
+from helpers.refinable import photo_mask_and_weights
 from segrefiner.cli.main import main
 from segrefiner.model.unet import DenoisingUNet, UNetConfig
-from segrefiner.model.weights import checksum, load, metadata, save
+from segrefiner.model.weights import checksum, load, metadata
 from segrefiner.training.recipes import RECIPES
 
 
@@ -22,14 +22,7 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
-    mask = np.zeros((60, 80), bool)
-    mask[15:45, 20:60] = True
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    torch.manual_seed(0)
-    save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
-    return tmp_path
+    return photo_mask_and_weights(tmp_path, name="photo.jpg")
 
 
 def refine(files: Path, *options: object, image: str = "photo.jpg", mask: str = "mask.png") -> Result:

@@ -14,14 +14,13 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from helpers.tiny import TINY
+from helpers.refinable import photo_mask_and_weights
 from segrefiner import Refiner, environment
 from segrefiner.cli.main import main
 from segrefiner.errors import CheckpointError, InputError
 from segrefiner.model import downloads, hub
 from segrefiner.model.backends import choose_device
-from segrefiner.model.unet import DenoisingUNet
-from segrefiner.model.weights import resolve, save
+from segrefiner.model.weights import resolve
 from segrefiner.refinement.report import Report
 
 
@@ -29,14 +28,7 @@ from segrefiner.refinement.report import Report
 def files(tmp_path: Path) -> Path:
     """A photo of ten bits in sixteen, of which a note tells, its mask, and weights."""
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 1000, (60, 80)).astype(np.uint16)).save(tmp_path / "photo.png")
-    mask = np.zeros((60, 80), bool)
-    mask[15:45, 20:60] = True
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
-    return tmp_path
+    return photo_mask_and_weights(tmp_path, rng.integers(0, 1000, (60, 80)).astype(np.uint16))
 
 
 def run(*arguments: object) -> Result:

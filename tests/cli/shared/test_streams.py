@@ -7,30 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from helpers.tiny import TINY
+from helpers.refinable import photo_mask_and_weights
 from segrefiner.cli.main import main
 from segrefiner.cli.shared import streams
-from segrefiner.model.unet import DenoisingUNet
-from segrefiner.model.weights import save
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
-    mask = np.zeros((60, 80), bool)
-    mask[15:45, 20:60] = True
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        save(DenoisingUNet(TINY), tmp_path / "tiny.safetensors")
-    return tmp_path
+    return photo_mask_and_weights(tmp_path)
 
 
 def refine(files: Path, *arguments: object, given: bytes | None = None) -> Result:
