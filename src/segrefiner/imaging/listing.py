@@ -47,7 +47,6 @@ def list_pictures(folder: Path, *, without: Path | Collection[Path] | None = Non
     Args:
         folder: Where to look.
         without: Folders that are not entered and not mentioned, such as that of earlier results.
-
         below: Whether folders in it are entered; otherwise they are not mentioned.
 
     Raises:

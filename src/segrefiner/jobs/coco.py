@@ -95,7 +95,8 @@ def coco_job(
         items.append(Item(key, (photo,), {"size": listed_size((entries or {}).get(key, {})), "masks": forms}))
     if not rows:
         left_out[str(source)] = "it lists no mask"
-    left_out |= images_without_masks(rows, {} if annotations else listed) | _strays(images, items, entries, names)
+    unmasked = {key: entry for key, entry in (entries or {}).items() if key not in by_image}
+    left_out |= images_without_masks(rows, {} if annotations else listed) | _strays(items, unmasked, names)
 
     def finish(results: dict[str, Any]) -> None:
         for key in results:
@@ -115,13 +116,13 @@ def coco_job(
     )
 
 
-def _strays(images: Path, items: Sequence[Item], entries: dict[str, Any] | None, names: Names) -> dict[str, str]:
-    """What lies among the photos and is none that the file lists."""
+def _strays(items: Sequence[Item], unmasked: dict[str, Any], names: Names) -> dict[str, str]:
+    """What lies among the photos and is none that the file lists, with masks or without."""
     listed = {path for item in items for path in item.inputs}
-    for key in entries or {}:
+    for key in unmasked:
         with suppress(SegRefinerError):
-            listed.add(images / names.find(file_name(key, entries or {})))
-    return unused_files(images, listed)
+            listed.add(names.folder / names.find(file_name(key, unmasked)))
+    return unused_files(names.folder, listed)
 
 
 def _check_places(source: Path, images: Path, target: Path, annotations: Path | None) -> None:

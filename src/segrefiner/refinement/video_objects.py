@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..imaging.clips import still
 from ..imaging.codecs.option_checks import real_number
+from ..imaging.label_conventions import VOID
 from ..imaging.label_files import LabelMap
 from ..imaging.reading import Photo, check_fits
 
 if TYPE_CHECKING:
     from .refiner import Refiner, Result
-
-VOID = 255
-"""The label of what is neither an object nor background, as DAVIS has it."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Foreign arrays of masks: one mask at a time as NumPy, and back as the same library, type and device."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,6 @@ from ...imaging.codecs.interpretation import is_within_unit, span
 _BELOW, _ABOVE = 0.498, 0.504
 """What no probability lies between that is given back: 16 bits round it to neither side of one half."""
 
-IGNORED = 255
-"""The label of no class, where a library has one."""
-
 
 def is_stack(value: object) -> bool:
     """Whether this is an array or tensor with rows and columns, not a list."""
@@ -25,6 +23,11 @@ def is_stack(value: object) -> bool:
 def size_of(value: Any) -> tuple[int, int]:
     """Rows and columns of a foreign array."""
     return int(value.shape[-2]), int(value.shape[-1])
+
+
+def names_of_planes(fields: Mapping[str, Any], size: tuple[int, int]) -> set[str]:
+    """The names of arrays with so many rows and columns."""
+    return {name for name, value in fields.items() if is_stack(value) and size_of(value) == size}
 
 
 def like(given: Any, values: NDArray[Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .arrays import is_stack, like, plane, size_of
+from .arrays import is_stack, like, names_of_planes, plane, size_of
 from .libraries import refined_instances
 from .maps import is_label_map, refined_labels, refined_panoptic, refined_segments
 from .notes import note_left
@@ -81,7 +81,7 @@ def refined_dict(photo: PhotoRefinement, given: Mapping[str, Any]) -> Any:
         return _refined_masks(photo, given, refined)
     if "segmentation" in given:
         refined["segmentation"] = refined_labels(photo, given["segmentation"])
-        note_left(_planes(given, given["segmentation"]) - {"segmentation"})
+        note_left(names_of_planes(given, size_of(given["segmentation"])) - {"segmentation"})
         return refined
     parts = given.keys() & {"instances", "panoptic_seg"}
     if "instances" in parts:
@@ -111,7 +111,8 @@ def _refined_masks(photo: PhotoRefinement, given: Mapping[str, Any], refined: An
     if isinstance(given.get("rle_mask"), list):
         refined["rle_mask"] = _encoded_again(given["rle_mask"], refined["masks"], changes)
     one = masks if is_stack(masks) else masks[0]
-    note_left(_planes(given, one) - {"masks"})
+    if is_stack(one):
+        note_left(names_of_planes(given, size_of(one)) - {"masks"})
     return refined
 
 
@@ -121,13 +122,6 @@ def _encoded_again(rles: list[Any], masks: Iterable[Any], changes: Sequence[Mask
     for rle, mask, change in zip(rles, masks, changes, strict=True):
         result.append(encoded_rle(rle, plane(mask) > 0) if change.is_changed else rle)
     return result
-
-
-def _planes(given: Mapping[str, Any], one: Any) -> set[str]:
-    """The names of arrays with as many pixels as a mask."""
-    if not is_stack(one):
-        return set()
-    return {name for name, value in given.items() if is_stack(value) and size_of(value) == size_of(one)}
 
 
 def _refused(given: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...imaging.boxes import mask_box
 from ...imaging.codecs.arrays import as_numpy
+from ...imaging.label_conventions import VOID
 from ...imaging.ops import resize
-from .arrays import IGNORED, is_stack, like, size_of
+from .arrays import is_stack, like, names_of_planes, size_of
 from .maps import refined_labels
 from .notes import note_left, note_nothing
 from .photo_refinement import PhotoRefinement
@@ -58,7 +59,7 @@ def refined_results(photo: PhotoRefinement, results: Any) -> Any:
         refined.update(masks=_refined_letterboxed(photo, results.masks))
     if semantic is not None:
         # Classes that were not asked for are 255 there.
-        refined.update(semantic_mask=refined_labels(photo, semantic.data, (IGNORED,)))
+        refined.update(semantic_mask=refined_labels(photo, semantic.data, (VOID,)))
     if getattr(results, "depth", None) is not None:
         note_left(["depth"])
     return refined
@@ -134,7 +135,7 @@ def refined_element(photo: PhotoRefinement, element: Any) -> Any:
         return element
     for name in maps:
         setattr(refined, name, refined_labels(photo, fields[name]))
-    note_left(_planes(fields, size_of(fields[maps[0]])) - set(maps))
+    note_left(names_of_planes(fields, size_of(fields[maps[0]])) - set(maps))
     return refined
 
 
@@ -145,10 +146,6 @@ def is_element(value: object) -> bool:
 
 def _has_masks(element: Any) -> bool:
     return any(name in element for name in ("masks", "sem_seg", "data"))
-
-
-def _planes(fields: dict[str, Any], size: tuple[int, int]) -> set[str]:
-    return {name for name, value in fields.items() if is_stack(value) and size_of(value) == size}
 
 
 def _refine_fields(
@@ -168,4 +165,4 @@ def _refine_fields(
             put(box, followed)
     known = {name, *_BOXES}
     if is_stack(masks):
-        note_left(_planes(fields, size_of(masks)) - known)
+        note_left(names_of_planes(fields, size_of(masks)) - known)

@@ -115,7 +115,9 @@ class Canvas:
         beside = Box(-inside.x0, -inside.y0, view.box.width - inside.x0, view.box.height - inside.y0)
         mask = crop_resized(self._before[view][None], beside, view.size, view.size)
         if view.scale > 1:
-            covered = crop_resized((self._before[view] >= 0.5)[None], beside, view.size, view.size)
+            # The first view's mask is the coarse one, whose pixels are covered or not.
+            is_first = view == self.view
+            covered = mask if is_first else crop_resized(self._before[view][None] >= 0.5, beside, view.size, view.size)
             self._details[view] = _near_details(covered)
         return photo, (mask >= 0.5).float()
 
