@@ -18,7 +18,7 @@ from segrefiner.jobs.job import Item, ItemOutcome, ItemProcessor, Job, load
 from segrefiner.jobs.job import refine as refine_item
 from segrefiner.jobs.job import save as save_item
 from segrefiner.jobs.run import pending, run
-from segrefiner.jobs.watching import Completeness, Watched, final_ledger, wakings, watch_job
+from segrefiner.jobs.watching import FileStability, Watched, final_ledger, wait_for_changes, watch_job
 from segrefiner.ledger import Ledger
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.refiner import Refiner
@@ -72,7 +72,7 @@ def watch(folders: tuple[Path, Path, Path], steps: Iterator[None], clock: Clock)
         execute,
         steps,
         lambda job: pending(job, output / ".segrefiner", "c")[0],
-        Completeness(clock),
+        FileStability(clock),
     )
     return watched, rounds
 
@@ -141,7 +141,7 @@ def test_changes_wake_and_our_own_do_not(folders: tuple[Path, Path, Path], monke
     def should_stop() -> bool:
         return stop.is_set() or time.monotonic() > end
 
-    woken = wakings((images, masks), output, lambda: False, should_stop)
+    woken = wait_for_changes((images, masks), output, lambda: False, should_stop)
     next(woken)
     (output / "own.png").write_bytes(b"x")
     writer = threading.Timer(0.5, (images / "a.png").write_bytes, [b"x"])

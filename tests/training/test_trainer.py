@@ -22,7 +22,7 @@ from segrefiner.model.unet import DenoisingUNet
 from segrefiner.training.batches import Example, packed_batches
 from segrefiner.training.loop import train
 from segrefiner.training.run_folder import CHECKPOINT_NAME
-from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, nearby, trust_timesteps
+from segrefiner.training.trainer import SCHEDULES, Trainer, draw_timesteps, jittered, trust_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +286,8 @@ def test_trusted_samples_show_the_coarse_mask_at_its_timestep(photos: PackedPhot
 
 def test_half_of_the_timesteps_are_one_beside_what_is_known() -> None:
     draws = torch.tensor([0.0, 0.25, 0.74, 0.75])
-    assert nearby(torch.full((4,), 2), draws).tolist() == [1, 2, 2, 3]
-    assert nearby(torch.tensor([0, NUM_TIMESTEPS - 1]), draws[[0, 3]]).tolist() == [0, NUM_TIMESTEPS - 1]
+    assert jittered(torch.full((4,), 2), draws).tolist() == [1, 2, 2, 3]
+    assert jittered(torch.tensor([0, NUM_TIMESTEPS - 1]), draws[[0, 3]]).tolist() == [0, NUM_TIMESTEPS - 1]
 
 
 def test_rolled_out_samples_are_the_sampler_s_states(photos: PackedPhotos) -> None:

@@ -26,13 +26,13 @@ def watch_folders(
         MissingExtraError: watchfiles is not installed.
     """
     from ..errors import import_extra
-    from ..jobs.watching import Completeness, final_ledger, wakings, watch_job
+    from ..jobs.watching import FileStability, final_ledger, wait_for_changes, watch_job
 
     if given["dry_run"]:
         raise InputError("--watch goes on for ever and --dry-run does nothing: leave one of them out")
     import_extra("watchfiles", "watching folders", extra="watch")
 
-    opened, completeness = OpenedJob(given), Completeness()
+    opened, stability = OpenedJob(given), FileStability()
     config = opened.config
     with signals() as signalled:
 
@@ -50,9 +50,9 @@ def watch_folders(
         watched, why = watch_job(
             make,
             run,
-            wakings(folders, output, lambda: completeness.is_waited, stop),
+            wait_for_changes(folders, output, lambda: stability.is_waited, stop),
             lambda job: opened.pending(job, state, config(job)),
-            completeness,
+            stability,
         )
     try:
         job = make()

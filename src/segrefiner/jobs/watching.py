@@ -26,7 +26,7 @@ QUIET_SECONDS = 1.0
 """For which a file must stay as it is until it is read: copies over a network pause for less."""
 
 
-def wakings(
+def wait_for_changes(
     folders: Sequence[Path], output: Path, is_waiting: Callable[[], bool], should_stop: Callable[[], bool]
 ) -> Iterator[None]:
     """Say when to look at folders: at first, after every change, and again while files are waited for.
@@ -63,7 +63,7 @@ def wakings(
             yield
 
 
-class Completeness:
+class FileStability:
     """Tells which files may still be written.
 
     Args:
@@ -137,24 +137,24 @@ class Watched:
 def watch_job(
     make: Callable[[], Job],
     run: Callable[[Job], Ledger],
-    awake: Iterable[None],
+    changes: Iterable[None],
     to_do: Callable[[Job], Sequence[Item]],
-    completeness: Completeness,
+    stability: FileStability,
 ) -> tuple[Watched, str]:
     """Runs a job for what comes, until nothing wakes it any more.
 
     Args:
         make: The job of what is there now; raises `InputError` while there is nothing to do.
         run: Does a job.
-        awake: When to look.
+        changes: Yields when there is something to look at, as `wait_for_changes` does.
         to_do: The items of a job that are still to be done.
-        completeness: Of the files.
+        stability: Of the files.
 
     Returns:
         What became of items; and why there was no job at last, or an empty string.
     """
     watched, why = Watched(), ""
-    for _ in awake:
+    for _ in changes:
         try:
             job, why = make(), ""
         except InputError as error:
@@ -162,7 +162,7 @@ def watch_job(
             _log.info("nothing to do yet: %s", why)
             continue
         todo = [item for item in to_do(job) if watched.is_to_do(item)]
-        growing = completeness.growing(path for item in todo for path in item.inputs)
+        growing = stability.growing(path for item in todo for path in item.inputs)
         ready = [item for item in todo if growing.isdisjoint(item.inputs)]
         if ready:
             # What has no partner yet may still get one: it is told of in the end.

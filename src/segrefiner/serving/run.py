@@ -36,7 +36,7 @@ _CLOSING_SECONDS = 10
 _LAST_SECONDS = 5.0
 """From the second signal to the end, whatever is still going on."""
 
-_TICKS_OF_MEMORY = 50
+_TICKS_BETWEEN_TRIMS = 50
 """Ticks of the server, ten a second, between two times that freed memory is given back to the system."""
 
 _CONNECTIONS = 512
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; asked ten times a second."""
         ended = await super().on_tick(counter)
-        if counter % _TICKS_OF_MEMORY == 0:
+        if counter % _TICKS_BETWEEN_TRIMS == 0:
             await asyncio.to_thread(give_back_freed)
         return ended or (self._service.stopping and self._service.idle)
 

@@ -76,7 +76,7 @@ def trust_timesteps(coarse: Tensor, fine: Tensor) -> Tensor:
     return (both / either < bounds[:, None]).sum(dim=0)
 
 
-def nearby(t: Tensor, draw: Tensor) -> Tensor:
+def jittered(t: Tensor, draw: Tensor) -> Tensor:
     """Timesteps `(B,)`, half of them one earlier or later: inference can only estimate how good a mask is.
 
     Args:
@@ -238,7 +238,7 @@ class Trainer:
         recipe = self.recipe
         rolled = choice[0] < recipe.rolled_out
         trusted = ~rolled & (choice[0] < recipe.rolled_out + (1 - recipe.rolled_out) * recipe.trusted)
-        t = torch.where(trusted, nearby(trust_timesteps(batch.coarse, batch.fine), choice[1]), t)
+        t = torch.where(trusted, jittered(trust_timesteps(batch.coarse, batch.fine), choice[1]), t)
         mixed = torch.where(trusted.view(-1, 1, 1, 1), batch.coarse, mixed)
         rows = rolled.nonzero()[:, 0]
         if not len(rows):
