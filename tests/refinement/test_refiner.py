@@ -235,7 +235,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
         read.append(source)
         return read_photo(source)
 
-    monkeypatch.setattr("segrefiner.refinement.refiner.read_photo", spy)
+    monkeypatch.setattr("segrefiner.refinement.pipelines.tasks.read_photo", spy)
     photo, masks = tmp_path / "photo.png", [square(70, 90)] * 3
     expected = [tiny(noise(70, 90), mask).mask for mask in masks]
     read.clear()
