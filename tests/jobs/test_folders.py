@@ -17,9 +17,10 @@ from segrefiner.imaging import listing
 from segrefiner.imaging.files import pictures_below
 from segrefiner.imaging.label_files import LabelMap, write_labels
 from segrefiner.imaging.listing import list_pictures
-from segrefiner.jobs.folders import Write, folder_job, pair, semantic_job
+from segrefiner.jobs.folders import Write, folder_job, semantic_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.pairing import pair
 from segrefiner.jobs.run import run
 from segrefiner.ledger import RunSummary
 from segrefiner.model.unet import DenoisingUNet
