@@ -239,7 +239,7 @@ def test_a_closed_pipe_costs_no_results(folders: Path, monkeypatch: pytest.Monke
     def closed(text: str) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("segrefiner.cli.evaluate.say", closed)
+    monkeypatch.setattr("segrefiner.cli.shared.evaluations.say", closed)
     result = run("folder", folders / "truth", folders / "predicted", "--json", folders / "a.json", "--csv",
                  folders / "a.csv")  # fmt: skip
     assert result.exit_code != 0
