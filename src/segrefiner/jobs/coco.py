@@ -91,15 +91,9 @@ def coco_job(
                 row.update({name: value for name, value in refined.items() if name == "segmentation" or name in row})
         write_json(target, document)
 
-    return Job(
-        items,
-        CocoProcessor(target.absolute().parent, options),
-        finish,
-        failures,
-        left_out,
-        nan_notes(rows, document) if odd else (),
-        _is_result,
-    )
+    work = CocoProcessor(target.absolute().parent, options)
+    notes = nan_notes(rows, document) if odd else ()
+    return Job(items, work, finish, failures, left_out, notes, _is_result)
 
 
 def _strays(items: Sequence[Item], unmasked: dict[str, Any], names: Names) -> dict[str, str]:
