@@ -26,16 +26,6 @@ from segrefiner.errors import InputError
 from segrefiner.evaluation.layouts import DIS_SETS, dis_cases
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> Path:
-    for name in TRUTHS:
-        save(tmp_path / "truth" / "deep" / f"{name}.png", TRUTHS[name])
-        save(tmp_path / "coarse" / "deep" / f"{name}.png", COARSE[name].astype(np.uint8) * 255)
-        save(tmp_path / "predicted" / "deep" / f"{name}.png", PREDICTED[name])
-        save(tmp_path / "images" / "deep" / f"{name}.jpg", photo())
-    return tmp_path
-
-
 def soft(truth: Array, distance: int) -> Array:
     """A blurred prediction whose values do not reach 0 and 255."""
     inside = np.minimum(ndimage.distance_transform_cdt(truth, "chessboard"), distance)

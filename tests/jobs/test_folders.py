@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.jobs.folders import SIZE, disc, finished, save
+from helpers.jobs.folders import SIZE, disc, finished, photos_and_masks, save
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.errors import InputError
@@ -36,12 +36,7 @@ def test_the_refiner_of_these_tests_changes_masks(data: tuple[Path, Path, Path],
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Folders of photos, of masks, and for results."""
-    for index, name in enumerate(("a", "b", "sub/a", "sub/c")):
-        random = np.random.default_rng(index)
-        save(tmp_path / "images" / f"{name}.jpg", random.integers(0, 256, (*SIZE, 3)).astype(np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", disc(10 + index))
-    return tmp_path / "images", tmp_path / "masks", tmp_path / "out"
+    return photos_and_masks(tmp_path)
 
 
 def failures(output: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.jobs.folders import SIZE, disc, finished, save
+from helpers.jobs.folders import SIZE, disc, finished, photos_and_masks, save
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.imaging.label_files import LabelMap, write_labels
@@ -25,12 +25,7 @@ def refiner() -> Refiner:
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Folders of photos, of masks, and for results."""
-    for index, name in enumerate(("a", "b", "sub/a", "sub/c")):
-        random = np.random.default_rng(index)
-        save(tmp_path / "images" / f"{name}.jpg", random.integers(0, 256, (*SIZE, 3)).astype(np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", disc(10 + index))
-    return tmp_path / "images", tmp_path / "masks", tmp_path / "out"
+    return photos_and_masks(tmp_path)
 
 
 @pytest.mark.parametrize(

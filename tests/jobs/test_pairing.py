@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.jobs.folders import SIZE, disc, save
+from helpers.jobs.folders import SIZE, disc, photos_and_masks, save
 from segrefiner.errors import InputError
 from segrefiner.jobs.folders import folder_job, semantic_job
 from segrefiner.jobs.pairing import pair
@@ -14,12 +14,7 @@ from segrefiner.jobs.pairing import pair
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Folders of photos, of masks, and for results."""
-    for index, name in enumerate(("a", "b", "sub/a", "sub/c")):
-        random = np.random.default_rng(index)
-        save(tmp_path / "images" / f"{name}.jpg", random.integers(0, 256, (*SIZE, 3)).astype(np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", disc(10 + index))
-    return tmp_path / "images", tmp_path / "masks", tmp_path / "out"
+    return photos_and_masks(tmp_path)
 
 
 def test_by_default_a_mask_has_its_photo_s_path_with_any_suffix() -> None:

@@ -26,3 +26,12 @@ def save(path: Path, array: np.ndarray) -> None:
 
 def finished(job: Job, refiner: Refiner, output: Path) -> RunSummary:
     return run(job, LocalEngine(refiner, workers=0), output / ".segrefiner", config="")
+
+
+def photos_and_masks(folder: Path) -> tuple[Path, Path, Path]:
+    """Folders of photos, of masks, and for results."""
+    for index, name in enumerate(("a", "b", "sub/a", "sub/c")):
+        random = np.random.default_rng(index)
+        save(folder / "images" / f"{name}.jpg", random.integers(0, 256, (*SIZE, 3)).astype(np.uint8))
+        save(folder / "masks" / f"{name}.png", disc(10 + index))
+    return folder / "images", folder / "masks", folder / "out"
