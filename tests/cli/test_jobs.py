@@ -109,11 +109,14 @@ def test_a_job_that_does_nothing_says_so(photos: Path) -> None:
 
 def test_the_command_ends_when_it_is_told_to_and_goes_on(photos: Path) -> None:
     code = [sys.executable, "-c", "from segrefiner.cli.main import main; main()"]
-    process = subprocess.Popen(code + arguments(photos), stdout=subprocess.PIPE, text=True)
     manifest = photos / "out" / ".segrefiner" / "manifest.jsonl"
-    until(lambda: manifest.exists() and manifest.stat().st_size > 0)
-    process.terminate()
-    stdout = process.communicate(timeout=60)[0]
+    with subprocess.Popen(code + arguments(photos), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            until(lambda: manifest.exists() and manifest.stat().st_size > 0)
+            process.terminate()
+            stdout = process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
     assert process.returncode == 128 + signal.SIGTERM and "stopped: run the same command to go on" in stdout
     before = len(manifest.read_text().splitlines())
     assert 1 <= before < PHOTOS
