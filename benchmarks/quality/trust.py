@@ -241,6 +241,13 @@ def _pool(data: Path, there: Sequence[PhotoFiles], hold_back: int) -> Sequence[P
     return pool
 
 
+LEGEND = (
+    "ours: the default pipeline; free: its network and diffusion alone. Harmed lost more than half an IoU point, "
+    "untouched came back exactly as it was. Of street scenes IoU is the mean over classes of the IoU of all "
+    "scenes together, and a class in a scene is a mask"
+)
+
+
 def run(
     data: Path,
     json_file: Path | None,
@@ -294,9 +301,7 @@ def run(
     notes = [
         f"{len(some)} photos of {settings.data}; seed {seed}, model {refiner.name!r} on {settings.precision}, "
         f"{os.cpu_count()} CPU cores, {seconds:.0f} s",
-        "ours: the default pipeline; free: its network and diffusion alone. Harmed lost more than half an IoU point, "
-        "untouched came back exactly as it was. Of street scenes IoU is the mean over classes of the IoU of all "
-        "scenes together, and a class in a scene is a mask",
+        LEGEND,
         *(left_out(some, results) if STRONG in kinds else []),
     ]
     results.save(

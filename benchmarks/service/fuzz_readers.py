@@ -90,7 +90,8 @@ def coco(content: bytes) -> int:
 
     from segrefiner.data.coco import open_coco
     from segrefiner.evaluation.coco import load_detections, load_truth
-    from segrefiner.jobs.coco import coco_job, panoptic_job
+    from segrefiner.jobs.coco import coco_job
+    from segrefiner.jobs.panoptic import panoptic_job
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -22,10 +22,11 @@ from segrefiner.imaging.clips import clip, read_clip
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.imaging.label_files import write_ids
 from segrefiner.imaging.reading import read_photo
-from segrefiner.jobs.coco import coco_job, panoptic_job
+from segrefiner.jobs.coco import coco_job
 from segrefiner.jobs.folders import folder_job, semantic_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.panoptic import panoptic_job
 from segrefiner.jobs.run import run
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save

@@ -14,9 +14,9 @@ from segrefiner import Refiner
 from segrefiner.errors import InputError
 from segrefiner.imaging.coco_masks import tight_box
 from segrefiner.imaging.label_files import read_ids, write_ids
-from segrefiner.jobs.coco import VOID, panoptic_job
 from segrefiner.jobs.job import Job
 from segrefiner.jobs.local import LocalEngine
+from segrefiner.jobs.panoptic import VOID, panoptic_job
 from segrefiner.jobs.run import run
 from segrefiner.ledger import RunSummary
 from segrefiner.model.unet import DenoisingUNet

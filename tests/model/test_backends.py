@@ -12,7 +12,7 @@ from segrefiner.errors import InputError
 from segrefiner.imaging.ops import resize
 from segrefiner.imaging.reading import read_image, read_mask
 from segrefiner.model import backends
-from segrefiner.model.backends import TorchBackend, choose_device, is_precise
+from segrefiner.model.backends import TorchBackend, agree, choose_device
 from segrefiner.model.unet import BASE, COMPACT, DenoisingUNet, normalize
 from segrefiner.model.weights import load, resolve, save
 from segrefiner.refinement.pipelines.batching import AdaptiveBatcher, batch_size, bytes_per_view, ran_out_of_memory
@@ -47,6 +47,10 @@ def test_a_backend_leaves_the_network_as_it_is(bundled: DenoisingUNet) -> None:
     before = copy.deepcopy(bundled.state_dict())
     TorchBackend(bundled, torch.bfloat16)
     assert all(torch.equal(before[name], value) for name, value in bundled.state_dict().items())
+
+
+def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
+    return agree(TorchBackend(network, torch.float32), TorchBackend(network, dtype))
 
 
 def test_a_precision_that_is_too_low_is_told(bundled: DenoisingUNet) -> None:

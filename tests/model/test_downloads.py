@@ -18,7 +18,8 @@ from helpers.tiny import TINY
 from segrefiner import Refiner
 from segrefiner.errors import CheckpointError
 from segrefiner.model import downloads, weights
-from segrefiner.model.downloads import Limits, cache_folder, fetch
+from segrefiner.model.cache import cache_folder
+from segrefiner.model.downloads import Limits, fetch
 from segrefiner.model.unet import DenoisingUNet
 
 CONTENT = bytes(range(256)) * 4000

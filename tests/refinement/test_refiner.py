@@ -235,7 +235,7 @@ def test_a_photo_of_many_masks_is_read_once(tiny: Refiner, tmp_path: Path, monke
         read.append(source)
         return read_photo(source)
 
-    monkeypatch.setattr("segrefiner.refinement.refiner.read_photo", spy)
+    monkeypatch.setattr("segrefiner.refinement.pipelines.tasks.read_photo", spy)
     photo, masks = tmp_path / "photo.png", [square(70, 90)] * 3
     expected = [tiny(noise(70, 90), mask).mask for mask in masks]
     read.clear()
@@ -354,6 +354,6 @@ def test_arrays_are_read_however_they_lie_in_memory(tiny: Refiner) -> None:
 
 def test_a_precision_that_the_weights_do_not_bear_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segrefiner.model.backends.choose_dtype", lambda name, device: torch.bfloat16)
-    monkeypatch.setattr("segrefiner.model.backends.is_precise", lambda network, dtype: False)
+    monkeypatch.setattr("segrefiner.model.backends.agree", lambda exact, other: False)
     assert Refiner.from_pretrained().dtype == torch.float32
     assert Refiner.from_pretrained(dtype="bf16").dtype == torch.bfloat16

@@ -151,7 +151,7 @@ def coco(source: Path, images: Path, output: Path, annotations: Path | None, cro
 @exit_on_error
 def panoptic(source: Path, maps: Path, images: Path, output: Path, crowds: Any, **given: Any) -> None:
     """Refine the COCO panoptic MAPS that JSON describes, of photos in the folder IMAGES."""
-    from ..jobs.coco import panoptic_job
+    from ..jobs.panoptic import panoptic_job
     from ..jobs.run import STATE_NAME
 
     job = panoptic_job(source, maps, images, output, crowds=crowds, options=refinement_options(given))

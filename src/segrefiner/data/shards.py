@@ -22,7 +22,7 @@ from ..errors import InputError, MissingExtraError, OutputError, reason
 from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
 from ..imaging.reading import read_image, read_mask
-from ..model.downloads import cache_folder
+from ..model.cache import cache_folder
 from .sources import Sample, Source, locate, validate
 
 INDEX_NAME = "shards.json"

@@ -53,9 +53,9 @@ class TorchBackend:
         self.config, self.dtype = network.config, dtype
         self.runs_on = next(network.parameters()).device
         self.device = torch.device("cpu") if self.runs_on.type == APPLE.type else self.runs_on
-        network = fused(network)
+        network = fused(network, copied=dtype != torch.float32)
         if dtype != torch.float32:
-            network = copy.deepcopy(network).to(dtype)
+            network = network.to(dtype)
             if self.runs_on.type == "cpu":
                 # The CPU's kernels take statistics and scales in float32 as they come.
                 for module in network.modules():
@@ -129,11 +129,6 @@ class OpenVinoBackend:
         return torch.from_numpy(logits.copy())
 
 
-def is_precise(network: DenoisingUNet, dtype: torch.dtype) -> bool:
-    """Whether a network computes nearly the same in a low precision; see `agree`."""
-    return agree(TorchBackend(network, torch.float32), TorchBackend(network, dtype))
-
-
 def agree(exact: TorchBackend, other: TorchBackend) -> bool:
     """Whether two ways to compute one network give nearly the same, tried on one small made-up photo.
 
@@ -179,7 +174,7 @@ def open_model(
         model: As for `Refiner.from_pretrained`.
         device: Where it computes.
         dtype: "auto", "fp32", "bf16" or "fp16". Weights that the fast precision changes too much are opened in float32
-            by "auto", see `is_precise`.
+            by "auto", see `agree`.
         backend: "auto", "torch", "onnxruntime" or "openvino".
         instead: Whether the CPU may compute in place of an Apple GPU that does not compute this model as the CPU does.
 
@@ -211,9 +206,11 @@ def open_model(
             raise InputError("device is 'mps', but this Apple GPU computes the model differently than a CPU: use cpu")
         _log.warning("note: this Apple GPU computes the model differently than a CPU: the CPU does it")
         chosen = choose_dtype(dtype, torch.device("cpu"))
-    if dtype == "auto" and chosen != torch.float32 and not is_precise(network, chosen):
-        chosen = torch.float32
-    return OpenedModel(TorchBackend(network, chosen), weights.display_name(model), steps, original)
+    computing = TorchBackend(network, chosen)
+    if dtype == "auto" and chosen != torch.float32:
+        exact = TorchBackend(network, torch.float32)
+        computing = computing if agree(exact, computing) else exact
+    return OpenedModel(computing, weights.display_name(model), steps, original)
 
 
 def _on_apple(network: DenoisingUNet, dtypes: Sequence[torch.dtype]) -> TorchBackend | None:

@@ -9,7 +9,6 @@ more dependency for everyone.
 
 import hashlib
 import http.client
-import json
 import os
 import re
 import ssl
@@ -28,6 +27,7 @@ from filelock import FileLock
 
 from .. import environment
 from ..errors import CheckpointError, reason
+from .cache import Origin, cache_folder, checksum, write_origin
 
 LARGEST = 4 * 2**30
 """Bytes that a file may have, by default."""
@@ -56,41 +56,6 @@ class Limits:
 
 
 DEFAULT = Limits()
-
-_ORIGIN = ".origin"
-SIDE_FILES = (".part", ".tag", ".lock", _ORIGIN)
-"""How files end that lie beside downloads."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a kept file came from.
-
-    Attributes:
-        address: Without what may be secret in it.
-        sha256: Of the file, when it was verified.
-    """
-
-    address: str
-    sha256: str
-
-
-def read_origin(path: Path) -> Origin | None:
-    """The record of a kept file; `None` for files that were not fetched here, or before there were records."""
-    try:
-        record = json.loads(path.with_name(path.name + _ORIGIN).read_text("utf-8"))
-        return Origin(str(record["address"]), str(record["sha256"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$SEGREFINER_CACHE`, or `segrefiner` in `$XDG_CACHE_HOME`, or else in `~/.cache`."""
-    if chosen := environment.cache_folder():
-        return chosen
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # Relative paths are to be ignored, by the XDG Base Directory Specification.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "segrefiner"
 
 
 def fetch(
@@ -176,10 +141,7 @@ class _Download:
         with self.part.open("rb+") as stream:
             os.fsync(stream.fileno())
         # First, so that a file that is there has its record.
-        record = {"address": public_name(self.url), "sha256": _checksum(self.part)}
-        self.target.with_name(self.target.name + _ORIGIN).write_text(
-            json.dumps(record, allow_nan=False), encoding="utf-8"
-        )
+        write_origin(self.target, Origin(public_name(self.url), checksum(self.part)))
         os.replace(self.part, self.target)
         self.tag.unlink(missing_ok=True)
 
@@ -292,7 +254,7 @@ class _Download:
 
     def _problem(self, check: Callable[[Path], object]) -> str:
         """What is wrong with the complete part, or nothing."""
-        found = _checksum(self.part)
+        found = checksum(self.part)
         if self.sha256 and found != self.sha256:
             return (
                 f"have the SHA-256 {found}, expected {self.sha256}; the file was damaged or exchanged: "
@@ -350,15 +312,7 @@ def _place(url: str, sha256: str | None, cache: Path) -> Path:
 
 
 def _is_kept(target: Path, sha256: str | None) -> bool:
-    return target.is_file() and (sha256 is None or _checksum(target) == sha256)
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return target.is_file() and (sha256 is None or checksum(target) == sha256)
 
 
 def _starts_at(response: Any, have: int) -> bool:

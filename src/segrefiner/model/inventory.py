@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from . import downloads, hub
+from . import cache, hub
 from .weights import BUNDLED, FILE_NAME, best_steps, checksum, load, metadata, parameter_count, resolve
 from .weights_checks import bad_file
 
@@ -51,7 +51,7 @@ class KnownModel:
 
 def cache_folders() -> list[Path]:
     """Where downloads are kept: those from web addresses, and those from the Hugging Face Hub."""
-    return [downloads.cache_folder() / "weights", hub.cache_folder()]
+    return [cache.cache_folder() / "weights", hub.cache_folder()]
 
 
 def known_models() -> tuple[list[KnownModel], dict[str, str]]:
@@ -102,7 +102,7 @@ def _recorded(path: Path) -> str | None:
     if path == resolve(None):
         sums = (path.parent / _SUMS).read_text("ascii").split()
         return sums[0] if sums[1:] == [path.name] else None
-    if (origin := downloads.read_origin(path)) is not None:
+    if (origin := cache.read_origin(path)) is not None:
         return origin.sha256
     # The Hub's cache names large files by their checksum.
     name = path.resolve().name
@@ -126,9 +126,9 @@ def _licence(path: Path, name: str) -> str | None:
 
 def _downloaded() -> Iterator[tuple[str, Path]]:
     """Downloads from web addresses, by their addresses where these are known."""
-    for path in sorted((downloads.cache_folder() / "weights").glob("*/*")):
-        if path.is_file() and not path.name.endswith(downloads.SIDE_FILES):
-            origin = downloads.read_origin(path)
+    for path in sorted((cache.cache_folder() / "weights").glob("*/*")):
+        if path.is_file() and not path.name.endswith(cache.SIDE_FILES):
+            origin = cache.read_origin(path)
             yield str(path) if origin is None else origin.address, path
 
 

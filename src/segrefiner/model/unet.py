@@ -276,9 +276,14 @@ class DenoisingUNet(nn.Module):
         return {int(entry): block(features[self._image_strides[entry]]) for entry, block in self.image_blocks.items()}
 
 
-def fused(network: DenoisingUNet) -> DenoisingUNet:
-    """The same network, with the same parameters, which must not change any more, and less to compute."""
-    shared = {id(parameter): parameter for parameter in network.parameters()}
+def fused(network: DenoisingUNet, *, copied: bool = False) -> DenoisingUNet:
+    """The same network with less to compute.
+
+    Args:
+        network: Stays as it is.
+        copied: Whether the result has parameters of its own; otherwise the network's, which must not change any more.
+    """
+    shared = {} if copied else {id(parameter): parameter for parameter in network.parameters()}
     result = copy.deepcopy(network, shared)
     result.fuse()
     for module in result.modules():

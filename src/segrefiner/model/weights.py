@@ -9,7 +9,6 @@ no memory is taken that the file itself does not fill. Every fault becomes one `
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
 import json
 import math
@@ -29,7 +28,7 @@ from torch import Tensor
 from ..errors import CheckpointError, reason
 from ..imaging.files import atomic_write, check_output
 from ..imaging.json_files import json_text
-from . import downloads, hub
+from . import cache, downloads, hub
 from .diffusion import NUM_TIMESTEPS
 from .unet import DenoisingUNet, UNetConfig
 from .weights_checks import FLOATS, Stored, bad_file, check_config, check_file, check_finite, short, skeleton, some
@@ -67,7 +66,7 @@ def resolve(
             disk goes before the Hub; write `./compact` for a folder of that name. Text may end in `#sha256=` and
             the checksum that the file must have.
         revision: Branch, tag or commit of a Hub repository; None for the one in the id, else its main branch.
-        cache_dir: Where downloads are kept; None for the Hub's usual cache, or `downloads.cache_folder()`.
+        cache_dir: Where downloads are kept; None for the Hub's usual cache, or `cache.cache_folder()`.
         local_files_only: Take downloads from the cache or not at all.
 
     Returns:
@@ -223,11 +222,7 @@ def checksum(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     check_file(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return cache.checksum(path)
 
 
 def save(

@@ -86,9 +86,7 @@ def refine_labels(
     read = read_photo(image)
     photo = read.srgb()
     check_same_size(photo, labels, image_source=None if isinstance(image, Photo) else image)
-    # What the type cannot hold is no pixel's label.
-    held = np.iinfo(labels.dtype)
-    ignored = np.isin(labels, np.array([value for value in ignore if held.min <= value <= held.max], labels.dtype))
+    ignored = _ignored(labels, ignore)
     present = np.unique(labels[~ignored]).tolist()
     # Who has read the photo reads the warnings, too; others may not.
     is_told = not isinstance(image, Photo)
@@ -163,3 +161,9 @@ def _checked(ignore: Any) -> list[int]:
     except TypeError as error:
         raise InputError(f"ignore is {shown(ignore)}: expected a list of labels, such as [255]") from error
     return [whole_number("a label of ignore", value) for value in values]
+
+
+def _ignored(labels: NDArray[Any], ignore: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a pixel's label is one of those. What the labels' type cannot hold is no pixel's label."""
+    held = np.iinfo(labels.dtype)
+    return np.isin(labels, np.array([value for value in ignore if held.min <= value <= held.max], labels.dtype))

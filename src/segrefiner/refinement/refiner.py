@@ -21,7 +21,7 @@ from .. import environment
 from ..errors import InputError
 from ..imaging.boxes import Box
 from ..imaging.codecs.option_checks import shown, whole_number
-from ..imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
+from ..imaging.reading import ImageSource, MaskSource, Photo, read_photo, warn_of
 from ..model.backends import Backend, TorchBackend, choose_device, open_model
 from ..model.diffusion import NUM_TIMESTEPS, OnProgress, silent
 from ..model.publishing import MESSAGE, Original, place_in, push, save_network
@@ -33,7 +33,7 @@ from .options import PLAIN, OptionFields, Options
 from .pipelines.batching import AdaptiveBatcher, batch_size
 from .pipelines.coarse_to_fine import default_pipeline
 from .pipelines.config import DEFAULT
-from .pipelines.tasks import MaskTask, Pipeline, same_photo, triples, whole_boxes
+from .pipelines.tasks import MaskTask, Pipeline, read_tasks, triples, whole_boxes
 from .report import Report
 
 _log = logging.getLogger(__name__)
@@ -363,7 +363,7 @@ class Refiner:
         on_progress: OnProgress,
         separate: bool = False,
     ) -> Iterator[Result]:
-        tasks, coarse = self._read(triples, threshold, options.seed), deque[Tensor]()
+        tasks, coarse = read_tasks(triples, self.device, options.seed, threshold), deque[Tensor]()
 
         def remembered() -> Iterator[MaskTask]:
             for task in tasks:
@@ -403,25 +403,6 @@ class Refiner:
 
         refined = self._refined_groups(jobs, GroupSettings(steps, options, self.name), on_progress)
         return (Result((probability >= 0.5).numpy(), probability.numpy(), report) for probability, report in refined)
-
-    def _read(
-        self, triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]], threshold: float | None, seed: int
-    ) -> Iterator[MaskTask]:
-        """Photos on the device, masks still on the CPU."""
-        source: ImageSource | Photo | None = None
-        for image, mask, box in triples:
-            if source is None or not same_photo(image, source):
-                photo, source = read_photo(image), image
-                pixels = torch.from_numpy(photo.srgb())
-                if self.device.type == "cuda":
-                    pixels = pixels.pin_memory()
-                on_device = pixels.to(self.device, non_blocking=True).permute(2, 0, 1)
-            coarse = read_mask(mask, threshold=threshold)
-            notes = check_fits(photo, coarse, mask_source=mask)
-            # Who has read the photo asks the report; others may not.
-            if not isinstance(image, Photo):
-                warn_of(notes)
-            yield MaskTask(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
     def _refined_groups(
         self, jobs: Iterator[MaskTask], settings: GroupSettings, on_progress: OnProgress

@@ -18,7 +18,7 @@ from helpers.refinable import photo_mask_and_weights
 from segrefiner import Refiner, environment
 from segrefiner.cli.main import main
 from segrefiner.errors import CheckpointError, InputError
-from segrefiner.model import downloads, hub
+from segrefiner.model import cache, hub
 from segrefiner.model.backends import choose_device
 from segrefiner.model.weights import resolve
 from segrefiner.refinement.report import Report
@@ -155,10 +155,10 @@ def test_threads_of_the_environment(files: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_cache_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGREFINER_CACHE", str(tmp_path / "new"))
-    assert downloads.cache_folder() == tmp_path / "new" and hub.cache_folder() == tmp_path / "new" / "hub"
+    assert cache.cache_folder() == tmp_path / "new" and hub.cache_folder() == tmp_path / "new" / "hub"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SEGREFINER_CACHE", "~/mine")
-    assert downloads.cache_folder() == tmp_path / "mine"
+    assert cache.cache_folder() == tmp_path / "mine"
 
 
 @pytest.mark.parametrize("name", ["https://example.invalid/a.safetensors", "owner/name"])

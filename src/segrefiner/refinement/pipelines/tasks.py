@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ...imaging.boxes import Box, mask_box, whole_box
 from ...imaging.codecs.option_checks import listed_boxes, shown
-from ...imaging.reading import ImageSource, MaskSource, Photo
+from ...imaging.reading import ImageSource, MaskSource, Photo, check_fits, read_mask, read_photo, warn_of
 from ...model.diffusion import Network, OnProgress
 from .acceptance import Reverted
 from .batching import AdaptiveBatcher
@@ -141,6 +142,42 @@ def same_photo(image: ImageSource | Photo, source: ImageSource | Photo) -> bool:
     """Whether two photos are the same object or the same path; arrays would be compared pixel by pixel."""
     both_paths = isinstance(image, str | PathLike) and isinstance(source, str | PathLike)
     return image is source or (both_paths and image == source)
+
+
+def read_tasks(
+    triples: Iterable[tuple[ImageSource | Photo, MaskSource, Box | None]],
+    device: torch.device,
+    seed: int,
+    threshold: float | None,
+) -> Iterator[MaskTask]:
+    """Reads photos and their masks, each photo once where consecutive masks share it.
+
+    Args:
+        triples: Photos, masks and where their objects lie.
+        device: Where photos go; masks stay on the CPU.
+        seed: Of every task.
+        threshold: Of `reading.read_mask`.
+
+    Raises:
+        InputError: At the pair that cannot be read or does not fit.
+
+    Warns:
+        InputWarning: Something of a pair had to be guessed, unless the photo has been read already.
+    """
+    source: ImageSource | Photo | None = None
+    for image, mask, box in triples:
+        if source is None or not same_photo(image, source):
+            photo, source = read_photo(image), image
+            pixels = torch.from_numpy(photo.srgb())
+            if device.type == "cuda":
+                pixels = pixels.pin_memory()
+            on_device = pixels.to(device, non_blocking=True).permute(2, 0, 1)
+        coarse = read_mask(mask, threshold=threshold)
+        notes = check_fits(photo, coarse, mask_source=mask)
+        # Who has read the photo asks the report; others may not.
+        if not isinstance(image, Photo):
+            warn_of(notes)
+        yield MaskTask(on_device, torch.from_numpy(coarse), seed, box, notes=notes)
 
 
 def next_group(jobs: Iterator[MaskTask]) -> tuple[list[MaskTask], Exception | None]:
