@@ -117,6 +117,12 @@ def test_no_link_of_the_readme_breaks_on_an_index(metadata: email.message.EmailM
     assert not re.search(r"<img|href=", text), "HTML is not rewritten"
 
 
+def test_the_pictures_of_the_readme_are_small() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures and all((ROOT / one).stat().st_size <= 300_000 for one in pictures)
+
+
 def test_the_wheel_is_small_and_holds_what_it_needs(wheel: Path) -> None:
     assert wheel.stat().st_size <= 20e6
     with zipfile.ZipFile(wheel) as archive:

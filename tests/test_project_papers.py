@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from helpers.command_lines import commands, parse
+from segrefiner.cli.main import main
 
 yaml = pytest.importorskip("yaml")
 
@@ -207,4 +209,9 @@ def test_every_data_set_that_the_weights_saw_has_its_licence() -> None:
     rows = re.findall(r"^\| ([\w-]+)", card.partition("<!-- licences -->")[2], re.MULTILINE)
     names = set(re.findall(r"[A-Z][\w-]+|car208", told[1])) - {"Apache-2", "Apache"}
     assert len(names) >= 5 and names <= set(rows)
-    assert {"DeepLabV3-MobileNet", "GrabCut", "EfficientNet-Lite0"} <= set(rows)  # what made inputs, and weights
+    makers = {"DeepLabV3-MobileNet", "GrabCut", "EfficientNet-Lite0"}  # of inputs, and of weights
+    assert makers <= set(rows)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## May I use it commercially?")[2]
+    assert all(name in readme.partition("\n## ")[0] for name in names | makers)
+    printed = CliRunner().invoke(main, ["models", "card"])
+    assert printed.exit_code == 0 and all(f"| {name}" in printed.output for name in names | makers)

@@ -70,6 +70,18 @@ def test_a_licence_stands_in_the_file_or_on_its_card(tmp_path: Path) -> None:
     assert inspect_model(tmp_path / "model.safetensors", "model").license == "cc-by-4.0"
 
 
+def test_a_card_is_printed_and_its_lack_told(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    save(DenoisingUNet(TINY), folder / "model.safetensors")
+    missing = run("card", folder)
+    assert missing.exit_code == 1 and "has no card" in missing.stderr and missing.stderr.count("\n") == 1
+    (folder / "README.md").write_text("# Mine\n\nOf my photos.\n\x1b[31m", encoding="utf-8")
+    printed = run("card", folder)
+    assert printed.exit_code == 0 and printed.stdout.startswith("# Mine\n\nOf my photos.\n")
+    assert "\x1b" not in printed.stdout
+
+
 def test_the_hub_s_cache_is_listed_without_models_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGREFINER_CACHE", str(tmp_path))
     for owner, content in (("ours", None), ("theirs", b"no weights of this kind")):

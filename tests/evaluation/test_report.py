@@ -65,6 +65,8 @@ def test_the_page_is_complete_and_self_contained(results: Path) -> None:
     text = output.read_text()
     page = Page(text)
     assert page.count("svg") == 2 and page.count("script") == page.count("link") == 0
+    titles = re.findall(r"<figcaption><b>([^<]+)</b></figcaption><svg", text)
+    assert titles == ["Distribution of the gain", "Gain by the coarse mask's quality".replace("'", "&#x27;")]
     # Two pictures for each of two worst, median and best cases: the change, and the errors.
     sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
     assert len(sources) == 12 and all(source.startswith("data:image/jpeg;base64,") for source in sources)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,3 +183,17 @@ def test_what_does_not_go_with_an_exported_network_is_refused(folder: Path) -> N
     ):
         with pytest.raises(InputError, match=message):
             Refiner.from_pretrained(**wrong)
+
+
+def test_an_exporter_that_writes_another_network_is_refused(
+    network: DenoisingUNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 0.7.0, onnxscript makes `SpaceToDepth` of `pixel_unshuffle`, which orders channels otherwise."""
+    node = onnx.helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2)
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "graph", values[:1], values[1:])
+    program = SimpleNamespace(model_proto=onnx.helper.make_model(graph))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+    with pytest.raises(MissingExtraError, match="another network"):
+        export_onnx(network, tmp_path / "wrong.onnx")
+    assert not (tmp_path / "wrong.onnx").exists()

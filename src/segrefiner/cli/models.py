@@ -1,4 +1,4 @@
-"""The command `models`: which weights are at hand, whose they are, and whether they are whole."""
+"""The command `models`: which weights are at hand, whose they are, of what, and whether they are whole."""
 
 import json
 import sys
@@ -77,6 +77,21 @@ def print_path(model: str | None, as_json: bool) -> None:
 
 
 @models.command()
+@click.argument("model", required=False)
+@exit_on_error
+def card(model: str | None) -> None:
+    """Print the card of MODEL, by default the bundled one: what it learnt from, under which licences."""
+    from ..model.inventory import read_card
+    from ..model.weights import display_name, resolve
+
+    text = read_card(resolve(model, local_files_only=True))
+    if text is None:
+        raise CheckpointError(f"{display_name(model)} has no card: ask its author what it learnt from")
+    for line in text.rstrip().splitlines():
+        say(line)
+
+
+@models.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @_json
 @exit_on_error
@@ -121,3 +136,4 @@ def _tell(found: "Sequence[KnownModel]") -> None:
         licence, megabytes = model.license or "no licence named", model.size / 1e6
         say(f"{model.name}\n  {licence}, {megabytes:.1f} MB, {model.parameters / 1e6:.1f} M parameters, best with "
             f"{model.steps} steps\n  {model.path}\n  SHA-256 {model.sha256}")  # fmt: skip
+    conclude("what the bundled model learnt from, and under which licences: segrefiner models card", err=True)

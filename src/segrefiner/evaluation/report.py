@@ -91,7 +91,7 @@ def html_report(data: Json, *, cases: int = 3, title: str | None = None) -> str:
     parts = [f"<h1>{escape(heading)}</h1>", f'<p class="lead">{escape(headline(data))}</p>']
     parts.append(html_table(summary_table(data)))
     parts += [f"<p>{escape(line)}</p>" for line in legend(data)]
-    parts.append(f'<div class="plots">{"".join(f"<figure>{plot}</figure>" for plot in _plots(data))}</div>')
+    parts.append(f'<div class="plots">{"".join(_plots(data))}</div>')
     quality = quality_table(data)
     if quality:
         parts += ["<h2>Gain by quality of the coarse mask</h2>", html_table(quality)]
@@ -210,10 +210,12 @@ def _distribution(data: Json) -> tuple[list[float], str, bool]:
 
 
 def _plots(data: Json) -> list[str]:
+    """Figures with their headings."""
     values, label, signed = _distribution(data)
     if not values:
         return []
-    plots = [histogram(values, f"Distribution: {label}", label, signed=signed)]
+    title = "Distribution of the gain" if signed else f"Distribution of {label}"
+    plots = [_figure(title, histogram(values, title, label, signed=signed))]
     rows = _compared(data)
     if rows:
         key = data["primary"]
@@ -222,8 +224,13 @@ def _plots(data: Json) -> list[str]:
         rows = rows[:: 1 + len(rows) // _MOST_POINTS]
         points = [(factor * row["before"][key], factor * (row_gain(data, row) or 0.0), row["name"]) for row in rows]
         labels = (f"{column_name(data, key)} of the coarse mask", "Gain, points")
-        plots.append(scatter(points, "Gain against the coarse mask's quality", labels, _trend(points)))
+        title = "Gain by the coarse mask's quality"
+        plots.append(_figure(title, scatter(points, title, labels, _trend(points))))
     return plots
+
+
+def _figure(title: str, plot: str) -> str:
+    return f"<figure><figcaption><b>{escape(title)}</b></figcaption>{plot}</figure>"
 
 
 def _trend(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float]]:

@@ -84,6 +84,15 @@ def inspect_model(path: Path, name: str) -> KnownModel:
     )
 
 
+def read_card(path: Path) -> str | None:
+    """The text that lies beside a weights file and says what it learnt from; `None` where there is none."""
+    try:
+        with (path.parent / _CARD).open("rb") as stream:
+            return stream.read(_LONGEST_CARD).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
 def verify_model(path: Path, name: str) -> KnownModel:
     """Read all of a weights file and compare it with its record.
 
@@ -114,11 +123,7 @@ def _licence(path: Path, name: str) -> str | None:
         return _BUNDLED_LICENCE
     if isinstance(named := metadata(path).get("license"), str) and named:
         return named
-    try:
-        with (path.parent / _CARD).open("rb") as stream:
-            head = stream.read(_LONGEST_CARD).decode("utf-8", "replace").split("---")
-    except OSError:
-        return None
+    head = (read_card(path) or "").split("---")
     # The header of a model card stands between its first two lines of dashes.
     match = _LICENCE.search(head[1]) if len(head) > 2 and not head[0].strip() else None
     return match[1] if match else None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, import_extra, reason
+from ..errors import CheckpointError, MissingExtraError, import_extra, reason
 from ..imaging.files import atomic_write, check_output
 from ..imaging.json_files import json_text
 from .unet import DenoisingUNet, UNetConfig, fused
@@ -59,7 +59,7 @@ def export_onnx(
 
     Raises:
         CheckpointError: The network is too large for one file.
-        MissingExtraError: The packages `onnx` and `onnxscript` are not installed.
+        MissingExtraError: The packages `onnx` and `onnxscript` are not installed, or too old.
         OutputError: The file cannot be written.
     """
     path = Path(path)
@@ -90,6 +90,11 @@ def export_onnx(
         )
     assert program is not None
     model = program.model_proto
+    if any(node.op_type == "SpaceToDepth" for node in model.graph.node):
+        # Older versions make it of `pixel_unshuffle`, whose channels have another order: a network that is wrong.
+        raise MissingExtraError(
+            "this onnxscript exports another network than PyTorch computes: pip install --upgrade 'onnxscript>=0.7.2'"
+        )
     entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json_text(network.config.to_dict()), _DTYPE_KEY: dtype}
     onnx.helper.set_model_props(model, entries | dict(sorted((metadata or {}).items())))
     _strip(model.graph)

@@ -324,7 +324,8 @@ def _opened(path: Path) -> Iterator[Any]:
     """Yield the parsed safetensors file; inside, what the library finds wrong becomes a `CheckpointError`."""
     head = check_file(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        # Version 0.4.3 makes tensors on PyTorch's default device, whatever it was told.
+        with torch.device("cpu"), safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (SafetensorError, OSError) as error:
         if head.startswith((b"PK\x03\x04", b"\x80\x02")):

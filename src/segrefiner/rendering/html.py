@@ -63,7 +63,7 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align
 .name {{ text-align: left; }}
 th {{ color: var(--muted); font-weight: 600; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }}
-.plots figure {{ max-width: 36rem; }}
+.plots figure {{ margin: 0; max-width: 36rem; }}
 .wide + .wide {{ margin-top: 1rem; }}
 .grid img {{ max-width: none; width: max(100%, 60rem); }}
 dl {{ columns: 22rem; column-gap: 2rem; font-variant-numeric: tabular-nums; }}
@@ -75,7 +75,7 @@ figure {{ margin: 1rem 0; }}
 .shots {{ display: flex; flex-wrap: wrap; align-items: start; gap: 1rem; }}
 .shot {{ max-width: 100%; }}
 @media (max-width: 40rem) {{ th, td {{ padding: .25rem .4rem; font-size: .85rem; }} th {{ white-space: normal; }}
-  .curves svg {{ font-size: 15px; }} }}
+  .plots svg {{ font-size: 15px; }} }}
 figcaption, li {{ overflow-wrap: anywhere; }}
 img {{ display: block; max-width: max(100%, 32rem); height: auto; margin-top: .4rem; }}
 small, footer, summary {{ color: var(--muted); }}

@@ -114,6 +114,6 @@ class _Lines(logging.Handler):
                 text += "\n" + logging.Formatter().formatException(record.exc_info)
             for line in text.split("\n"):
                 # Not click.echo: a progress bar catches what goes to sys.stderr and keeps out of its way.
-                print(_encodable(f"{_PACKAGE}: {line}", sys.stderr.encoding), file=sys.stderr)
+                print(_encodable(f"{_PACKAGE}: {line}", sys.stderr.encoding), file=sys.stderr, flush=True)
         except OSError:
             pass

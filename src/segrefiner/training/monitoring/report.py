@@ -53,9 +53,7 @@ def training_page(run: RunRecord) -> str:
     parts = [f"<h1>{escape(heading)}</h1>", f'<p class="lead">{escape(headline(run))}</p>']
     parts += [f"<p>{escape(line)}</p>" for line in run.unreadable]
     plots = [f"<figure>{plot}</figure>" for plot in _plots(run)]
-    parts.append(
-        f'<div class="plots curves">{"".join(plots)}</div>' if plots else "<p>No step has been logged yet.</p>"
-    )
+    parts.append(f'<div class="plots">{"".join(plots)}</div>' if plots else "<p>No step has been logged yet.</p>")
     parts += _validation_part(run)
     parts += _grids_part(run)
     parts += _times_part(run)
