@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.stand_ins.labelstudio import TOKEN, FakeHost, fake_host, listener
+from helpers.stand_ins.labelstudio import PERSONAL, TOKEN, FakeHost, fake_host, listener
 from segrefiner.errors import ImageError, InputError
 from segrefiner.serving.labelstudio.images import ImageHost
 
@@ -140,6 +140,26 @@ def test_a_photo_is_fetched_with_the_token(host: FakeHost, monkeypatch: pytest.M
         assert images.fetch("/data/a%20b.png?x=1") == images.fetch(f"{host.url}/data/a%20b.png?x=1") == b"photo"
         assert images.fetch("/unannounced") == b"p" * 200_000
         assert host.asked[0] == ("/data/a%20b.png?x=1", f"Token {TOKEN}") and not knocked
+
+
+def test_a_personal_access_token_is_exchanged_and_again_when_its_time_is_over(host: FakeHost) -> None:
+    host.files |= {"/a.png": b"photo"}
+    images = ImageHost.of(host.url, token=PERSONAL)
+    for _ in range(2):
+        assert images.fetch("/a.png") == b"photo"
+    host.brief = "another"
+    assert images.fetch("/a.png") == b"photo"
+    exchanged = [(path, token) for path, token in host.asked if path != "/a.png"]
+    assert exchanged == [("/api/token/refresh/", None)] * 2
+    assert not any(PERSONAL in str(token) for _, token in host.asked) and PERSONAL not in repr(images)
+
+
+def test_a_personal_access_token_that_is_none_any_more_is_told(host: FakeHost) -> None:
+    host.files |= {"/a.png": b"photo"}
+    wrong = PERSONAL[:-1] + "x"
+    with pytest.raises(ImageError, match="token") as told:
+        ImageHost.of(host.url, token=wrong).fetch("/a.png")
+    assert wrong not in str(told.value) and "\n" not in str(told.value)
 
 
 def test_redirects_stay_on_the_host(host: FakeHost) -> None:
