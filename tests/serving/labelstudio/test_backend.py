@@ -1,6 +1,6 @@
 """Label Studio's requests as it sends them, to a server that refines by a known rule: which region, what comes back.
 
-The files in `recorded` are requests of Label Studio, and the answers that this server once gave and gives.
+The requests in `recorded` are what Label Studio 1.23.2 sent, with addresses and tokens exchanged and projects cut short; the answers are this server's.
 """
 
 import base64
@@ -67,6 +67,8 @@ def host() -> Iterator[FakeHost]:
     with fake_host() as running:
         for number in (7, 8, 9):
             running.files[f"/data/upload/1/{number}.png"] = encoded(PHOTO)
+        for name in ("keypoint", "rectangle", "batch"):
+            running.files |= {task["data"]["image"]: encoded(PHOTO) for task in recorded(f"{name}.request")["tasks"]}
         yield running
 
 
@@ -383,7 +385,7 @@ def test_photos_of_a_cloud_storage_come_through_label_studio(scheme: str, api: A
 
 
 def test_training_is_refused_and_versions_are_told(api: Any) -> None:
-    problem(api.post("/webhook", json={"action": "START_TRAINING"}), 422, "nothing is trained")
+    problem(api.post("/webhook", json=recorded("training.request")), 422, "nothing is trained")
     assert told(api.get("/versions"))["versions"] == ["segrefiner-VERSION-tiny"]
 
 

@@ -157,7 +157,7 @@ def test_a_personal_access_token_is_exchanged_and_again_when_its_time_is_over(ho
 def test_a_personal_access_token_that_is_none_any_more_is_told(host: FakeHost) -> None:
     host.files |= {"/a.png": b"photo"}
     wrong = PERSONAL[:-1] + "x"
-    with pytest.raises(ImageError, match="token") as told:
+    with pytest.raises(ImageError, match="give a token") as told:
         ImageHost.of(host.url, token=wrong).fetch("/a.png")
     assert wrong not in str(told.value) and "\n" not in str(told.value)
 
@@ -220,5 +220,6 @@ def test_a_host_that_takes_its_time_is_left(path: str, host: FakeHost) -> None:
 def test_a_host_that_is_not_there_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ImageError, match="check that it runs"):
-        ImageHost.of(f"http://127.0.0.1:{port}").fetch("/a.png")
+    for token in (None, TOKEN, PERSONAL):
+        with pytest.raises(ImageError, match="check that it runs"):
+            ImageHost.of(f"http://127.0.0.1:{port}", token=token).fetch("/a.png")

@@ -162,9 +162,9 @@ class ImageHost:
     def _exchanged(self, end: float) -> str:
         """A token of some minutes for a personal access token."""
         body = json.dumps({"refresh": self.token}).encode()
+        answer = self._asked(self.prefix + _REFRESH, end, {"Content-Type": "application/json"}, body)
         try:
-            answer = self._asked(self.prefix + _REFRESH, end, {"Content-Type": "application/json"}, body)
-            brief = json.loads(answer)["access"] if isinstance(answer, bytes) else None
+            brief = json.loads(answer)["access"]
         except (ValueError, KeyError, TypeError, RecursionError):
             brief = None
         if not isinstance(brief, str) or not _TOKEN.fullmatch(brief):
