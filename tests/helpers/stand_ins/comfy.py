@@ -77,13 +77,13 @@ class ComfyNode:
         raise NotImplementedError
 
     @classmethod
-    def GET_SCHEMA(cls) -> Schema:
+    def GET_SCHEMA(cls) -> Schema:  # noqa: N802 - ComfyUI's name
         schema = cls.define_schema()
         schema.validate()
         return schema
 
     @classmethod
-    def EXECUTE_NORMALIZED(cls, **kwargs: Any) -> NodeOutput:
+    def EXECUTE_NORMALIZED(cls, **kwargs: Any) -> NodeOutput:  # noqa: N802 - ComfyUI's name
         """What the executor calls, with each input by its id; one that the schema calls required is always there."""
         schema = cls.GET_SCHEMA()
         missing = {one.id for one in schema.inputs if not one.given.optional} - set(kwargs)

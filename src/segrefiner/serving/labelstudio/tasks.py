@@ -277,7 +277,7 @@ def photo_address(task: Json, result: Json, config: Any) -> str:
 
     Args:
         task: With `data`.
-        result: Of the region; its `to_name` names the tag, its `item_index` the page where the tag shows several photos.
+        result: Of the region; its `to_name` names the tag, its `item_index` the page of a tag that shows several.
         config: The labelling configuration, XML.
 
     Raises:
