@@ -1,7 +1,7 @@
 """Label Studio's requests as it sends them, to a server that refines by a known rule: which region, what comes back.
 
-The requests in `recorded` are what Label Studio 1.23.2 sent, with its address and tokens exchanged, and with its projects
-cut short; the answers are this server's.
+The requests in `recorded` are what Label Studio 1.23.2 sent, with addresses and tokens exchanged, and projects cut
+short; the answers are this server's.
 """
 
 import base64
