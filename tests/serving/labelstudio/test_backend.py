@@ -352,11 +352,16 @@ def test_regions_of_several_photos_are_refined_on_their_own(api: Any, host: Fake
     host.files |= {"/dark.png": dark, "/bright.png": encoded(PHOTO)}
     two = '<View><Image name="a" value="$a"/><Image name="b" value="$b"/></View>'
     pages = '<View><Image name="a" valueList="$a"/></View>'
-    on = {"a": {"to_name": "a", "item_index": 0}, "b": {"to_name": "b"}, "page": {"to_name": "a", "item_index": 1}}
-    for config, data, second in (
+    on: dict[str, Any] = {
+        "a": {"to_name": "a", "item_index": 0},
+        "b": {"to_name": "b"},
+        "page": {"to_name": "a", "item_index": 1},
+    }
+    cases: list[tuple[str, dict[str, Any], str]] = [
         (two, {"a": "/dark.png", "b": "/bright.png"}, "b"),
         (pages, {"a": ["/dark.png", "/bright.png"]}, "page"),
-    ):
+    ]
+    for config, data, second in cases:
         regions = [brush("x", SMALL) | on["a"], brush("y", LARGE) | on[second], brush("z", AWAY) | on["a"]]
         body = asked(config=config, predictions=[of(*regions)])
         body["tasks"][0]["data"] = data

@@ -310,5 +310,5 @@ def _image_variables(config: Any) -> Mapping[str, str]:
         tags = list(ElementTree.fromstring(config).iter("Image"))
     except (ElementTree.ParseError, ValueError, RecursionError):
         return {}
-    shown = {tag.get("name", ""): tag.get("valueList") or tag.get("value", "") for tag in tags}
+    shown = {tag.get("name", ""): tag.get("valueList", tag.get("value", "")) for tag in tags}
     return {name: variable[1:] for name, variable in shown.items() if variable.startswith("$")}
