@@ -54,7 +54,8 @@ class RefineMask(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Mask.Output("mask", display_name="mask", tooltip="0 and 1."),
+                # Older releases of ComfyUI load no node that has one name on both sides.
+                io.Mask.Output("refined_mask", display_name="mask", tooltip="0 and 1."),
                 io.Mask.Output("soft_mask", display_name="soft mask", tooltip="How sure each pixel is, from 0 to 1."),
                 io.String.Output("report", display_name="report", tooltip="What changed, one line for each mask."),
             ],

@@ -63,7 +63,15 @@ class Mixer:
 
 @pytest.fixture
 def real(package: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (found,) = asyncio.run(asyncio.run(package.comfy_entrypoint()).get_node_list())
+
+    async def loaded() -> list[Any]:
+        extension = await package.comfy_entrypoint()
+        assert isinstance(extension, comfy.ComfyExtension)
+        await extension.on_load()
+        return await extension.get_node_list()
+
+    (found,) = asyncio.run(loaded())
+    assert issubclass(found, comfy.ComfyNode)
     monkeypatch.setattr(sys.modules[found.__module__], "_refiner", lambda device: refiner())
     return found
 
@@ -75,7 +83,8 @@ def node(real: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run(node: Any, image: torch.Tensor, mask: torch.Tensor, **options: Any) -> tuple[Any, Any, str]:
-    hard, soft, report = node.execute(image=image, mask=mask, **PLAIN | options).result
+    with torch.inference_mode():
+        hard, soft, report = comfy.copy_of(node).EXECUTE_NORMALIZED(image=image, mask=mask, **PLAIN | options).result
     for one in (hard, soft):
         assert one.dtype == torch.float32 and one.shape[1:] == image.shape[1:3] and 0 <= one.min() <= one.max() <= 1
     assert set(hard.unique().tolist()) <= {0.0, 1.0} and ((soft >= 0.5) == (hard == 1)).all()
@@ -168,7 +177,7 @@ def test_without_segrefiner_it_says_how_to_install_it_and_leaves_pytorch_alone(
 
 
 def test_the_schema_is_what_execute_takes_and_is_in_plain_words(node: Any) -> None:
-    schema = node.define_schema()
+    schema = node.GET_SCHEMA()
     taken = list(inspect.signature(node.execute).parameters)
     assert [one.id for one in schema.inputs] == taken and [one.id for one in schema.inputs][2:] == list(PLAIN)
     assert all(one.given.tooltip for one in schema.inputs) and schema.description and schema.category

@@ -51,18 +51,61 @@ class Schema:
     hidden: list[Any] = field(default_factory=list)
     description: str = ""
 
+    def validate(self) -> None:
+        """As ComfyUI's own, with what its first versions with V3 nodes refuse besides: a name on both sides."""
+        for ids in ([one.id for one in self.inputs], [one.id for one in self.outputs]):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"ids must be unique: {ids}")
+        if both := {one.id for one in self.inputs} & {one.id for one in self.outputs}:
+            raise ValueError(f"ids must be unique between inputs and outputs, but {both} are not")
+
 
 class NodeOutput:
     def __init__(self, *values: Any, ui: Any = None) -> None:
-        self.result, self.ui = values, ui
+        self.result, self.ui = values or None, ui
 
 
 class ComfyNode:
-    """Base class of nodes."""
+    """Base class of nodes, which are never made: ComfyUI calls methods of a copy of the class."""
+
+    @classmethod
+    def define_schema(cls) -> Schema:
+        raise NotImplementedError
+
+    @classmethod
+    def execute(cls, **kwargs: Any) -> NodeOutput:
+        raise NotImplementedError
+
+    @classmethod
+    def GET_SCHEMA(cls) -> Schema:  # noqa: N802 - ComfyUI's name
+        schema = cls.define_schema()
+        schema.validate()
+        return schema
+
+    @classmethod
+    def EXECUTE_NORMALIZED(cls, **kwargs: Any) -> NodeOutput:  # noqa: N802 - ComfyUI's name
+        """What the executor calls, with each input by its id; one that the schema calls required is always there."""
+        schema = cls.GET_SCHEMA()
+        missing = {one.id for one in schema.inputs if not one.given.optional} - set(kwargs)
+        assert not missing and set(kwargs) <= {one.id for one in schema.inputs}, (missing, kwargs)
+        output = cls.execute(**kwargs)
+        assert isinstance(output, NodeOutput) and len(output.result or ()) == len(schema.outputs)
+        return output
+
+
+def copy_of(node: type[ComfyNode]) -> type[ComfyNode]:
+    """The class as the executor has it: a copy without the original's place."""
+    return type(f"{node.__name__}Clone", node.__bases__, dict(node.__dict__))
 
 
 class ComfyExtension:
     """Base class of what an entry point gives."""
+
+    async def on_load(self) -> None:
+        """Called before the nodes are asked for."""
+
+    async def get_node_list(self) -> list[type[ComfyNode]]:
+        raise NotImplementedError
 
 
 _NUMBER = ("min", "max", "step")

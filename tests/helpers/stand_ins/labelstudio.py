@@ -1,5 +1,6 @@
 """A Label Studio server as far as a backend meets it: photos for those who know the token, and ways to lead astray."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
+PERSONAL = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.c2lnbmF0dXJl"
+"""A personal access token: it opens nothing itself."""
 
 
 class FakeHost:
@@ -16,12 +19,14 @@ class FakeHost:
         files: Content by path.
         redirects: Address by path.
         asked: Paths that were asked for, with the token that came along.
+        brief: The token of some minutes for the personal one that is valid now.
     """
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.brief: str | None = None
         self.port = server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.let = threading.Event()
@@ -53,7 +58,10 @@ def fake_host() -> Iterator[FakeHost]:
                 self.end_headers()
                 return
             content = host.files.get(self.path)
-            status = 404 if content is None else 200 if token == f"Token {TOKEN}" else 401
+            known = token in (f"Token {TOKEN}", f"Bearer {host.brief}")
+            # As Label Studio, whose photos go through a framework that renders JSON, negotiates.
+            wanted = self.headers.get("Accept", "*/*")
+            status = 404 if content is None else 406 if "*/*" not in wanted else 200 if known else 401
             self.send_response(status)
             if self.path.endswith(".gz"):
                 self.send_header("Content-Encoding", "gzip")
@@ -62,6 +70,17 @@ def fake_host() -> Iterator[FakeHost]:
             self.end_headers()
             if status == 200:
                 self.wfile.write((content or b"")[: -1 if self.path.endswith("cut") else None])
+
+        def do_POST(self) -> None:
+            given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            host.asked.append((self.path, self.headers.get("Authorization")))
+            known = self.path == "/api/token/refresh/" and given == {"refresh": PERSONAL}
+            host.brief = f"brief-{len(host.asked)}"
+            answer = json.dumps({"access": host.brief} if known else {"detail": "Token is invalid"}).encode()
+            self.send_response(200 if known else 401)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,6 +1,7 @@
 """Label Studio's requests as it sends them, to a server that refines by a known rule: which region, what comes back.
 
-The files in `recorded` are requests of Label Studio, and the answers that this server once gave and gives.
+The requests in `recorded` are what Label Studio 1.23.2 sent, with addresses and tokens exchanged, and projects cut
+short; the answers are this server's.
 """
 
 import base64
@@ -67,6 +68,8 @@ def host() -> Iterator[FakeHost]:
     with fake_host() as running:
         for number in (7, 8, 9):
             running.files[f"/data/upload/1/{number}.png"] = encoded(PHOTO)
+        for name in ("keypoint", "rectangle", "batch"):
+            running.files |= {task["data"]["image"]: encoded(PHOTO) for task in recorded(f"{name}.request")["tasks"]}
         yield running
 
 
@@ -283,7 +286,6 @@ def test_a_configuration_that_is_none_means_the_field_image(config: Any, api: An
 
 BAD: list[tuple[Any, str]] = [
     (asked(point(30, 24)), "draw one"),
-    (asked(), "no prediction or annotation"),
     (asked({"type": "ellipselabels", "value": {"x": 1, "y": 2}}, drafts=[of(brush("a", SMALL))]), "keypoint"),
     (asked(rectangle(0, 0, 5, 5), drafts=[of(brush("a", SMALL))]), "the rectangle meets no brush"),
     (asked(point(30, 24), drafts=[of({**brush("a", SMALL), "image_rotation": 90})]), "rotated"),
@@ -292,7 +294,9 @@ BAD: list[tuple[Any, str]] = [
     (asked(point(30, 24), drafts=[of({**brush("a", SMALL), "original_width": None})]), "original_width"),
     (asked(point(30, 24), drafts=[of({**brush("a", SMALL), "value": {"rle": [1, 2, 3]}})]), "cut off"),
     (asked(point(30, 24), drafts=[of({**brush("a", SMALL), "value": {"rle": "x"}})]), "list of bytes"),
-    (asked(point(30, 24), drafts=[of({**brush("a", SMALL), "item_index": 1})]), "several photos"),
+    (asked(brush("a", SMALL) | {"item_index": 1}), "on photo 2, but 'image' names one"),
+    (asked(brush("a", SMALL) | {"item_index": 1}, address=["/a"]), "on photo 2 of 1"),
+    (asked(brush("a", SMALL) | {"item_index": -1}, address=["/a"]), "on photo 0 of 1"),
     (asked(point(30, 24), drafts=[of(polygon("a", [[1, 1], [2]]))]), "points"),
     (asked(point(30, 24), address=None, drafts=[of(brush("a", SMALL))]), "has no 'image'"),
     (asked(point(30, 24), address="http://evil.example/a.png", drafts=[of(brush("a", SMALL))]), "from there alone"),
@@ -327,11 +331,68 @@ def test_what_is_no_request_is_one_line(content: bytes, api: Any) -> None:
     problem(api.post("/predict", content=content), 400, "send what Label Studio sends")
 
 
-def test_in_a_batch_one_bad_task_is_told_in_its_place(api: Any) -> None:
+def test_in_a_batch_a_bad_task_is_told_in_its_place(api: Any) -> None:
+    """Also where all are: of an error, Label Studio keeps the status alone."""
     body = asked(predictions=[of(brush("a", SMALL))])
     body["tasks"] += asked(address="http://evil.example/", predictions=[of(brush("a", SMALL))])["tasks"]
     good, bad = told(api.post("/predict", json=body))["results"]
     assert good["result"] and "result" not in bad and "evil.example" in bad["error"]
+    (alone,) = told(api.post("/predict", json=asked()))["results"]
+    assert list(alone) == ["error"] and "no prediction or annotation" in alone["error"]
+
+
+def test_what_label_studio_shows_nobody_is_a_line_of_the_log(api: Any, caplog: pytest.LogCaptureFixture) -> None:
+    api.post("/predict", json=asked(point(30, 24)))
+    (line,) = [one.getMessage() for one in caplog.records if one.name.startswith("segrefiner")]
+    assert "draw one" in line and "\n" not in line
+
+
+def test_regions_of_several_photos_are_refined_on_their_own(api: Any, host: FakeHost) -> None:
+    dark = encoded(np.zeros_like(PHOTO))
+    host.files |= {"/dark.png": dark, "/bright.png": encoded(PHOTO)}
+    two = '<View><Image name="a" value="$a"/><Image name="b" value="$b"/></View>'
+    pages = '<View><Image name="a" valueList="$a"/></View>'
+    on: dict[str, Any] = {
+        "a": {"to_name": "a", "item_index": 0},
+        "b": {"to_name": "b"},
+        "page": {"to_name": "a", "item_index": 1},
+    }
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        (two, {"a": "/dark.png", "b": "/bright.png"}, "b"),
+        (pages, {"a": ["/dark.png", "/bright.png"]}, "page"),
+    ]
+    for config, data, second in cases:
+        regions = [brush("x", SMALL) | on["a"], brush("y", LARGE) | on[second], brush("z", AWAY) | on["a"]]
+        body = asked(config=config, predictions=[of(*regions)])
+        body["tasks"][0]["data"] = data
+        host.asked.clear()
+        (answer,) = told(api.post("/predict", json=body))["results"]
+        for result, mask in zip(answer["result"], (SMALL, LARGE, AWAY), strict=True):
+            np.testing.assert_array_equal(mask_of(result), grown(mask))
+        assert [path for path, _ in host.asked] == ["/dark.png", "/bright.png"]
+        # A keypoint means the regions of the photo on which it was set.
+        body = asked(point(30, 24) | on[second], config=config, drafts=[of(*regions)])
+        body["tasks"][0]["data"] = data
+        host.asked.clear()
+        np.testing.assert_array_equal(mask_of(refined(api, body)), grown(LARGE))
+        assert [path for path, _ in host.asked] == ["/bright.png"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
+def test_photos_of_a_cloud_storage_come_through_label_studio(scheme: str, api: Any, host: FakeHost) -> None:
+    uri = base64.urlsafe_b64encode(f"{scheme}://bucket/a.png".encode()).decode()
+    host.files[f"/tasks/7/resolve/?fileuri={uri}"] = encoded(PHOTO)
+    body = asked(point(30, 24), address=f"{scheme}://bucket/a.png", drafts=[of(brush("a", SMALL))])
+    np.testing.assert_array_equal(mask_of(refined(api, body)), grown(SMALL))
+    for unnamed in (None, 0, "7", "../7", True):
+        body["tasks"][0]["id"] = unnamed
+        if unnamed is not True:
+            problem(api.post("/predict", json=body), 422, "from there alone")
+
+
+def test_training_is_refused_and_versions_are_told(api: Any) -> None:
+    problem(api.post("/webhook", json=recorded("training.request")), 422, "nothing is trained")
+    assert told(api.get("/versions"))["versions"] == ["segrefiner-VERSION-tiny"]
 
 
 def test_setup_health_and_webhook_answer_and_nobody_is_asked(api: Any, host: FakeHost) -> None:
@@ -366,7 +427,9 @@ def test_no_request_of_any_kind_reaches_another_port(api: Any) -> None:
         assert not knocked
 
 
-ROUTES = {("/predict", "POST"), ("/setup", "POST"), ("/webhook", "POST"), ("/health", "GET"), ("/health", "HEAD")}
+ROUTES = {(path, "POST") for path in ("/predict", "/setup", "/webhook")} | {
+    (path, method) for path in ("/health", "/versions") for method in ("GET", "HEAD")
+}
 
 
 def own_routes(app: Any) -> set[tuple[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.stand_ins.labelstudio import TOKEN, FakeHost, fake_host, listener
+from helpers.stand_ins.labelstudio import PERSONAL, TOKEN, FakeHost, fake_host, listener
 from segrefiner.errors import ImageError, InputError
 from segrefiner.serving.labelstudio.images import ImageHost
 
@@ -142,6 +142,26 @@ def test_a_photo_is_fetched_with_the_token(host: FakeHost, monkeypatch: pytest.M
         assert host.asked[0] == ("/data/a%20b.png?x=1", f"Token {TOKEN}") and not knocked
 
 
+def test_a_personal_access_token_is_exchanged_and_again_when_its_time_is_over(host: FakeHost) -> None:
+    host.files |= {"/a.png": b"photo"}
+    images = ImageHost.of(host.url, token=PERSONAL)
+    for _ in range(2):
+        assert images.fetch("/a.png") == b"photo"
+    host.brief = "another"
+    assert images.fetch("/a.png") == b"photo"
+    exchanged = [(path, token) for path, token in host.asked if path != "/a.png"]
+    assert exchanged == [("/api/token/refresh/", None)] * 2
+    assert not any(PERSONAL in str(token) for _, token in host.asked) and PERSONAL not in repr(images)
+
+
+def test_a_personal_access_token_that_is_none_any_more_is_told(host: FakeHost) -> None:
+    host.files |= {"/a.png": b"photo"}
+    wrong = PERSONAL[:-1] + "x"
+    with pytest.raises(ImageError, match="give a token") as told:
+        ImageHost.of(host.url, token=wrong).fetch("/a.png")
+    assert wrong not in str(told.value) and "\n" not in str(told.value)
+
+
 def test_redirects_stay_on_the_host(host: FakeHost) -> None:
     with listener() as (port, knocked):
         host.files["/a.png"] = b"photo"
@@ -200,5 +220,6 @@ def test_a_host_that_takes_its_time_is_left(path: str, host: FakeHost) -> None:
 def test_a_host_that_is_not_there_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(ImageError, match="check that it runs"):
-        ImageHost.of(f"http://127.0.0.1:{port}").fetch("/a.png")
+    for token in (None, TOKEN, PERSONAL):
+        with pytest.raises(ImageError, match="check that it runs"):
+            ImageHost.of(f"http://127.0.0.1:{port}", token=token).fetch("/a.png")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.datastructures import FormData, UploadFile
 
 from ..._version import __version__
-from ...errors import InputError, MaskError
+from ...errors import InputError, MaskError, printable
 from ...formats.labelstudio import refined_result
 from ...imaging.codecs.decoder_process import KilledError
 from ...imaging.files import Json
@@ -30,6 +31,9 @@ from .tasks import Prompt, Region, decode_regions, photo_address, pixel_box, pro
 
 _BATCH_SHARE = 0.9
 """Of a request's seconds: tasks of a batch that are not begun by then are left to another request."""
+
+_LONGEST_REASON = 300
+_log = logging.getLogger(__name__)
 
 PREDICT = route("Refine regions of Label Studio's tasks", responses={200: {"description": "Predictions."}}, body=JSON)
 PLAIN = route("Label Studio's contract for ML backends", responses={200: {"description": "Done."}})
@@ -79,20 +83,19 @@ class Backend:
         return await self._refined(task, [chosen], config, prompt.box)
 
     async def _batch(self, tasks: Sequence[Json], config: Any) -> list[Json]:
-        """A prediction of each task, or why there is none: Label Studio logs that, and asks again another time."""
+        """A prediction of each task, or why there is none: Label Studio logs that, and asks again another time.
+
+        That holds where no task has a prediction too: of an error's status and body, Label Studio keeps the status.
+        """
         end = time.monotonic() + _BATCH_SHARE * self._service.limits.request_seconds
-        answers, problems = [], []
+        answers = []
         for task in tasks:
             try:
                 if time.monotonic() > end:
                     raise out_of_time()
                 answers.append(await self._whole(task, config))
             except (ProblemError, InputError) as error:
-                problem = as_problem(error)
-                problems.append(problem)
-                answers.append({"error": problem.detail})
-        if problems and len(problems) == len(tasks):
-            raise problems[0]
+                answers.append({"error": as_problem(error).detail})
         return answers
 
     async def _whole(self, task: Json, config: Any) -> Json:
@@ -131,26 +134,38 @@ class Backend:
         notes = [f"{region.instance.name}: {note}" for region, _, said in masks for note in said]
         if not readable:
             raise MaskError(f"none of the task's regions can be read: {notes[0]}")
-        address = photo_address(task, readable[0][0].result, config)
-        content = await asyncio.to_thread(self._host.fetch, address)
+        by_photo: dict[str, list[int]] = {}
+        for index, (region, _) in enumerate(readable):
+            by_photo.setdefault(photo_address(task, region.result, config), []).append(index)
+        kept: dict[int, Kept] = {}
+        for address, indices in by_photo.items():
+            content = await asyncio.to_thread(self._host.fetch, address, _task_id(task))
+            found = await self._on_photo(content, [readable[index] for index in indices], box)
+            kept |= dict(zip(indices, found, strict=True))
+        results = []
+        for index, (region, _) in enumerate(readable):
+            result, said = await asyncio.to_thread(_result, region.result, kept[index])
+            results.append(result)
+            notes += [f"{region.instance.name}: {note}" for note in said]
+        score = float(np.mean([one.report.confidence for one in kept.values()]))
+        answer = {"result": results, "score": score, "model_version": self.version}
+        return answer | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+
+    async def _on_photo(
+        self, content: bytes, regions: Sequence[tuple[Region, str]], box: Sequence[float] | None
+    ) -> Sequence[Kept]:
+        """Regions of one photo, refined together."""
         parts: list[tuple[str, Any]] = [
             ("image", UploadFile(io.BytesIO(content), size=len(content), filename="photo")),
-            ("rle", f"[{', '.join(rle for _, rle in readable)}]"),
+            ("rle", f"[{', '.join(rle for _, rle in regions)}]"),
         ]
         if box is not None:
-            parts.append(("boxes", json.dumps([pixel_box(box, readable[0][0].instance.mask["size"])])))
+            parts.append(("boxes", json.dumps([pixel_box(box, regions[0][0].instance.mask["size"])])))
         limits = self._service.limits
         _, _, kept = await self._service.refined(
             FormData(parts), lambda form, decode: mask_task(form, self._steps, limits, decode)
         )
-        results = []
-        for (region, _), one in zip(readable, kept, strict=True):
-            result, said = await asyncio.to_thread(_result, region.result, one)
-            results.append(result)
-            notes += [f"{region.instance.name}: {note}" for note in said]
-        score = float(np.mean([one.report.confidence for one in kept]))
-        answer = {"result": results, "score": score, "model_version": self.version}
-        return answer | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+        return kept
 
 
 def add_backend(app: FastAPI, service: Service, host: ImageHost) -> None:
@@ -162,7 +177,13 @@ def add_backend(app: FastAPI, service: Service, host: ImageHost) -> None:
         """Tasks with drafts, annotations and predictions to predictions."""
 
         async def answer(body: bytes) -> Response:
-            return _json(await backend.predict(body))
+            try:
+                return _json(await backend.predict(body))
+            except (ProblemError, InputError) as error:
+                # Label Studio shows its users nothing of it.
+                why = printable(as_problem(error).detail[:_LONGEST_REASON])
+                _log.warning("note: Label Studio's request is not answered: %s", why)
+                raise
 
         return await service.answer_body(request, answer)
 
@@ -172,9 +193,20 @@ def add_backend(app: FastAPI, service: Service, host: ImageHost) -> None:
         return _json({"model_version": backend.version})
 
     @app.post("/webhook", **PLAIN)
-    async def webhook() -> Response:
-        """Events change nothing, since nothing is trained."""
-        return _json({"status": "ok", "result": "nothing is trained by annotations"})
+    async def webhook(request: Request) -> Response:
+        """Events change nothing, since nothing is trained; what asks for training is refused."""
+
+        async def answer(body: bytes) -> Response:
+            if (await asyncio.to_thread(_object, body)).get("action") == "START_TRAINING":
+                raise wrong("action", "nothing is trained here: export the annotations, and see `segrefiner train`")
+            return _json({"status": "ok", "result": "nothing is trained by annotations"})
+
+        return await service.answer_body(request, answer)
+
+    @app.get("/versions", **PLAIN)
+    async def versions() -> Response:
+        """Those that predictions may have."""
+        return _json({"versions": [backend.version]})
 
     @app.get("/health", **PLAIN)
     async def health() -> Response:
@@ -196,6 +228,11 @@ def _result(result: Json, kept: Kept) -> tuple[Json, list[str]]:
     named = f"{result.get('id')}:{hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()}"
     new["id"] = hashlib.sha256(named.encode()).hexdigest()[:10]
     return new | {"score": kept.report.confidence, "origin": "prediction"}, notes
+
+
+def _task_id(task: Json) -> int | None:
+    value = task.get("id")
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def _object(body: bytes) -> Json:

@@ -4,7 +4,9 @@ Addresses come with tasks, so that whoever may import tasks writes them. A conne
 port that the server was started with; an address says no more than which path is asked for there.
 """
 
+import base64
 import http.client
+import json
 import re
 import socket
 import ssl
@@ -26,8 +28,20 @@ _LONGEST = 2048
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_PERSONAL = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]+")
+"""A JSON Web Token: Label Studio's personal access tokens are some, its legacy tokens are not."""
+_REFRESH = "/api/token/refresh/"
+_CLOUDS = ("s3", "gs", "azure-blob")
+"""Schemes of Label Studio's cloud storages: tasks name such photos as the storage does."""
 _KEPT = "/%:@!$&'()*+,;=-._~"
 """What a path may have as it is; all else is written as UTF-8 in per cent."""
+
+# Label Studio answers 406 to who accepts pictures alone.
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+
+
+class _RefusedError(ImageError):
+    """The host does not let this token in."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,8 @@ class ImageHost:
         host: Its name or address, in lower case.
         port: Its port.
         prefix: The path below which it lies, without a slash at its end.
-        token: A user's access token, which only this host is told.
+        token: A user's access token, which only this host is told: a legacy token as it is; a personal access token
+            once in a few minutes, for a token of that time.
         most_bytes: Of a photo.
         seconds: For each photo.
     """
@@ -51,6 +66,8 @@ class ImageHost:
     token: str | None = field(default=None, repr=False)
     most_bytes: int = 32_000_000
     seconds: float = SECONDS
+    _brief: list[str] = field(default_factory=list, repr=False, compare=False)
+    """The token of some minutes, if there is one."""
 
     @classmethod
     def of(cls, url: str, *, token: str | None = None, most_bytes: int = 32_000_000) -> "ImageHost":
@@ -79,11 +96,12 @@ class ImageHost:
         port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{self.prefix}"
 
-    def path(self, address: str) -> str:
+    def path(self, address: str, task: int | None = None) -> str:
         """What is asked of the host for an address: path and query.
 
         Args:
-            address: A path such as `/data/upload/1/a.jpg`, or a URL of this host.
+            address: A path such as `/data/upload/1/a.jpg`, a URL of this host, or a cloud storage's `s3://bucket/a.jpg`.
+            task: The task's id: with it, Label Studio passes on what its cloud storages hold.
 
         Raises:
             ImageError: It means another host, port or scheme, or none.
@@ -95,6 +113,9 @@ class ImageHost:
             raise wrong
         try:
             parts = urlsplit(address)
+            if task is not None and parts.scheme in _CLOUDS:
+                uri = base64.urlsafe_b64encode(address.encode()).decode()
+                return f"{self.prefix}/tasks/{task}/resolve/?fileuri={uri}"
             port = parts.port
         except ValueError:
             raise wrong from None
@@ -111,23 +132,49 @@ class ImageHost:
         query = f"?{quote(parts.query, safe=_KEPT + '?')}" if parts.query else ""
         return prefix + quote(parts.path, safe=_KEPT) + query
 
-    def fetch(self, address: str) -> bytes:
-        """The content of a photo's file.
+    def fetch(self, address: str, task: int | None = None) -> bytes:
+        """The content of a photo's file; arguments as of `path`.
 
         Raises:
             ImageError: The address is another host's, or leads to one; the file is not there, too large or too slow.
         """
-        path, end = self.path(address), time.monotonic() + self.seconds
+        path, end = self.path(address, task), time.monotonic() + self.seconds
         for _ in range(_REDIRECTS + 1):
-            answer = self._asked(path, end - time.monotonic())
+            answer = self._authorized(path, end)
             if isinstance(answer, bytes):
                 return answer
             path = self.path(answer)
         raise ImageError(f"{self.url} sends from one address to the next for {path!r:.120}: correct the task's address")
 
-    def _asked(self, path: str, seconds: float) -> bytes | str:
+    def _authorized(self, path: str, end: float) -> bytes | str:
+        """What the host answers to who knows the token; one of some minutes is asked for again when it is over."""
+        if self.token is None or not _PERSONAL.fullmatch(self.token):
+            return self._asked(path, end, {} if self.token is None else {"Authorization": f"Token {self.token}"})
+        if self._brief:
+            try:
+                return self._asked(path, end, {"Authorization": f"Bearer {self._brief[0]}"})
+            except _RefusedError:
+                self._brief.clear()
+        brief = self._exchanged(end)
+        self._brief[:] = [brief]
+        return self._asked(path, end, {"Authorization": f"Bearer {brief}"})
+
+    def _exchanged(self, end: float) -> str:
+        """A token of some minutes for a personal access token."""
+        body = json.dumps({"refresh": self.token}).encode()
+        answer = self._asked(self.prefix + _REFRESH, end, {"Content-Type": "application/json"}, body)
+        try:
+            brief = json.loads(answer)["access"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            brief = None
+        if not isinstance(brief, str) or not _TOKEN.fullmatch(brief):
+            raise ImageError(f"{self.url} gives nothing for the personal access token: check the address and the token")
+        return brief
+
+    def _asked(self, path: str, end: float, headers: dict[str, str], body: bytes | None = None) -> bytes | str:
         """A file's content, or the address to which the host sends instead."""
-        connection, late = self._connection(max(0.001, seconds)), threading.Event()
+        seconds = max(0.001, end - time.monotonic())
+        connection, late = self._connection(seconds), threading.Event()
         opened: list[socket.socket] = []
 
         def cut() -> None:
@@ -145,7 +192,7 @@ class ImageHost:
             opened.append(connection.sock)
             if late.is_set():
                 raise TimeoutError
-            connection.request("GET", path, headers=self._headers())
+            connection.request("GET" if body is None else "POST", path, body, _HEADERS | headers)
             with connection.getresponse() as response:
                 answer = self._read(response, path)
             if late.is_set():
@@ -163,7 +210,10 @@ class ImageHost:
         if answer.status in _MOVED:
             return answer.getheader("Location", "")
         if answer.status in (401, 403):
-            raise ImageError(f"{self.url} refuses {path!r:.120}: give a token that may read the project's photos")
+            raise _RefusedError(
+                f"{self.url} refuses {path!r:.120}: give a token that may read the project's photos, and that is still "
+                "valid: legacy tokens must be switched on in the organization's settings"
+            )
         if answer.status != 200 or answer.getheader("Content-Encoding", "identity") != "identity":
             raise ImageError(f"{self.url} answers {answer.status} for {path!r:.120}: check the task's address")
         content = bytearray()
@@ -175,10 +225,6 @@ class ImageHost:
                     raise http.client.IncompleteRead(b"", answer.length)
                 return bytes(content)
         raise ImageError(f"{path!r:.120} is larger than this server's limit of {self.most_bytes / 1e6:g} MB")
-
-    def _headers(self) -> dict[str, str]:
-        told = {"Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
-        return told if self.token is None else told | {"Authorization": f"Token {self.token}"}
 
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
         if self.scheme == "http":

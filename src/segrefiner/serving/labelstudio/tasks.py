@@ -89,8 +89,9 @@ def regions_of(task: Json, *, context: Sequence[Any] | None, own_version: str) -
         InputError: There are none; the message says what to do.
     """
     unread: list[str] = []
+    place = None if context is None else next((_place(one) for one in _dicts(list(context)) if "to_name" in one), None)
     if context is not None:
-        found = _read(context, "drawing", unread)
+        found = _read(context, "drawing", unread, None)
         if found.regions:
             return found
     for name in _BATCH if context is None else _INTERACTIVE:
@@ -98,7 +99,7 @@ def regions_of(task: Json, *, context: Sequence[Any] | None, own_version: str) -
         if name == "predictions" and context is None:
             listed = [one for one in listed if one.get("model_version") != own_version]
         for _, one in sorted(enumerate(listed), key=_age, reverse=True):
-            found = _read(one.get("result"), _NAMES[name], unread)
+            found = _read(one.get("result"), _NAMES[name], unread, place)
             if found.regions:
                 return found
     why = f" ({unread[0]})" if unread else ""
@@ -109,11 +110,20 @@ def regions_of(task: Json, *, context: Sequence[Any] | None, own_version: str) -
     )
 
 
-def _read(results: Any, source: str, unread: list[str]) -> Regions:
-    """The regions among results; what cannot be read is added to `unread`."""
+def _place(result: Json) -> tuple[str, int]:
+    """On which of a task's photos a result is: its tag, and the page where the tag shows several."""
+    page = result.get("item_index")
+    return str(result.get("to_name")), page if isinstance(page, int) else 0
+
+
+def _read(results: Any, source: str, unread: list[str], place: tuple[str, int] | None) -> Regions:
+    """The regions among results, on one photo where a place is given; what cannot be read is added to `unread`."""
     regions, others, wrong = [], [], []
     for index, result in enumerate(_dicts(results)):
         name = f"{source} result {index}"
+        if place is not None and _place(result) != place:
+            others.append(result)
+            continue
         try:
             instance = result_instance(name, name, result)
         except MaskError as error:
@@ -263,11 +273,11 @@ def _pixel(per_cent: float, side: int) -> int:
 
 
 def photo_address(task: Json, result: Json, config: Any) -> str:
-    """Where a task's photo is: what the Image tag that the result is on takes from the task's data.
+    """Where the photo of a region is: what the Image tag that the region is on takes from the task's data.
 
     Args:
         task: With `data`.
-        result: Of the region; its `to_name` names the tag.
+        result: Of the region; its `to_name` names the tag, its `item_index` the page of a tag that shows several.
         config: The labelling configuration, XML.
 
     Raises:
@@ -276,12 +286,16 @@ def photo_address(task: Json, result: Json, config: Any) -> str:
     data = task.get("data")
     if not isinstance(data, dict):
         raise InputError("the task has no data: expected an object that names a photo")
-    if result.get("item_index"):
-        raise InputError("the region is on one of several photos of its task: expected tasks of one photo each")
     variables = _image_variables(config)
-    to_name = result.get("to_name")
-    name = variables.get(str(to_name)) or next(iter(variables.values()), "image")
+    tag, page = _place(result)
+    name = variables.get(tag) or next(iter(variables.values()), "image")
     address = data.get(name)
+    if isinstance(address, list):
+        if not 0 <= page < len(address):
+            raise InputError(f"the region is on photo {page + 1} of {len(address)} in {name[:40]!r}: correct the task")
+        address = address[page]
+    elif page:
+        raise InputError(f"the region is on photo {page + 1}, but {name[:40]!r} names one: correct the task")
     if not isinstance(address, str) or not address:
         raise InputError(f"the task's data has no {name[:40]!r}: expected the address of a photo")
     return address
@@ -296,4 +310,5 @@ def _image_variables(config: Any) -> Mapping[str, str]:
         tags = list(ElementTree.fromstring(config).iter("Image"))
     except (ElementTree.ParseError, ValueError, RecursionError):
         return {}
-    return {tag.get("name", ""): tag.get("value", "")[1:] for tag in tags if tag.get("value", "").startswith("$")}
+    shown = {tag.get("name", ""): tag.get("valueList", tag.get("value", "")) for tag in tags}
+    return {name: variable[1:] for name, variable in shown.items() if variable.startswith("$")}

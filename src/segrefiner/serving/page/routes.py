@@ -72,11 +72,12 @@ class Visit:
 
     def known(self, name: str) -> dict[str, Any]:
         """A file of the page as the front end knows files."""
+        found = self.files.find(name)
         return {
             "path": name,
             "url": self.origin + _FILE + quote(name),
             "orig_name": name.partition("/")[2],
-            "size": None,
+            "size": None if found is None else found.path.stat().st_size,
             "mime_type": None,
             "is_stream": False,
             "meta": {"_type": "gradio.FileData"},
