@@ -29,6 +29,7 @@ from ..formats.coco import (
     file_name,
     image_entries,
     image_key,
+    is_crowd,
     is_empty,
     listed_size,
     nan_notes,
@@ -145,7 +146,7 @@ def _masks_by_image(
         key = image_key(row.get("image_id")) if isinstance(row, dict) else None
         if key is None:
             failures[name] = "expected an object with image_id, a whole number or a string"
-        elif row.get("iscrowd") and crowds == "keep":
+        elif is_crowd(row) and crowds == "keep":
             left_out[name] = CROWD_STAYS
         elif is_empty(row.get("segmentation")):
             left_out[name] = NO_SEGMENTATION
@@ -306,7 +307,7 @@ def _panoptic_is_result(item: Item, result: Any) -> bool:
 
 
 def _crowds(segments: list[Any]) -> int:
-    return sum(bool(segment.get("iscrowd")) for segment in segments if isinstance(segment, dict))
+    return sum(is_crowd(segment) for segment in segments if isinstance(segment, dict))
 
 
 def _place(row: Any, maps: Names) -> str:
@@ -381,7 +382,7 @@ class PanopticProcessor:
         from ..refinement.label_maps import refine_labels
 
         photo, ids, segments = loaded
-        kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
+        kept = [segment["id"] for segment in segments if is_crowd(segment) and self.crowds == "keep"]
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], options=self.options)
         told = "" if refined.reports else "fewer than two segments that are no crowds, so no contour: written as it was"
         if not refined.reports and len(segments) - len(kept) > 1:
