@@ -2,11 +2,25 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from helpers.annotated import HEIGHT, POLYGON, SIZE, WIDTH, coco, cvat, disc, labelme, labelstudio, write_photos, yolo
+from helpers.annotated import (
+    HEIGHT,
+    POLYGON,
+    SIZE,
+    WIDTH,
+    coco,
+    cvat,
+    disc,
+    labelme,
+    labelstudio,
+    lvis,
+    write_photos,
+    yolo,
+)
 from segrefiner.errors import InputError, OutputError
 from segrefiner.formats.masks import decode_mask
 from segrefiner.formats.recognition import new_masks, read
@@ -62,6 +76,41 @@ def test_lists_of_photos_are_no_labels(tmp_path: Path) -> None:
     assert len(read(folder).contents.photos) == 2
 
 
+def test_names_of_yolo_s_classes_may_be_listed_elsewhere_and_numbered_in_words(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "data.yaml").write_text("names: {'0': cat, '1': dog}")
+    assert read(folder).contents.labels == ("cat", "dog")
+    (folder / "data.yaml").unlink()
+    (folder / "labels" / "classes.txt").write_text("cat\ndog\n")
+    contents = read(folder).contents
+    assert contents.labels == ("cat", "dog") and len(contents.photos) == 2 and not contents.failures
+    read(folder).write(tmp_path / "out", {})
+    assert (tmp_path / "out" / "labels" / "classes.txt").read_text() == "cat\ndog\n"
+
+
+@pytest.mark.parametrize("shape", [[3, 3], [3, 2], [17, 3]])
+def test_poses_of_yolo_are_no_polygons(shape: list[int], tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    pose = " ".join(["1 0.5 0.5 0.2 0.2", *["0.25"] * (shape[0] * shape[1])])
+    (folder / "labels" / "val" / "b.txt").write_text(f"{pose}\n{pose} 0.9\n{LINE}")
+    (folder / "data.yaml").write_text(f"names: [cat, dog]\nkpt_shape: {shape}\n")
+    contents = read(folder).contents
+    told = [contents.left_out.get(f"labels/val/b.txt line {line}") for line in (1, 2, 3)]
+    assert told == ["a pose, which stays as it is"] * 2 + [None]
+    assert [one.key for photo in contents.photos for one in photo.instances if "val" in photo.key] == ["3"]
+
+
+def test_what_of_a_yolo_data_set_may_be_other_than_it_looks_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(LINE + "7" + LINE[1:] + "9" + LINE[1:])
+    (tmp_path / "data.yaml").write_text("names: [cat]")
+    unnamed, oriented = read(tmp_path).contents.notes
+    assert unnamed == "labels/a.txt line 2 and 1 more: the class is none of the 1 that are named"
+    assert "four corners" in oriented and "oriented boxes" in oriented
+    (tmp_path / "labels" / "a.txt").write_text(LINE + LINE.replace("\n", " 0.3 0.3\n"))
+    assert read(tmp_path).contents.notes == ()
+
+
 def test_a_photo_in_a_labelme_file_serves_where_no_folder_is_named(tmp_path: Path) -> None:
     folder = labelme(tmp_path)
     document = json.loads((folder / "a.json").read_text())
@@ -107,6 +156,25 @@ def test_label_studio_photos_are_found_by_their_address(address: str, tmp_path: 
     assert found(source, tmp_path / "images")[0] == tmp_path / "images" / "my photo.png"
 
 
+@pytest.mark.parametrize(
+    ("data", "photo"),
+    [
+        ({"text": "hello", "url": "/data/upload/1/0a1b2c3d-a.png"}, "a.png"),
+        ({"meta": {"x": 1}, "n": 5, "photo": "https://host/a.png?token=5"}, "a.png"),
+        ({"image": ["a.png"]}, "a.png"),
+        ({"image": ["a.png", "b.png"], "text": "b.png"}, None),
+        ({"image": None, "text": "b.png"}, None),
+    ],
+)
+def test_the_photo_of_a_label_studio_task_is_not_its_text(data: dict, photo: str | None, tmp_path: Path) -> None:
+    source = labelstudio(tmp_path)
+    document = json.loads(source.read_text())
+    source.write_text(json.dumps([document[0] | {"data": data}]))
+    contents = read(source).contents
+    assert contents.photos or "one photo" in contents.failures["task 0"]
+    assert [path.name for path in found(source)] == ([photo] if photo else [])
+
+
 def test_x_anylabeling_s_fields_are_kept_and_read(tmp_path: Path) -> None:
     write_photos(tmp_path, "a.png")
     document = {
@@ -133,6 +201,20 @@ def test_names_may_begin_with_the_folder_that_is_named(name: str, tmp_path: Path
         source.write_text(text.replace('"a.png"', f'"{written}"', 1), encoding="utf-8")
         images = tmp_path / make.__name__ / "images"
         assert found(source, images)[0] == images / "a.png"
+
+
+def test_lvis_s_addresses_may_have_a_query(tmp_path: Path) -> None:
+    source = lvis(tmp_path)
+    source.write_text(source.read_text().replace("a.png", "a.png?size=1/2#top"))
+    assert found(source)[0] == tmp_path / "val2017" / "a.png"
+
+
+def test_whole_numbers_of_cvat_may_be_written_as_floats(tmp_path: Path) -> None:
+    source = cvat(tmp_path)
+    before = read(source).contents.photos[0].instances[1].mask
+    source.write_text(re.sub(r'(left|top)="(\d+)"', r'\1="\2.0"', source.read_text(encoding="utf-8")), encoding="utf-8")
+    after = read(source).contents.photos[0].instances[1].mask
+    assert after != before and (decode_mask(after, SIZE)[0] == decode_mask(before, SIZE)[0]).all()
 
 
 def test_a_mark_at_the_beginning_of_a_text_stays(tmp_path: Path) -> None:

@@ -51,6 +51,19 @@ def test_names_are_matched_where_one_photo_is_meant(name: str, spelling: str, tm
     assert old.with_name(called) in photos_of(source)
 
 
+@pytest.mark.parametrize("written", ["frame_000000", "a.v2"])
+@pytest.mark.parametrize("name", ["coco", "labelme", "cvat"])
+def test_names_may_lack_their_suffix(name: str, written: str, tmp_path: Path) -> None:
+    source = EVERY[name](tmp_path)
+    old = next(path for path in photos_of(source) if path.stem == "a")
+    renamed(source, '"a.png"', f'"{written}"')
+    photo = old.rename(old.with_name(f"{written}.PNG"))
+    assert photo in photos_of(source)
+    shutil.copyfile(photo, old.with_name(f"{written}.jpg"))
+    with pytest.raises(InputError, match="may be any of"):
+        photos_of(source)
+
+
 @pytest.mark.parametrize("name", ["coco", "labelme", "cvat"])
 def test_separators_of_windows_are_folders(name: str, tmp_path: Path) -> None:
     source = EVERY[name](tmp_path)

@@ -15,7 +15,7 @@ from helpers.tiny import TINY, restless
 from segrefiner import Refiner
 from segrefiner.errors import InputError
 from segrefiner.formats.documents import Instance, WrittenPhoto
-from segrefiner.formats.masks import decode_mask, encode_mask
+from segrefiner.formats.masks import decode_mask, encode_mask, scaled
 from segrefiner.formats.recognition import FORMATS, WRITERS, form_of, new_masks, read
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
@@ -262,6 +262,38 @@ def test_crowds_stay_are_counted_and_told(refiner: Refiner, tmp_path: Path) -> N
         annotations_job(source, tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("flag", "is_crowd"),
+    [("0", False), ("1", True), (1.0, True), (0.0, False), ("0.0", False), ("False", False), (True, True),
+     (None, False), ("", False), (float("nan"), False)],
+)  # fmt: skip
+def test_a_flag_of_crowds_means_the_same_however_it_is_written(flag: Any, is_crowd: bool, tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    document = json.loads(source.read_text())
+    document["annotations"][0]["iscrowd"] = flag
+    source.write_text(json.dumps(document))
+    crowds = [one.crowd for photo in read(source).contents.photos for one in photo.instances if one.key == "0"]
+    assert crowds == [is_crowd]
+
+
+@pytest.mark.parametrize("to", ["yolo", "labelme", "cvat", "labelstudio"])
+def test_a_polygon_that_leaves_the_photo_draws_the_same_in_every_format(
+    to: Any, still: Refiner, tmp_path: Path
+) -> None:
+    source = coco(tmp_path)
+    document = json.loads(source.read_text())
+    document["annotations"] = document["annotations"][:1]
+    document["annotations"][0]["segmentation"] = [[-30, 20, 60, -20, 80, 30, 20, 60]]
+    source.write_text(json.dumps(document))
+    target = tmp_path / {"cvat": "new.xml", "labelstudio": "new.json"}.get(to, "new")
+    done(still, source, target, to=to)
+    (one,) = (instance for photo in read(target).contents.photos for instance in photo.instances)
+    values = [value for ring in scaled(one.mask["polygons"], one.mask.get("scale"), SIZE) for value in ring]
+    assert min(values) >= 0 and max(values) <= SIZE[1] and max(values[1::2]) <= SIZE[0]
+    (before,) = (mask for *_, mask in masks_of(source))
+    np.testing.assert_array_equal(decode_mask(one.mask, SIZE)[0], before)
+
+
 def test_a_second_run_does_nothing_and_writes_the_same(refiner: Refiner, tmp_path: Path) -> None:
     source, target = coco(tmp_path), tmp_path / "deep" / "out.json"
     done(refiner, source, target)
@@ -285,6 +317,10 @@ def test_what_a_polygon_joins_is_told_once_for_a_photo(still: Refiner, tmp_path:
     [
         ("text.txt", "none of the formats that are known"),
         ("export.zip", "unpack it"),
+        ("instances.json.gz", "unpack it"),
+        ("panoptic.json", "use segrefiner panoptic"),
+        ("min.json", "JSON-MIN .* export JSON"),
+        ("broken", "none of the formats .*no complete JSON"),
         ("empty.json", "none of the formats"),
         ("absent.json", "No such file"),
         ("folder", "none of the formats"),
@@ -295,8 +331,14 @@ def test_what_a_polygon_joins_is_told_once_for_a_photo(still: Refiner, tmp_path:
 )
 def test_what_is_no_annotation_file_is_told_in_one_line(given: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    contents = {"deep.json": "[" * 100_000, "empty.json": "{}", "other.xml": "<a/>", "broken.xml": "<annotations>"}
-    if given not in ("absent.json", "folder"):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.json").write_text('{"shapes": [')
+    segments = {"image_id": 1, "file_name": "a.png", "segments_info": []}
+    contents = {
+        "panoptic.json": json.dumps({"images": [], "annotations": [segments], "categories": []}),
+        "min.json": json.dumps([{"image": "/data/upload/a.png", "id": 1, "annotator": 1, "annotation_id": 3}]),
+    } | {"deep.json": "[" * 100_000, "empty.json": "{}", "other.xml": "<a/>", "broken.xml": "<annotations>"}
+    if given not in ("absent.json", "folder", "broken"):
         (tmp_path / given).write_text(contents.get(given, ""))
     with pytest.raises(InputError, match=said) as error:
         annotations_job(tmp_path / given, tmp_path / "out")

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, InputError, MaskError
-from ..formats.coco import decode_segmentation, image_key, is_empty, photo_place, read_records, split_folders
+from ..formats.coco import (
+    decode_segmentation,
+    image_key,
+    is_crowd,
+    is_empty,
+    photo_place,
+    read_records,
+    split_folders,
+)
 from ..imaging.codecs.option_checks import shown
 from ..imaging.listing import Names, names_in
 from ..imaging.reading import check_fits, read_photo, warn_of
@@ -92,7 +100,7 @@ def open_coco(annotations: Path, images: Path | None = None) -> CocoObjects:
     seen: set[Any] = set()
     left_out: list[Entry] = []
     for index, entry in enumerate(objects):
-        if not isinstance(entry, dict) or entry.get("iscrowd"):
+        if not isinstance(entry, dict) or is_crowd(entry):
             left_out.append(Entry(f"annotation {index}", "a crowd" if isinstance(entry, dict) else "no object of JSON"))
             continue
         if is_empty(entry.get("segmentation")):

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import InputError, MaskError, MissingExtraError
-from ..formats.coco import is_empty, read_records
+from ..formats.coco import is_crowd, is_empty, read_records
 from ..formats.json_edits import read_json_file
 from ..formats.masks import whole
 from ..imaging.coco_masks import rle_runs, sound_polygons
@@ -286,7 +286,7 @@ def _add_annotations(truth: Truth, annotations: Iterable[Json], mapping: dict[in
         number = len(truth.dataset["annotations"]) + 1
         truth.dataset["annotations"].append(
             {"id": number, "image_id": image, "category_id": mapping[category], "area": area}
-            | {"iscrowd": int(bool(record.get("iscrowd", 0))), "segmentation": segmentation}
+            | {"iscrowd": int(is_crowd(record)), "segmentation": segmentation}
         )
     if truth.left_out:
         truth.notes.append(f"Left out: {len(truth.left_out)} annotations whose segmentation is empty.")

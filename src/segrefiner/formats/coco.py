@@ -5,6 +5,7 @@ here; evaluation, which needs more of them, shares the rules for names, ids and 
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def photo_place(entry: Any) -> str | None:
         return None
     name, url = entry.get("file_name"), entry.get("coco_url")
     if not name and isinstance(url, str):
-        name = "/".join(url.split("/")[-2:])
+        name = "/".join(re.split("[?#]", url, maxsplit=1)[0].split("/")[-2:])
     if not isinstance(name, str) or not name or "\0" in name:
         return None
     try:
@@ -130,6 +131,14 @@ def photo_place(entry: Any) -> str | None:
     except ValueError:  # JSON can spell half a character, which no file system takes.
         return None
     return name
+
+
+def is_crowd(record: Json) -> bool:
+    """Whether a record is of a crowd: `iscrowd` may be a number, or a word that a table made of one."""
+    flag = record.get("iscrowd")
+    if isinstance(flag, str):
+        return flag.strip().lower() not in ("", "0", "0.0", "false", "none", "nan")
+    return bool(flag) and flag == flag  # NaN is what a table makes of a flag that is missing.
 
 
 def listed_size(entry: Json) -> tuple[int, int] | None:
@@ -165,6 +174,13 @@ def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
 def _has_name(entry: Json) -> bool:
     name = entry.get("file_name")
     return isinstance(name, str) if name is not None else photo_place(entry) is not None
+
+
+def is_panoptic(value: Any) -> bool:
+    """Whether JSON is of COCO's panoptic format, whose annotations list the segments of a PNG file."""
+    rows = value.get("annotations") if isinstance(value, dict) else None
+    first = rows[0] if isinstance(rows, list) and rows else None
+    return isinstance(first, dict) and "segments_info" in first and "segmentation" not in first
 
 
 @dataclass(frozen=True)
@@ -256,7 +272,7 @@ def _instance(index: int, row: Json, names: dict[str, str]) -> Instance:
         f"annotation {index}",
         stored_segmentation(segmentation),
         names.get(category, category) if category is not None else "",
-        bool(row.get("iscrowd")),
+        is_crowd(row),
         finite(row.get("score")),
     )
 

@@ -3,6 +3,7 @@
 Polygons are in per cent of the photo, brush masks in Label Studio's own packing; all other results stay.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ..errors import MaskError
 from ..imaging.files import Json, atomic_write
 from ..imaging.json_files import write_json
+from ..imaging.listing import SUFFIXES
 from .coco import nan_notes
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto
 from .json_edits import Edit, JsonFile, Members, Span, element_spans, member_edits, member_spans
@@ -21,6 +23,9 @@ from .masks import Mask, encode_mask, finite, flat_points, image_size, paired_po
 _LISTS = ("annotations", "predictions", "completions")
 _HASH = 8
 """Characters that an upload's name begins with, before a minus."""
+_LONGEST = 4000
+"""Characters of an address, at its end, that are looked at."""
+_PICTURE = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})([?#].*)?$", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class LabelStudioDocument:
             key = str(index)
             names = _photo_names(task)
             if not names:
-                failures[f"task {index}"] = "expected an object with data, which names a photo"
+                failures[f"task {index}"] = "expected an object with data, which names one photo"
                 continue
             instances = []
             for place, result in _results(task):
@@ -93,6 +98,12 @@ def is_labelstudio(value: Any) -> bool:
         isinstance(task, dict) and isinstance(task.get("data"), dict) and any(name in task for name in _LISTS)
         for task in (value if isinstance(value, list) else [value])
     )
+
+
+def is_json_min(value: Any) -> bool:
+    """Whether JSON is Label Studio's short export, which has the values of the first annotation of each task alone."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and "data" not in first and {"annotation_id", "annotator"} & first.keys() != set()
 
 
 def _results(task: Json) -> Iterator[tuple[str, Any]]:
@@ -188,8 +199,7 @@ def _photo_names(task: Any) -> tuple[str, ...]:
     data = task.get("data") if isinstance(task, dict) else None
     if not isinstance(data, dict):
         return ()
-    texts = [data.get("image"), *(value for name, value in data.items() if name != "image")]
-    address = next((text for text in texts if isinstance(text, str) and text and "\0" not in text), "")
+    address = _address(data)
     try:
         parts = urlsplit(address)
         local = parse_qs(parts.query).get("d", [])
@@ -205,6 +215,17 @@ def _photo_names(task: Any) -> tuple[str, ...]:
     name = PurePosixPath(path).name
     plain = name[_HASH + 1 :] if name[_HASH : _HASH + 1] == "-" and name[:_HASH].isalnum() else name
     return tuple(dict.fromkeys(filter(None, (path, name, plain))))
+
+
+def _address(data: Json) -> str:
+    """The value of a task that names its photo: `image`, or else the first that ends as pictures do, or the first."""
+    if "image" in data:
+        texts = [data["image"]]
+    else:
+        texts = sorted(data.values(), key=lambda text: not _PICTURE.search(str(text)[-_LONGEST:]))
+    # One photo in a list is that photo; of several, results would have to say which.
+    alone = [text[0] if isinstance(text, list) and len(text) == 1 else text for text in texts]
+    return next((text for text in alone if isinstance(text, str) and text and "\0" not in text), "")
 
 
 def write_labelstudio(target: Path, labels: Sequence[str], photos: Sequence[WrittenPhoto]) -> None:

@@ -104,9 +104,15 @@ def kept_value(stored: Json, form: Form, size: Size) -> Any:
     if "polygons" in stored and form in ("polygons", "ring"):
         polygons, problems = sound_polygons(scaled(stored["polygons"], stored.get("scale"), size), size)
         if form == "ring":
-            return polygons[0] if len(polygons) == 1 and not problems else None
+            # Tools of these formats move corners beyond the photo to its border, which draws another mask.
+            alone = len(polygons) == 1 and not problems and _is_inside(polygons[0], size)
+            return polygons[0] if alone else None
         return polygons
     return None
+
+
+def _is_inside(polygon: list[float], size: Size) -> bool:
+    return min(polygon) >= 0 and max(polygon[0::2]) <= size[1] and max(polygon[1::2]) <= size[0]
 
 
 def scaled(polygons: Any, scale: Any, size: Size) -> Any:
@@ -147,9 +153,9 @@ def _box(mask: Mask) -> tuple[int, int, int, int]:
 
 def _decode_cvat(value: Json, size: Size) -> Mask:
     try:
-        left, top, width, height = (int(value[name]) for name in ("left", "top", "width", "height"))
+        left, top, width, height = (_whole_text(value[name]) for name in ("left", "top", "width", "height"))
         runs = [int(run) for run in str(value["rle"]).split(",") if run.strip()]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise MaskError("expected rle, left, top, width and height, all of whole numbers") from None
     if left < 0 or top < 0 or width < 1 or height < 1 or left + width > size[1] or top + height > size[0]:
         raise MaskError(f"its box does not lie inside the photo of {size[1]}x{size[0]}")
@@ -161,6 +167,14 @@ def _decode_cvat(value: Json, size: Size) -> Mask:
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     mask[top : top + height, left : left + width] = flat.reshape(height, width)
     return mask
+
+
+def _whole_text(value: Any) -> int:
+    """A whole number as text, which may be written `7.0`. Raises `ValueError`, `OverflowError`."""
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(value)
+    return int(number)
 
 
 def _encode_cvat(mask: Mask) -> Json:

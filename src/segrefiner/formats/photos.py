@@ -34,10 +34,9 @@ class PhotoFinder:
             return photo.embedded, PurePosixPath(photo.names[-1]).name
         refused: OutputError | None = None
         for names in self._folders:
-            look_up = names.find_picture if photo.any_suffix else names.find
             for name in photo.names:
                 try:
-                    path = inside(names.folder, look_up(_below(names.folder, name)))
+                    path = inside(names.folder, _look_up(names, _below(names.folder, name), photo))
                 except OutputError as error:
                     refused = refused or error
                     continue
@@ -92,6 +91,13 @@ def unused_files(folder: Path, used: Iterable[Path], *, below: bool = True) -> d
 
 NO_MASK = "a photo that no mask is of"
 _ANNOTATIONS = (".json", ".xml", ".txt", ".yaml", ".yml", ".cache", ".md")
+
+
+def _look_up(names: Names, name: str, photo: AnnotatedPhoto) -> str:
+    """The name of the file that is there; names may lack their suffix, as CVAT's of a clip's frames do."""
+    found = name if photo.any_suffix else names.find(name)
+    lacks_suffix = photo.any_suffix or PurePosixPath(name.replace("\\", "/")).suffix.lower() not in SUFFIXES
+    return names.find_picture(name) if lacks_suffix and not _is_file(names.folder / found) else found
 
 
 def _below(folder: Path, name: str) -> str:

@@ -9,13 +9,13 @@ import numpy as np
 from ..errors import InputError, MaskError
 from ..imaging.coco_masks import tight_box
 from ..imaging.files import Json
-from .coco import CocoDocument, read_records, write_coco
+from .coco import CocoDocument, is_panoptic, read_records, write_coco
 from .cvat import CvatDocument, write_cvat
 from .documents import Document, Format, Kind, Results, WrittenPhoto
 from .folders import JsonFolder, files_below
 from .json_edits import read_json_file
 from .labelme import LabelMeDocument, is_labelme, write_labelme
-from .labelstudio import LabelStudioDocument, is_labelstudio, write_labelstudio
+from .labelstudio import LabelStudioDocument, is_json_min, is_labelstudio, write_labelstudio
 from .masks import Form, Mask, decode_mask, encode_mask
 from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
 from .yolo import YoloDocument, label_files, write_yolo
@@ -51,8 +51,8 @@ def read(source: Path, *, annotations: Path | None = None) -> Document:
     if source.is_dir():
         return _read_folder(source)
     suffix = source.suffix.lower()
-    if suffix == ".zip":
-        raise InputError(f"{source} is an archive: unpack it, and name the folder or the file in it")
+    if suffix in _PACKED:
+        raise InputError(f"{source} is packed: unpack it, and name the folder or the file in it")
     if suffix == ".xml":
         return CvatDocument(source)
     if suffix in (".yaml", ".yml"):
@@ -63,7 +63,8 @@ def read(source: Path, *, annotations: Path | None = None) -> Document:
 
 
 def _read_folder(source: Path) -> Document:
-    kinds = {_json_kind(path) for path in files_below(source, ".json")[:_LOOKED_AT]} - {None}
+    problems: list[str] = []
+    kinds = {_json_kind(path, problems) for path in files_below(source, ".json")[:_LOOKED_AT]} - {None}
     if len(kinds) > 1:
         raise InputError(f"{source} holds files of several formats, {' and '.join(sorted(map(str, kinds)))}: name one")
     if "labelme" in kinds:
@@ -74,18 +75,21 @@ def _read_folder(source: Path) -> Document:
         return YoloDocument(source)
     if (source / "annotations.xml").is_file():
         return CvatDocument(source / "annotations.xml")
-    raise InputError(f"{source} holds none of the formats that are known: {_EXPECTED}; or name the file itself")
+    unread = f" ({problems[0]})" if problems else ""
+    raise InputError(f"{source} holds none of the formats that are known{unread}: {_EXPECTED}; or name the file itself")
 
 
 _LOOKED_AT = 100
 """Files of a folder that are opened to see what they are."""
+_PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
-def _json_kind(path: Path) -> Format | None:
-    """What a file of a folder is, if it is of those that have a file for each photo."""
+def _json_kind(path: Path, problems: list[str]) -> Format | None:
+    """What a file of a folder is, if it is of those that have a file for each photo; problems take why it is unread."""
     try:
         value = read_json_file(path).value
-    except InputError:
+    except InputError as error:
+        problems.append(str(error))
         return None
     return "sa1b" if is_sa1b(value) else "labelme" if is_labelme(value) else None
 
@@ -96,6 +100,10 @@ def _read_json(source: Path, annotations: Path | None) -> Document:
         return Sa1bDocument(JsonFolder(source))
     if is_labelme(file.value):
         return LabelMeDocument(JsonFolder(source))
+    if is_panoptic(file.value):
+        raise InputError(f"{source} is of COCO's panoptic format, with PNG files as masks: use segrefiner panoptic")
+    if is_json_min(file.value):
+        raise InputError(f"{source} is a JSON-MIN export of Label Studio, which has no place for masks: export JSON")
     if is_labelstudio(file.value):
         return LabelStudioDocument(source, file)
     if isinstance(file.value, list) and annotations:

@@ -22,6 +22,10 @@ from .folders import files_below, odd_files, output_place
 
 _BOX = 5
 """Words of a line that is a box; a polygon has seven or more."""
+_ORIENTED = 8
+"""Coordinates of a box that may lie askew."""
+_CLASSES = "classes.txt"
+"""Where other programs list the classes' names, one in a line, beside the labels or among them."""
 _YAML = (".yaml", ".yml")
 
 
@@ -51,8 +55,7 @@ class YoloDocument:
 
     @cached_property
     def contents(self) -> Contents:  # noqa: D102
-        description = next(iter(description_files(self.source)), None)
-        names = class_names(description) if description else {}
+        classes = read_classes(self.source)
         photos, failures, left_out = [], {}, odd_files(self.root, ".txt")
         for key, path in self.labels.items():
             try:
@@ -66,18 +69,19 @@ class YoloDocument:
                 if not words:
                     continue
                 told = f"{key} line {index}"
-                if len(words) in (_BOX, _BOX + 1):
-                    left_out[told] = "a box, which stays as it is"
+                if other := classes.no_mask(words):
+                    left_out[told] = f"{other}, which stays as it is"
                     continue
                 try:
-                    instances.append(_instance(index, told, words, names))
+                    instances.append(_instance(index, told, words, classes.names))
                 except InputError as error:
                     failures[told] = str(error)
             photos.append(AnnotatedPhoto(key, _photo_names(key), tuple(instances), any_suffix=True))
         if not self.labels:
             failures[str(self.root)] = "there is no text in a folder labels"
         folders = (self.root / "images", self.root, self.root.parent)
-        return Contents(tuple(photos), failures, left_out, (), tuple(names.values()), folders)
+        notes = _notes(photos, classes)
+        return Contents(tuple(photos), failures, left_out, notes, tuple(classes.names.values()), folders)
 
     def write(self, target: Path, results: Results) -> None:  # noqa: D102
         for path in files_below(self.root, ".txt", *_YAML):
@@ -103,7 +107,11 @@ def _writer(content: bytes) -> Any:
 def label_files(root: Path) -> dict[str, Path]:
     """The texts in folders called `labels` below a folder, or in it if it is called so."""
     names = {path.relative_to(root).as_posix(): path for path in files_below(root, ".txt")}
-    return {key: path for key, path in names.items() if "labels" in (root.name, *PurePosixPath(key).parts[:-1])}
+    return {
+        key: path
+        for key, path in names.items()
+        if "labels" in (root.name, *PurePosixPath(key).parts[:-1]) and path.name != _CLASSES
+    }
 
 
 def description_files(source: Path) -> list[Path]:
@@ -114,8 +122,52 @@ def description_files(source: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stem != "data")
 
 
-def class_names(path: Path) -> dict[int, str]:
-    """The names of classes in a `data.yaml`, by number. Raises `InputError` and `MissingExtraError`."""
+@dataclass(frozen=True)
+class Classes:
+    """What a data set says of its classes.
+
+    Attributes:
+        names: By number.
+        points: Of an object's pose, numbers; 0 where the data set is of masks.
+    """
+
+    names: dict[int, str]
+    points: int = 0
+
+    def no_mask(self, words: Sequence[str]) -> str:
+        """What a line of words is in place of a mask; empty for a mask."""
+        if len(words) in (_BOX, _BOX + 1):
+            return "a box"
+        # A pose would pass for a polygon: a box, and then x and y of each point.
+        return "a pose" if self.points and len(words) in (_BOX + self.points, _BOX + self.points + 1) else ""
+
+
+def read_classes(source: Path) -> Classes:
+    """The classes of a data set. Raises `InputError` and `MissingExtraError`."""
+    description = next(iter(description_files(source)), None)
+    if description:
+        return _described(description)
+    for path in (source / _CLASSES, source / "labels" / _CLASSES):
+        if path.is_file():
+            return Classes(dict(enumerate(line.strip() for line in _lines(path))))
+    return Classes({})
+
+
+def _notes(photos: Sequence[AnnotatedPhoto], classes: Classes) -> tuple[str, ...]:
+    """What of a data set may be other than it looks."""
+    every = [instance for photo in photos for instance in photo.instances]
+    notes = []
+    unnamed = [instance.name for instance in every if classes.names and instance.label not in classes.names.values()]
+    if unnamed:
+        more = f" and {len(unnamed) - 1} more" if len(unnamed) > 1 else ""
+        notes.append(f"{unnamed[0]}{more}: the class is none of the {len(classes.names)} that are named")
+    if every and all(len(instance.mask["polygons"][0]) == _ORIENTED for instance in every):
+        notes.append("all polygons have four corners, as oriented boxes have, which are none to refine")
+    return tuple(notes)
+
+
+def _described(path: Path) -> Classes:
+    """The classes in a `data.yaml`."""
     try:
         yaml = import_module("yaml")
     except ImportError as error:
@@ -130,11 +182,14 @@ def class_names(path: Path) -> dict[int, str]:
     names = value.get("names") if isinstance(value, dict) else None
     if isinstance(names, list):
         names = dict(enumerate(names))
+    points = value.get("kpt_shape") if isinstance(value, dict) else None
+    is_pose = isinstance(points, list) and len(points) == 2 and all(type(one) is int and one > 0 for one in points)
+    count = points[0] * points[1] if isinstance(points, list) and is_pose else 0
     if names is None:
-        return {}
-    if not isinstance(names, dict) or not all(type(number) is int for number in names):
+        return Classes({}, count)
+    if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         raise InputError(f"{str(path)!r} has no names of classes: expected names, a list, or names by number")
-    return {number: str(name) for number, name in names.items()}
+    return Classes({int(number): str(name) for number, name in names.items()}, count)
 
 
 def _lines(path: Path) -> list[str]:

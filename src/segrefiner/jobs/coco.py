@@ -19,6 +19,7 @@ from ..formats.coco import (
     file_name,
     image_entries,
     image_key,
+    is_crowd,
     is_empty,
     listed_size,
     nan_notes,
@@ -125,7 +126,7 @@ def _masks_by_image(
         key = image_key(row.get("image_id")) if isinstance(row, dict) else None
         if key is None:
             failures[name] = "expected an object with image_id, a whole number or a string"
-        elif row.get("iscrowd") and crowds == "keep":
+        elif is_crowd(row) and crowds == "keep":
             left_out[name] = CROWD_STAYS
         elif is_empty(row.get("segmentation")):
             left_out[name] = NO_SEGMENTATION

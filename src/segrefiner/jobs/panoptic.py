@@ -20,6 +20,7 @@ from ..formats.coco import (
     file_name,
     image_entries,
     image_key,
+    is_crowd,
     nan_notes,
 )
 from ..imaging.files import Json
@@ -116,7 +117,7 @@ def _is_result(item: Item, result: Any) -> bool:
 
 
 def _crowds(segments: list[Any]) -> int:
-    return sum(bool(segment.get("iscrowd")) for segment in segments if isinstance(segment, dict))
+    return sum(is_crowd(segment) for segment in segments if isinstance(segment, dict))
 
 
 def _place(row: Any, maps: Names) -> str:
@@ -191,7 +192,7 @@ class PanopticProcessor:
         from ..refinement.label_maps import refine_labels
 
         photo, ids, segments = loaded
-        kept = [segment["id"] for segment in segments if segment.get("iscrowd") and self.crowds == "keep"]
+        kept = [segment["id"] for segment in segments if is_crowd(segment) and self.crowds == "keep"]
         refined = refine_labels(refiner, photo, ids, ignore=[VOID, *kept], options=self.options)
         told = "" if refined.reports else "fewer than two segments that are no crowds, so no contour: written as it was"
         if not refined.reports and len(segments) - len(kept) > 1:

@@ -115,3 +115,22 @@ def test_no_written_point_is_farther_from_the_drawn_contour_than_a_mask_can_tell
             # Parts that are thinner than a pixel, such as tips, are in no mask.
             if kind in ("rectangle", "round"):
                 assert farthest(drawn, written) <= bound, seed
+
+
+def test_no_outline_could_lie_nearer_to_all_contours_that_draw_its_mask() -> None:
+    """What draws one mask has one outline, which is half of their distance or more from one of them."""
+
+    def apart(one: np.ndarray, other: np.ndarray) -> float:
+        np.testing.assert_array_equal(drawn_by_coco(one), drawn_by_coco(other))
+        assert drawn_by_coco(one).any()
+        return max(farthest(one, other), farthest(other, one))
+
+    def square(low: float, high: float) -> np.ndarray:
+        return np.array([[low, low], [low, high], [high, high], [high, low]])
+
+    # Half a pixel in x and in y, and 0.7 in a straight line at the corners.
+    assert apart(square(10.49, 30.51), square(9.51, 31.49)) > 0.97
+    assert distances(square(9.51, 31.49), square(10.49, 30.51)).max() / 2 > 0.69
+    # A tip that is thinner than a pixel is in no mask, however long it is.
+    one, other = [[1.13, 2.26], [4.85, 3.0], [4.1, 1.21]], [[4.86, 2.75], [3.73, 4.93], [3.17, 1.02]]
+    assert apart(np.array(one), np.array(other)) > 2

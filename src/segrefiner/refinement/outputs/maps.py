@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...errors import MaskError
 from ...imaging.codecs.arrays import as_numpy
-from ..refiner import Result
+from ...imaging.reading import warn_of
 from .arrays import is_stack, like
 from .photo_refinement import PhotoRefinement
 from .stacks import refined_stack
@@ -59,9 +59,9 @@ def refined_segments(photo: PhotoRefinement, given: Any, ids: Iterable[int]) -> 
 
     Args:
         photo: What refines.
-        given: Where refined segments of a map overlap, the more probable one gets the pixel, or of equally probable
-            ones the one that had it. What no segment claims any more belongs to none.
-        ids: Of the segments that are refined.
+        given: A map is refined as label maps are, so that a contour between two segments is decided once. What is of
+            no segment is a label like others.
+        ids: Of the segments that are refined; others stay as they are, as they do where somebody has filtered the list.
 
     Raises:
         MaskError: It is neither.
@@ -72,24 +72,15 @@ def refined_segments(photo: PhotoRefinement, given: Any, ids: Iterable[int]) -> 
         )
     if given.ndim == 3:
         return refined_stack(photo, given)[0]
-    values = as_numpy(given)
-    # Segments of one kind that were fused are listed each, under one id.
-    listed = list(dict.fromkeys(ids))
-    return like(given, _most_probable(values, listed, photo.each(values == one for one in listed)))
-
-
-def _most_probable(before: NDArray[Any], ids: list[int], results: Iterable[Result]) -> NDArray[Any]:
-    """The id map `(H, W)` in which each pixel belongs to the most probable of the refined segments that claim it."""
+    values, listed = as_numpy(given), {int(one) for one in ids}
+    present = {int(one) for one in np.unique(values)}
     # Some post-processings count from 1 and leave 0 for nothing, others count from 0 and leave -1.
-    nothing = _VOID if 0 in ids or (before == _VOID).any() else 0
-    # Segments that are not listed stay, as they do where somebody has filtered the list.
-    after = np.where(np.isin(before, ids), np.array(nothing, before.dtype), before)
-    best = np.zeros(before.shape, np.float32)
-    for one, result in zip(ids, results, strict=True):
-        probability = result.probability
-        wins = result.mask & ((probability > best) | ((probability == best) & (before == one)))
-        after[wins], best[wins] = one, probability[wins]
-    return after
+    nothing = _VOID if 0 in listed or _VOID in present else 0
+    refined = refined_labels(photo, given, sorted(present - listed - {nothing}))
+    left = {int(one) for one in np.unique(as_numpy(refined))}
+    if vanished := sorted(present & listed - left):
+        warn_of((f"of segment {', '.join(map(str, vanished))} no pixel is left; segments_info lists it still",))
+    return refined
 
 
 def refined_panoptic(photo: PhotoRefinement, given: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -50,11 +50,6 @@ class PhotoRefinement:
             shape = result.mask.shape
             yield np.unpackbits(coarse[index], count=result.mask.size).view(bool).reshape(shape), result
 
-    def each(self, masks: Iterable[NDArray[np.bool_]]) -> Iterator[Result]:
-        """The result of each mask by itself, for callers that decide who gets a pixel."""
-        photo = self._photo()
-        return self._advised(self.refiner.many(((photo, mask) for mask in masks), **self.options))
-
     def labels(self, labels: NDArray[Any], ignore: Sequence[int] = ()) -> NDArray[Any]:
         """A label map `(H, W)` of whole numbers of any type, refined."""
         whole = labels.astype(np.int64) if labels.dtype.kind == "f" else labels
