@@ -13,7 +13,7 @@ from .coco import CocoDocument, read_records, write_coco
 from .cvat import CvatDocument, write_cvat
 from .documents import Document, Format, Kind, Results, WrittenPhoto
 from .folders import JsonFolder, files_below
-from .json_edits import read_json_file
+from .json_edits import read_json_file, read_values
 from .labelme import LabelMeDocument, is_labelme, write_labelme
 from .labelstudio import LabelStudioDocument, is_labelstudio, write_labelstudio
 from .masks import Form, Mask, decode_mask, encode_mask
@@ -84,7 +84,7 @@ _LOOKED_AT = 100
 def _json_kind(path: Path) -> Format | None:
     """What a file of a folder is, if it is of those that have a file for each photo."""
     try:
-        value = read_json_file(path).value
+        value = read_values(path).value
     except InputError:
         return None
     return "sa1b" if is_sa1b(value) else "labelme" if is_labelme(value) else None
