@@ -220,7 +220,6 @@ def main(data: Path, scenes: int, side: int) -> None:
     """Print what became of both jobs, and exit with 1 where it is not what it should be."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         folder = Path(place)
-        make(data, folder, scenes, side)
         machines = RayMachines(folder)
         # Ray looks at these when it is imported.
         os.environ.update({key: value for key, value in machines.environment.items() if key.startswith("RAY_")})
@@ -228,6 +227,8 @@ def main(data: Path, scenes: int, side: int) -> None:
 
         sound = True
         with machines:
+            make(data, folder, scenes, side)
+            machines.start_other()
             ray.init(address=machines.address, log_to_driver=False)
             for name in jobs(folder):
                 wait_for(lambda: sum(machine["Alive"] for machine in ray.nodes()) == 2)
@@ -240,7 +241,7 @@ def main(data: Path, scenes: int, side: int) -> None:
     sys.exit(0 if sound else 1)
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 300.0) -> None:
+def wait_for(reached: Callable[[], bool], seconds: float = 600.0) -> None:
     """Wait for a state of the cluster. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
     while not reached():

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_STARTED_S = 300.0
+_STARTED_S = 600.0
 """For which a machine may take to start; Ray's own 30 s are too few beside busy processes."""
 _STORE = 80_000_000
 _AGENTS = (
@@ -20,7 +20,7 @@ _AGENTS = (
 
 
 class RayMachines:
-    """A head and one more machine, with a processor each. They end with the `with` block.
+    """A head, which begins with the `with` block, and one more machine, with a processor each; both end with it.
 
     Args:
         folder: For logs.
@@ -41,6 +41,7 @@ class RayMachines:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_raylet_start_wait_time_s": f"{_STARTED_S:.0f}",
+            "RAY_gcs_server_request_timeout_seconds": f"{_STARTED_S:.0f}",
             "RAY_agent_register_timeout_ms": f"{1000 * _STARTED_S:.0f}",
         }
         self._head: subprocess.Popen[bytes] | None = None
@@ -48,13 +49,7 @@ class RayMachines:
 
     def __enter__(self) -> "RayMachines":
         port = self.address.rpartition(":")[2]
-        try:
-            self._head = self._start("head", "--head", "--port", port, "--include-dashboard", "false")
-            self._wait_for_head()
-            self.start_other()
-        except BaseException:
-            self.__exit__()
-            raise
+        self._head = self._start("head", "--head", "--port", port, "--include-dashboard", "false")
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -63,7 +58,8 @@ class RayMachines:
                 _kill(process)
 
     def start_other(self) -> None:
-        """Start the second machine, or another one in its place."""
+        """Start the second machine, or another one in its place, when the head is there."""
+        self._wait_for_head()
         self._other = self._start("other", "--address", self.address)
 
     def kill_other(self) -> int:
