@@ -32,7 +32,7 @@ from segrefiner import Refiner
 from segrefiner.imaging.label_files import read_labels
 from segrefiner.jobs import local
 from segrefiner.jobs.folders import folder_job
-from segrefiner.jobs.job import Job
+from segrefiner.jobs.job import Job, refine
 from segrefiner.jobs.run import run
 
 PARTS = ("network", "refining", "beside", "workers")
@@ -59,7 +59,7 @@ class Taken:
 @contextmanager
 def watched(refiner: Refiner, taken: Taken) -> Iterator[None]:
     """The network, refining and waiting of a job report what they take."""
-    backend, refine, result = refiner.backend, local.refine, local._Call.result
+    backend, result = refiner.backend, local._Call.result
 
     def network(x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         started = time.process_time()
