@@ -42,6 +42,8 @@ class RayMachines:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_raylet_start_wait_time_s": f"{_STARTED_S:.0f}",
             "RAY_gcs_server_request_timeout_seconds": f"{_STARTED_S:.0f}",
+            # Actors would wait behind all other processes of this computer.
+            "RAY_worker_niceness": "0",
             "RAY_agent_register_timeout_ms": f"{1000 * _STARTED_S:.0f}",
         }
         self._head: subprocess.Popen[bytes] | None = None
