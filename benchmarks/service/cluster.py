@@ -230,14 +230,17 @@ def main(data: Path, scenes: int, side: int) -> None:
             make(data, folder, scenes, side)
             machines.start_other()
             ray.init(address=machines.address, log_to_driver=False)
-            for name in jobs(folder):
-                wait_for(lambda: sum(machine["Alive"] for machine in ray.nodes()) == 2)
-                outcome = compare(name, folder, machines)
-                print(told(name, outcome), flush=True)
-                sound &= outcome.is_sound
-                # The next job begins with a machine in its place.
-                machines.start_other()
-            ray.shutdown()
+            try:
+                for name in jobs(folder):
+                    wait_for(lambda: sum(machine["Alive"] for machine in ray.nodes()) == 2)
+                    outcome = compare(name, folder, machines)
+                    print(told(name, outcome), flush=True)
+                    sound &= outcome.is_sound
+                    # The next job begins with a machine in its place.
+                    machines.start_other()
+            finally:
+                # Before its head ends, without which Ray ends this process, and what it was about to say.
+                ray.shutdown()
     sys.exit(0 if sound else 1)
 
 
