@@ -23,7 +23,7 @@ from .job import Item, ItemOutcome, ItemProcessor, failure, load, refine, save
 from .local import Workers
 
 _IN_FLIGHT = 2
-"""Items that an actor has begun: one is refined while the other is read or written."""
+"""Items that an actor has begun: one is refined and written while the other is read."""
 _ATTEMPTS = 3
 """How often an item is begun, if actors die meanwhile: it may be the fault of their machines."""
 _LOOK_UP_S = 1.0
@@ -266,16 +266,17 @@ class Actor:
         return ""
 
     def refine(self, item: Item) -> ItemOutcome:
-        """Do an item. While another one is refined, it is read and written."""
+        """Do an item. It is read while another one is refined and written."""
         with self._calling:
             call = self._workers.call(load, self._work, item)
         loaded = call.result()
         if isinstance(loaded, ItemOutcome):
             return loaded
         states, content = loaded
+        # An actor that dies of an item is not in the middle of writing another one.
         with self._refining:
             refined = refine(self._work, self._refiner, item, content)
-        return refined if isinstance(refined, ItemOutcome) else save(self._work, item, states, *refined)
+            return refined if isinstance(refined, ItemOutcome) else save(self._work, item, states, *refined)
 
 
 def _innermost(error: BaseException) -> str:
