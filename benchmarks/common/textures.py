@@ -1,17 +1,20 @@
 """Masks and label maps that no object has: noise, specks, boards, grids, spirals, trees."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
 
-def photo(side: int) -> NDArray[np.uint8]:
-    """`(side, side, 3)`: waves of colours with noise."""
+def photo(height: int, width: int | None = None) -> NDArray[np.uint8]:
+    """`(height, width, 3)`, or a square: waves of colours with noise."""
     rng = np.random.default_rng(1)
-    y, x = np.mgrid[:side, :side]
+    y, x = np.mgrid[:height, : width or height]
     waves = np.stack([128 + 60 * np.sin(x / 37), 128 + 60 * np.cos(y / 29), 128 + 50 * np.sin((x + y) / 53)], -1)
     return (waves + rng.normal(0, 8, waves.shape)).clip(0, 255).astype(np.uint8)
 
@@ -59,6 +62,15 @@ def _tree(side: int) -> Mask:
     return mask
 
 
+def _text(side: int) -> Mask:
+    """A page of small letters, each grown by two pixels."""
+    page = Image.new("1", (side, side))
+    draw, line = ImageDraw.Draw(page), "the quick brown fox jumps over the lazy dog " * (side // 200 + 1)
+    for top in range(4, side - 12, 16):
+        draw.text((4, top), line, fill=1)
+    return np.asarray(ndimage.binary_dilation(np.asarray(page), iterations=2))
+
+
 def _disc(side: int) -> Mask:
     y, x = np.mgrid[:side, :side] - side / 2
     return np.asarray(np.hypot(y, x) < 0.3 * side)
@@ -80,6 +92,7 @@ MASKS: dict[str, Callable[[int], Mask]] = {
     "grid, 1 px of 32": _grid(32),
     "spiral": _spiral,
     "vessel tree": _tree,
+    "text, grown": _text,
 }
 
 
@@ -101,10 +114,22 @@ def _noisy(labels: NDArray[np.uint8], share: float, count: int = 99) -> NDArray[
     return np.where(rng.random(labels.shape) < share, noise, labels)
 
 
-LABEL_MAPS: dict[str, Callable[[int], NDArray[np.uint8]]] = {
+def _segments(side: int) -> NDArray[np.int32]:
+    """Squares of which 20,000 fill a photo of a megapixel, each with an id of its own."""
+    across = -(-side // 7)
+    y, x = np.indices((side, side)) // 7
+    return (1 + y * across + x).astype(np.int32)
+
+
+LABEL_MAPS: dict[str, Callable[[int], NDArray[Any]]] = {
     "99 labels": cells,
     "99 labels, a tenth noise": lambda side: _noisy(cells(side), 0.1),
     "99 labels, all noise": lambda side: _noisy(cells(side), 1.0),
+    "2 labels, all noise": lambda side: _noisy(cells(side), 1.0, 2),
+    "11 labels, all noise": lambda side: _noisy(cells(side), 1.0, 11),
+    "255 labels, all noise": lambda side: _noisy(cells(side), 1.0, 255),
+    "a label for each pixel": lambda side: np.arange(side * side, dtype=np.int32).reshape(side, side),
+    "segments of 7 x 7 px": _segments,
     "10 labels, all noise": lambda side: _noisy(cells(side), 1.0, 10),
     "99 labels, stripes of 3 px": lambda side: (np.indices((side, side))[0] // 3 % 99).astype(np.uint8),
 }

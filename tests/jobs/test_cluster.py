@@ -24,15 +24,12 @@ from segrefiner.jobs.run import run
 from segrefiner.ledger import RunSummary
 
 ray = pytest.importorskip("ray")
-pytest.importorskip("ray.data")
 batch_ray = pytest.importorskip("segrefiner.jobs.cluster")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCE = Path(segrefiner.__file__).parent.parent
 
 pytestmark = [
-    # Ray Data warns of its own defaults.
-    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\."),
     # Ray leaves its sockets and log files to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -117,8 +114,6 @@ def test_the_same_files_as_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_bad_and_deadly_items_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Blocks of several items: those beside a deadly one come again whenever it does.
-    monkeypatch.setattr(batch_ray, "_BLOCKS", 3)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     job = texts(tmp_path, 12, _1="bad", _6="deadly", _10="deadly once")
     summary = on_cluster(job, actors=2)

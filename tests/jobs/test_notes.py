@@ -214,3 +214,18 @@ def test_the_client_says_what_the_server_said(monkeypatch: pytest.MonkeyPatch, t
     with pytest.warns(InputWarning, match=told) as caught:
         client.refine(encoded(PHOTO), [MASK, MASK])
     assert len(caught) == 1
+
+
+def test_specks_that_are_left_are_a_note_of_jobs(tmp_path: Path) -> None:
+    mask = (np.indices((200, 200)) % 14 < 2).all(0)
+    for kind, picture in (("images", np.zeros((200, 200, 3), np.uint8)), ("masks", mask)):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(picture).save(tmp_path / kind / "a.png")
+    rows = [{"image_id": 1, "segmentation": encode_rle(mask)}]
+    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": rows}
+    (tmp_path / "masks.json").write_text(json.dumps(document))
+    masks = folder_job(tmp_path / "images", tmp_path / "masks", tmp_path / "out")
+    annotations = coco_job(tmp_path / "masks.json", tmp_path / "images", tmp_path / "new.json")
+    for name, job in (("a.png", masks), ("annotation 0", annotations)):
+        ledger = run(job, LocalEngine(Refiner(DenoisingUNet(TINY), steps=2), 0), tmp_path / f"{name} books", config="1")
+        assert f"{name}: 225 specks among very many are left as they are" in ledger.remarks

@@ -302,7 +302,8 @@ def _refine_masks(
     def accounted() -> "Iterator[tuple[str, Result]]":
         for name, result in item_bar("refining")(refine_video(refiner, pairs, **how)):
             yield name, result
-            notes = tuple(f"frame {name}: {warning}" for warning in result.report.warnings)
+            left = [result.report.left] if result.report.left else []
+            notes = tuple(f"frame {name}: {said}" for said in (*result.report.warnings, *left))
             results[name] = Account(left_out={name: result.report.note} if result.report.note else {}, notes=notes)
 
     output.mkdir(parents=True, exist_ok=True)

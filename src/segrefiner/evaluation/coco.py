@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import InputError, MaskError, MissingExtraError
 from ..formats.coco import is_crowd, is_empty, read_records
-from ..formats.json_edits import read_json_file
+from ..formats.json_edits import read_values
 from ..formats.masks import whole
 from ..imaging.coco_masks import rle_runs, sound_polygons
 from ..imaging.reading import MAX_PIXELS
@@ -86,7 +86,7 @@ def load_truth(path: Path, *, all_images: bool = False, progress: OnLoaded = ite
         InputError: The file is no such file, or there is nothing in it.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    file = read_json_file(path)
+    file = read_values(path)
     if not isinstance(file.value, dict) or not all(_is_records(file.value.get(part)) for part in _PARTS):
         raise InputError(f"{str(path)!r} is no file of annotations: expected lists of {', '.join(_PARTS)}")
     data = read_records(path, file=file).listed
@@ -121,7 +121,7 @@ def load_detections(path: Path, truth: Truth, *, progress: OnLoaded = iter) -> t
         InputError: The file is no such file.
         MissingExtraError: faster-coco-eval is not installed.
     """
-    file = read_json_file(path)
+    file = read_values(path)
     if not _is_records(file.value):
         raise InputError(f"{str(path)!r} is no file of detections: expected a list of objects")
     detections: list[Json] = []

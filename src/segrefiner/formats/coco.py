@@ -21,7 +21,7 @@ from ..imaging.files import Json, atomic_write
 from ..imaging.json_files import count_nan, write_json
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
 from .folders import names_below
-from .json_edits import Edit, JsonFile, element_spans, member_edits, member_spans, read_json_file
+from .json_edits import Edit, JsonFile, element_spans, member_edits, member_spans, read_values
 from .masks import decode_mask, finite, image_size
 
 NO_SEGMENTATION = "its segmentation is empty: there is nothing to refine, and it stays as it is"
@@ -53,7 +53,7 @@ def read_records(source: Path, annotations: Path | None = None, *, file: JsonFil
     Args:
         source: The file.
         annotations: For results, the file whose "images" say how photos are called.
-        file: What has been read of the source, if it has.
+        file: What has been read of the source, if it has; without, the file's text is not kept.
 
     Raises:
         InputError: One of them is neither.
@@ -63,10 +63,10 @@ def read_records(source: Path, annotations: Path | None = None, *, file: JsonFil
     >>> len(records.rows), records.is_results
     (2, False)
     """
-    file = file or read_json_file(source)
+    file = file or read_values(source)
     document = file.value
     if isinstance(document, list):
-        rows, listed = document, read_json_file(annotations).value if annotations else {}
+        rows, listed = document, read_values(annotations).value if annotations else {}
     elif isinstance(document, dict) and isinstance(document.get("annotations"), list):
         rows, listed = document["annotations"], document
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..imaging.json_files import json_text, parse_odd, read_json
+from ..imaging.json_files import json_text, parse_odd, read_json, read_odd
 
 Span: TypeAlias = tuple[int, int]
 """Where a value begins and ends in a text."""
@@ -52,6 +52,11 @@ def read_json_file(path: Path) -> JsonFile:
 
     found = read_json(path, parse)
     return replace(found, content=path.read_bytes())
+
+
+def read_values(path: Path) -> JsonFile:
+    """A JSON file without its text and bytes, which need twice its size. Raises `InputError`."""
+    return JsonFile(b"", "", *read_odd(path))
 
 
 def element_spans(text: str, start: int) -> list[Span]:

@@ -13,7 +13,7 @@ from .coco import CocoDocument, is_panoptic, read_records, write_coco
 from .cvat import CvatDocument, write_cvat
 from .documents import Document, Format, Kind, Results, WrittenPhoto
 from .folders import JsonFolder, files_below
-from .json_edits import read_json_file
+from .json_edits import read_json_file, read_values
 from .labelme import LabelMeDocument, is_labelme, write_labelme
 from .labelstudio import LabelStudioDocument, is_json_min, is_labelstudio, write_labelstudio
 from .masks import Form, Mask, decode_mask, encode_mask
@@ -87,7 +87,7 @@ _PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
 def _json_kind(path: Path, problems: list[str]) -> Format | None:
     """What a file of a folder is, if it is of those that have a file for each photo; problems take why it is unread."""
     try:
-        value = read_json_file(path).value
+        value = read_values(path).value
     except InputError as error:
         problems.append(str(error))
         return None

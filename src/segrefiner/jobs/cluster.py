@@ -1,19 +1,17 @@
 """Runs a job on a Ray cluster: a pool of actors, each with a model, that share the file system with the driver.
 
-Ray Data hands items to actors, starts actors anew that die, and gives their items to others. An item that fails is a
-row like any other, since Ray Data ends a whole job for one exception. An item of which actors die would be given to
-further ones for ever, so it is counted how often each item was begun.
+The driver hands each actor an item or two at a time and enters an outcome as soon as it comes, so that whatever was
+reported is never done again. When an actor dies, of an item or with its machine, another one is started wherever the
+cluster has room, and the others go on meanwhile with what it had begun.
 """
 
-import json
 import logging
-import os
 import signal
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,14 +19,17 @@ import torch
 from ..errors import InputError, import_extra, reason
 from ..openmp import WAIT_POLICY, wait_policy
 from ..refinement.refiner import Refiner
-from .job import InputState, Item, ItemOutcome, ItemProcessor, SavedItem, load, refine, save
+from .job import Item, ItemOutcome, ItemProcessor, failure, load, refine, save
 from .local import Workers
 
-_BLOCKS = 1000
-"""Parts in which items are handed out: what is done again when an actor dies is one of them."""
-_ACTORS_ENVIRONMENT = {"TQDM_DISABLE": "1"}
+_IN_FLIGHT = 2
+"""Items that an actor has begun: one is refined and written while the other is read."""
 _ATTEMPTS = 3
 """How often an item is begun, if actors die meanwhile: it may be the fault of their machines."""
+_LOOK_UP_S = 1.0
+"""Between two questions whether to stop, where no outcome comes."""
+_PATIENCE_S = 900.0
+"""For which the cluster may have no actor: one that grows starts a machine in that time."""
 
 
 class RayEngine:
@@ -56,7 +57,6 @@ class RayEngine:
         cpus: float | None = None,
     ) -> None:
         self._ray = import_extra("ray", "the engine ray", extra="ray")
-        self._data = import_extra("ray.data", "the engine ray", extra="ray")
         self.settings, self.address, self.actors, self.gpus = settings, address, actors, gpus
         self.cpus = cpus or max(1, torch.get_num_threads() // actors)
 
@@ -97,102 +97,189 @@ class RayEngine:
             raise InputError(f"an actor is to have {asked}, which no machine of the Ray cluster has: ask for less")
 
     def _outcomes(self, work: ItemProcessor, items: Sequence[Item], stop: Callable[[], bool]) -> Iterator[ItemOutcome]:
-        context = self._data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        for handler in logging.getLogger("ray.data").handlers:
-            # Its log file still gets all of it. Ray shares the program's own handlers, which are not ours to silence.
-            if isinstance(handler, logging.StreamHandler) and handler not in logging.getLogger().handlers:
-                handler.setLevel(logging.CRITICAL)
-        begun = self._ray.remote(Begun).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        blocks = min(len(items), _BLOCKS)
-        rows = self._data.from_items([{"item": _item_to_json(item)} for item in items], override_num_blocks=blocks)
-        done = rows.map(
-            Actor,
-            fn_constructor_args=(self.settings, work, max(1, round(self.cpus)), begun),
-            compute=self._data.ActorPoolStrategy(size=self.actors),
-            num_gpus=self.gpus,
+        remote = self._ray.remote(Actor).options(
             num_cpus=self.cpus,
-            runtime_env={"env_vars": {**_ACTORS_ENVIRONMENT, WAIT_POLICY: wait_policy()}},
+            num_gpus=self.gpus,
+            max_concurrency=_IN_FLIGHT,
+            runtime_env={"env_vars": {WAIT_POLICY: wait_policy()}},
         )
-        # Leaving the loop ends the pool.
-        for row in done.iter_rows():
-            yield _outcome_from_json(row["outcome"])
-            if stop():
-                return
+        # Actors of other machines may work in another folder.
+        found = [replace(item, inputs=tuple(path.absolute() for path in item.inputs)) for item in items]
+        threads = max(1, round(self.cpus))
+        pool = _Pool(self._ray, lambda: remote.remote(self.settings, work, threads), self.actors, found)
+        try:
+            while pool.is_busy and not stop():
+                for outcome in pool.ended():
+                    yield outcome
+                    if stop():
+                        return
+        finally:
+            pool.close()
 
 
-class Begun:
-    """Counts, for all actors, how often each item was begun that was not ended."""
+@dataclass(eq=False)
+class _Member:
+    """An actor of a pool; `is_open` once it has its model, `alone` while it does an item of which another one died."""
 
-    def __init__(self) -> None:
-        self._times: Counter[str] = Counter()
+    actor: Any
+    is_open: bool = False
+    alone: bool = False
 
-    def begin(self, key: str) -> int:
-        """How often, with this time."""
-        self._times[key] += 1
-        return self._times[key]
 
-    def end(self, key: str) -> None:
-        """Forgets an item: when an actor dies later, those that it has ended come again, too."""
-        del self._times[key]
+class _Pool:
+    """Actors, what each of them does, and what waits.
+
+    An item of which an actor died is begun again by itself, lest it takes others along.
+
+    Args:
+        ray: The module.
+        start: Starts an actor.
+        count: Of actors.
+        items: What is to be done.
+    """
+
+    def __init__(self, ray: Any, start: Callable[[], Any], count: int, items: Sequence[Item]) -> None:
+        self._ray, self._start = ray, start
+        self._waiting, self._suspects = deque(items), deque[Item]()
+        self._begun: Counter[str] = Counter()
+        self._members: list[_Member] = []
+        self._calls: dict[Any, tuple[_Member, Item | None]] = {}
+        self._died_unopened, self._limit = 0, _ATTEMPTS * count
+        self._last_open = time.monotonic()
+        for _ in range(min(count, len(items))):
+            self._add()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any item has no outcome yet."""
+        return bool(self._waiting or self._suspects) or any(item for _, item in self._calls.values())
+
+    def ended(self) -> Iterator[ItemOutcome]:
+        """Hand out what waits, and wait for a moment for outcomes. Raises `InputError` where no actor can work."""
+        self._hand_out()
+        done, _ = self._ray.wait(list(self._calls), timeout=_LOOK_UP_S)
+        for call in done:
+            # Not there any more where its actor died of another one.
+            if call in self._calls:
+                yield from self._end(call)
+        if any(member.is_open for member in self._members):
+            self._last_open = time.monotonic()
+        elif time.monotonic() - self._last_open > _PATIENCE_S:
+            raise InputError(
+                f"the Ray cluster had no room for an actor for {_PATIENCE_S / 60:g} minutes; what is done stays done: "
+                "see `ray status`, and run the same command to go on"
+            )
+
+    def close(self) -> None:
+        """End the actors."""
+        for member in self._members:
+            self._ray.kill(member.actor)
+
+    def _add(self) -> None:
+        member = _Member(self._start())
+        self._members.append(member)
+        self._calls[member.actor.open.remote()] = (member, None)
+
+    def _hand_out(self) -> None:
+        """Give every actor what it can begin; suspects go first, to actors that have nothing else."""
+        counts = Counter(id(member) for member, _ in self._calls.values())
+        for turn in range(_IN_FLIGHT):
+            for member in self._members:
+                if not member.is_open or member.alone or counts[id(member)] != turn:
+                    continue
+                if self._suspects and turn == 0:
+                    item, member.alone = self._suspects.popleft(), True
+                elif self._waiting:
+                    item = self._waiting.popleft()
+                else:
+                    continue
+                counts[id(member)] += 1
+                self._begun[item.key] += 1
+                self._calls[member.actor.refine.remote(item)] = (member, item)
+
+    def _end(self, call: Any) -> Iterator[ItemOutcome]:
+        member, item = self._calls[call]
+        try:
+            value = self._ray.get(call)
+        except self._ray.exceptions.RayTaskError as error:
+            # An actor that lives, and met what it should have told.
+            if item is None:
+                raise InputError(_innermost(error)) from error
+            value = failure(item.key, error.cause)
+        except self._ray.exceptions.RayError as error:
+            yield from self._replace(member, error)
+            return
+        del self._calls[call]
+        if item is None:
+            if value:
+                raise InputError(value)
+            member.is_open, self._died_unopened = True, 0
+            return
+        member.alone = False
+        del self._begun[item.key]
+        yield value
+
+    def _replace(self, member: _Member, error: Exception) -> Iterator[ItemOutcome]:
+        """Starts another actor for one that died, and puts back what it had begun.
+
+        Yields the failure of an item of which too many actors died.
+        """
+        items = [item for one, item in self._calls.values() if one is member and item]
+        self._calls = {call: pair for call, pair in self._calls.items() if pair[0] is not member}
+        self._members.remove(member)
+        # It may live where the network alone has failed.
+        self._ray.kill(member.actor)
+        if not member.is_open:
+            self._died_unopened += 1
+            if self._died_unopened >= self._limit:
+                raise InputError(f"actors of the Ray cluster die while they load the model ({_innermost(error)})")
+        for item in items:
+            if self._begun[item.key] < _ATTEMPTS:
+                self._suspects.append(item)
+                continue
+            told = f"{_ATTEMPTS} actors died of it: is a file damaged, or memory too small?"
+            yield ItemOutcome(item.key, error=told)
+        self._add()
 
 
 class Actor:
-    """One process with a model, and another one that decodes files within bounds, for it may be killed at them."""
+    """One process with a model, and another one that decodes files within bounds, for it may be killed at them.
 
-    def __init__(self, settings: dict[str, Any], work: ItemProcessor, threads: int, begun: Any) -> None:
-        import ray
+    Args:
+        settings: Of `Refiner.from_pretrained`.
+        work: How items are done.
+        threads: That the model computes with.
+    """
 
-        torch.set_num_threads(threads)
-        self.refiner, self.work = Refiner.from_pretrained(**settings), work
-        self._begun, self._wait = begun, ray.get
+    def __init__(self, settings: dict[str, Any], work: ItemProcessor, threads: int) -> None:
+        self._settings, self._work, self._threads = settings, work, threads
+        self._refining, self._calling = threading.Lock(), threading.Lock()
+
+    def open(self) -> str:
+        """Load the model; returns why not, or an empty string."""
+        torch.set_num_threads(self._threads)
+        try:
+            self._refiner = Refiner.from_pretrained(**self._settings)
+        except Exception as error:  # Whatever it is, each actor would meet it.
+            return reason(error)
         self._workers = Workers(1)
+        return ""
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        """One row, an item, to another, its outcome."""
-        item = _item_from_json(row["item"])
-        if self._wait(self._begun.begin.remote(item.key)) > _ATTEMPTS:
-            outcome = ItemOutcome(
-                item.key, error=f"{_ATTEMPTS} actors died of it: is a file damaged, or memory too small?"
-            )
-        else:
-            outcome = self._refined(item)
-            self._wait(self._begun.end.remote(item.key))
-        return {"outcome": _outcome_to_json(outcome)}
-
-    def _refined(self, item: Item) -> ItemOutcome:
-        loaded = self._workers.call(load, self.work, item).result()
+    def refine(self, item: Item) -> ItemOutcome:
+        """Do an item. It is read while another one is refined and written."""
+        with self._calling:
+            call = self._workers.call(load, self._work, item)
+        loaded = call.result()
         if isinstance(loaded, ItemOutcome):
             return loaded
         states, content = loaded
-        refined = refine(self.work, self.refiner, item, content)
-        return refined if isinstance(refined, ItemOutcome) else save(self.work, item, states, *refined)
+        # An actor that dies of an item is not in the middle of writing another one.
+        with self._refining:
+            refined = refine(self._work, self._refiner, item, content)
+            return refined if isinstance(refined, ItemOutcome) else save(self._work, item, states, *refined)
 
 
 def _innermost(error: BaseException) -> str:
     """What ended a job, without the traces of other processes around it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return reason(error) if len(lines) < 2 else lines[-1].strip()
-
-
-def _item_to_json(item: Item) -> str:
-    return json.dumps({"key": item.key, "inputs": [os.path.abspath(p) for p in item.inputs], "payload": item.payload})
-
-
-def _item_from_json(text: str) -> Item:
-    values = json.loads(text)
-    return Item(values["key"], tuple(map(Path, values["inputs"])), values["payload"])
-
-
-def _outcome_to_json(outcome: ItemOutcome) -> str:
-    return json.dumps(asdict(outcome))
-
-
-def _outcome_from_json(text: str) -> ItemOutcome:
-    values = json.loads(text)
-    saved = values["saved"]
-    if saved is not None:
-        saved = SavedItem(**{**saved, "notes": tuple(saved["notes"])})
-    states = tuple(InputState(**state) for state in values["inputs"])
-    return ItemOutcome(values["key"], states, saved, values["error"], values["fatal"])

@@ -117,7 +117,11 @@ class MaskProcessor:
         if len(idle) == len(reports):
             idle = {item.key: "; ".join(dict.fromkeys(idle.values()))}
         outputs = written(self.root, [self.root / name for name in pictures])
-        notes = tuple(f"{name}: {said}" for name, report in reports.items() for said in report.get("warnings", ()))
+        notes = tuple(
+            f"{name}: {said}"
+            for name, report in reports.items()
+            for said in (*report.get("warnings", ()), *([report["left"]] if "left" in report else []))
+        )
         return SavedItem(outputs, reports, failures, notes, left_out=idle)
 
 
@@ -129,6 +133,7 @@ def summary_of(report: "Report") -> dict[str, Any]:
         "predicted_gain": round(report.predicted_gain, 4),
     }
     shown |= {"note": report.note} if report.note else {}
+    shown |= {"left": report.left} if report.left else {}
     return shown | ({"warnings": list(report.warnings)} if report.warnings else {})
 
 

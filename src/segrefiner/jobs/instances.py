@@ -176,5 +176,6 @@ def _refine_layer(
             ceded += one.report.ceded > 0
             is_changed = bool((one.mask != decode_rle(encoding, size)).any())
             result.refined[stored.key] = RefinedMask(encode_rle(one.mask), is_changed, summary_of(one.report))
-            result.notes += [f"{stored.name}: {warning}" for warning in one.report.warnings]
+            left = [one.report.left] if one.report.left else []
+            result.notes += [f"{stored.name}: {said}" for said in (*one.report.warnings, *left)]
     return ceded

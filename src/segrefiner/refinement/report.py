@@ -12,7 +12,7 @@ from torch import Tensor
 from ..imaging.ops import contour, nonzero_pixels, row_bands
 from ..imaging.shapes.distances import largest_distance
 from ..model.diffusion import confidence
-from .pipelines.acceptance import Reverted, predicted_gain
+from .pipelines.acceptance import KeptReason, Reverted, predicted_gain
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ class Report:
 
     def __str__(self) -> str:
         return "; ".join((self._summary(), *(f"note: {warning}" for warning in self.warnings)))
+
+    @property
+    def left(self) -> str:
+        """What of the mask was not looked at, and so left as it is, as a sentence; or an empty string."""
+        count = self.kept_objects.get(KeptReason.SPECK.value, 0)
+        return f"{count} specks among very many are left as they are" if count else ""
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON types, by their names; `None` for a number that is not known.

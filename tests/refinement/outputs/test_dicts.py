@@ -13,6 +13,7 @@ from helpers.tiny import TINY
 from segrefiner import InputError, InputWarning, MaskError, Refiner, SizeMismatchError, refine_outputs
 from segrefiner.imaging.coco_masks import decode_rle, encode_rle
 from segrefiner.model.unet import DenoisingUNet
+from segrefiner.refinement.label_maps import refine_labels
 
 
 def test_torchvision() -> None:
