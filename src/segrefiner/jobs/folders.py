@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from pathlib import Path
 from re import compile as compile_pattern
@@ -253,7 +253,7 @@ class MaskProcessor:
     options: Options
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "folder", "threshold": self.threshold, "write": self.write, **asdict(self.options)}
+        return {"kind": "folder", "threshold": self.threshold, "write": self.write, **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
@@ -362,7 +362,7 @@ class LabelMapProcessor:
     as_colours: bool = False
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "semantic", "ignore": list(self.ignore), **asdict(self.options)}
+        return {"kind": "semantic", "ignore": list(self.ignore), **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")

@@ -170,6 +170,14 @@ def test_a_hole_is_filled_unless_the_mask_is_trusted(trust: float, filled: bool)
     assert iou(result, whole if filled else mask) > 0.999
 
 
+@pytest.mark.parametrize(("trust", "filled"), [(None, True), (0.0, True), (0.5, True), (1.0, False)])
+def test_a_task_says_how_far_its_mask_is_trusted(trust: float | None, filled: bool) -> None:
+    whole = rectangle(256, 256, (70, 170), (70, 170))
+    mask = whole & ~rectangle(256, 256, (100, 150), (100, 150))
+    [result] = refine_masks(sees, [MaskTask(white_on_black(whole), mask, trust=trust)])
+    assert iou(result.probability >= 0.5, whole if filled else mask) > 0.999
+
+
 @pytest.mark.parametrize("network", [all_ground, keeps, sees], ids=lambda n: n.__name__)
 def test_without_caution_every_change_is_kept(network: Network) -> None:
     whole = rectangle(256, 256, (70, 170), (70, 170))

@@ -13,7 +13,7 @@ the same to the bit whatever else is refined with it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain
 
@@ -151,7 +151,9 @@ class _Plan:
         """Takes back what has no support, and joins the objects to one mask."""
         task, canvases = self.task, self.canvases
         owned = _owned(self.boxes, self.chosen, canvases)
-        reverted = tuple(_revert_unsupported(canvas, pixels) for canvas, pixels in zip(canvases, owned, strict=True))
+        reverted = tuple(
+            _revert_unsupported(canvas, pixels, task.trust) for canvas, pixels in zip(canvases, owned, strict=True)
+        )
         if len(self.boxes) == 1 and canvases[0].probability.shape == task.mask.shape:
             # The one object's canvas is the photo: nothing is copied.
             probability = canvases[0].probability
@@ -257,10 +259,12 @@ def _snapped(photo: Tensor, canvas: Canvas) -> SnappedBlocks | None:
     return snap_to_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
 
 
-def _revert_unsupported(canvas: Canvas, pixels: Tensor) -> Reverted:
+def _revert_unsupported(canvas: Canvas, pixels: Tensor, trust: float | None) -> Reverted:
     """Takes back what one object's refinement changed without enough reason."""
     photo, acceptance = canvas.photo_pixels(), canvas.config.acceptance
     snapped = _snapped(photo, canvas)
+    if acceptance is not None and trust is not None:
+        acceptance = replace(acceptance, trust=trust) if trust > 0 else None
     if acceptance is None:
         if snapped is not None:
             accept_snapped(canvas.probability, pixels, snapped)
