@@ -103,7 +103,7 @@ def fit(examples: Examples, seed: int) -> AcceptanceModel:
     values, right = torch.from_numpy(examples.features), torch.from_numpy(examples.right).float()
     weights = torch.from_numpy(examples.weights / examples.weights.mean())
     mean, deviation = values.mean(0), values.std(0) + 1e-6
-    sizes = (len(FEATURES), _HIDDEN, _HIDDEN, 1)
+    sizes = (values.shape[1], _HIDDEN, _HIDDEN, 1)
     layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
     parameters = [tensor for layer in layers for tensor in layer.parameters()]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_WEIGHT_DECAY)

@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from segrefiner.imaging import boxes, edges, ops
+from segrefiner.imaging import boxes, ops
 from segrefiner.imaging.edges import EDGE_REACH, GuidedFilter, edge_gain, edge_strength, snap_to_edges
 
 RADIUS, SMOOTHNESS = 2, 1e-4

@@ -52,7 +52,6 @@ from segrefiner.refinement.pipelines.views import (
     object_view,
 )
 
-
 UNJUDGED = PipelineConfig(acceptance=None)
 """All that a drawn network says is kept: acceptance has learnt what networks say of photos."""
 

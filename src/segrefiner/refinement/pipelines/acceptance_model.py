@@ -65,6 +65,16 @@ class AcceptanceModel:
 
 @lru_cache(maxsize=1)
 def bundled() -> AcceptanceModel:
-    """The model that goes with the bundled weights."""
-    with as_file(files("segrefiner") / "model" / "bundled" / "acceptance.safetensors") as path:
+    """The model that judges masks which the bundled weights have refined."""
+    return _bundled("acceptance")
+
+
+@lru_cache(maxsize=1)
+def bundled_for_labels() -> AcceptanceModel:
+    """The model that judges label maps, by the features of `label_changes`."""
+    return _bundled("label_acceptance")
+
+
+def _bundled(name: str) -> AcceptanceModel:
+    with as_file(files("segrefiner") / "model" / "bundled" / f"{name}.safetensors") as path:
         return AcceptanceModel.load(path)
