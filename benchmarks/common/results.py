@@ -37,6 +37,8 @@ _SOURCES = (
     "refinement/refiner",
     "refinement/groups",
     "refinement/pipelines/acceptance",
+    "refinement/pipelines/acceptance_model",
+    "refinement/pipelines/changes",
     "data/composites/thin_structures",
     "model/unet",
     "refinement/pipelines/views",

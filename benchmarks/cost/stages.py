@@ -94,9 +94,7 @@ def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
         (Canvas, "inputs", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
         (Canvas, "blend", "blend"), (Canvas, "start_level", "blend"),
         (Canvas, "finish_level", "blend"), (Canvas, "tiles", "tiles"), (coarse_to_fine, "snap_to_edges", "edges"),
-        (coarse_to_fine, "edge_gain", "edges"), (coarse_to_fine, "revert_unsupported", "settle"),
-        (groups, "make_report", "report"),
-        (coarse_to_fine, "contour_offset", "settle"),
+        (coarse_to_fine, "revert_unsupported", "settle"), (groups, "make_report", "report"),
         (coarse_to_fine._Run, "level", "sampling"),
     ]  # fmt: skip
     patches = [patch.object(owner, name, watch.of(label, getattr(owner, name))) for owner, name, label in places]

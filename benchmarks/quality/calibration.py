@@ -30,7 +30,7 @@ from segrefiner.imaging.shapes.distances import contour_distance
 from segrefiner.refinement.pipelines.coarse_to_fine import refine_masks
 from segrefiner.refinement.pipelines.config import AcceptanceConfig, PipelineConfig
 
-UNRESTRAINED = PipelineConfig(acceptance=AcceptanceConfig(keep_iou=0.0, confidence=(0.0, 0.0), least_gain=-1.0))
+UNRESTRAINED = PipelineConfig(acceptance=AcceptanceConfig(keep_iou=0.0, trust=0.0, least_gain=-1.0))
 NEAR = 10
 """Pixels this near to the coarse or the refined contour count; farther away nearly all are certain and right."""
 PROBABILITIES = np.linspace(0, 1, 11)

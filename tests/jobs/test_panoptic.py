@@ -29,7 +29,7 @@ IDS = (3, 700, 70_000, 256**3 - 1)
 @pytest.fixture(autouse=True)
 def easily_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that have learnt nothing are sure of nothing, and what is tested here is what becomes of changes."""
-    monkeypatch.setattr("segrefiner.refinement.label_maps._SURE", 0.5)
+    monkeypatch.setattr("segrefiner.refinement.label_maps._TRUST", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ class Recorder:
     def __init__(self) -> None:
         self.masks: list[NDArray[np.bool_]] = []
 
-    def many(self, pairs: Any) -> Iterator[Any]:
+    def many(self, pairs: Any, **options: Any) -> Iterator[Any]:
         for _, mask in pairs:
             self.masks.append(mask)
             yield SimpleNamespace(probability=mask.astype(np.float32), report=None)
@@ -141,7 +141,7 @@ def test_the_costliest_labels_are_left_where_all_are_too_many(monkeypatch: pytes
     labels[::2, 60:] = 77  # Stripes, which cost most.
     labels[1::2, 60:] = 78
     recorder = Recorder()
-    recorder.many = lambda pairs: (  # type: ignore[method-assign]
+    recorder.many = lambda pairs, **options: (  # type: ignore[method-assign]
         SimpleNamespace(probability=ndimage.maximum_filter(mask, 5).astype(np.float32), report=None)
         for _, mask in pairs
     )

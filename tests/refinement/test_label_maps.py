@@ -1,6 +1,7 @@
 """Refined label maps: the joint decision leaves neither gaps nor overlaps."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.tiny import TINY
 from segrefiner.errors import InputError, SizeMismatchError
 from segrefiner.imaging.label_files import LabelMap, labels_png
+from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.refiner import Refiner
 
 QUICK = settings(max_examples=60)
 PHOTO = np.zeros((12, 16, 3), np.uint8)
@@ -85,7 +89,8 @@ def test_a_pixel_keeps_its_label_or_takes_that_of_the_nearest_region(seed: int, 
     coarse = random_map(seed, labels)
     stub = Stub(lambda mask: np.where(noise(mask) > 0.5, 1.0, 0.0))
     refined = refine_labels(stub, PHOTO, coarse, seed=5, max_shift=2.0)  # type: ignore[arg-type]
-    assert stub.options == {"seed": 5, "max_shift": 2.0} or len(np.unique(coarse)) == 1
+    asked = {name: value for name, value in stub.options.items() if name != "trust"}
+    assert asked == {"seed": 5, "max_shift": 2.0} or len(np.unique(coarse)) == 1
     for value, mask in zip(refined.reports, stub.masks, strict=True):
         np.testing.assert_array_equal(mask, coarse == value)
     rows, columns = np.indices(coarse.shape)
@@ -95,19 +100,34 @@ def test_a_pixel_keeps_its_label_or_takes_that_of_the_nearest_region(seed: int, 
         assert distance[coarse == refined.labels[y, x]].min() <= others + 1
 
 
-@pytest.mark.parametrize(("probability", "moves"), [(0.5, False), (0.6, False), (0.98, False), (0.995, True)])
-def test_among_several_labels_both_opinions_have_to_be_sure(probability: float, moves: bool) -> None:
+def test_among_several_labels_the_more_a_map_is_trusted_the_less_of_it_moves() -> None:
     coarse, grown = crossing(30), crossing(34)
 
     def give(mask: np.ndarray) -> np.ndarray:
         value = int(coarse[mask][0])
-        return np.where(grown == value, probability, 1 - probability)
+        return np.where(grown == value, 0.95, 0.05)
 
-    refined = refine_labels(Stub(give), np.zeros((40, 60, 3), np.uint8), coarse)  # type: ignore[arg-type]
+    refined = [
+        refine_labels(Stub(give), np.zeros((40, 60, 3), np.uint8), coarse, trust=trust)  # type: ignore[arg-type]
+        for trust in (0.0, 0.3, 0.6, None, 0.9, 1.0)
+    ]
+    moved = [one.labels != coarse for one in refined]
     # Where the four meet, the nearest region is another one.
     away = np.abs(np.arange(40) - 19.5) > 4
-    np.testing.assert_array_equal(refined.labels[away], (grown if moves else coarse)[away])
-    assert set(refined.reports) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(refined[0].labels[away], grown[away])
+    assert not moved[-1].any() and all(not (more & ~less).any() for less, more in pairwise(moved))
+    assert np.array_equal(moved[2], moved[3]), "0.6 is what is taken where nothing is said"
+    assert all(set(one.reports) == {0, 1, 2, 3} for one in refined)
+
+
+def test_what_the_masks_are_not_to_change_no_label_changes() -> None:
+    torch.manual_seed(0)
+    refiner = Refiner(DenoisingUNet(TINY), name="tiny")
+    photo = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    coarse = np.kron(random_map(7, 4)[:6, :8], np.ones((10, 10), np.uint8))
+    for trust in (None, 0.0):
+        refined = refine_labels(refiner, photo, coarse, strength=0.0, trust=trust)
+        np.testing.assert_array_equal(refined.labels, coarse)
 
 
 def test_one_opinion_alone_moves_nothing() -> None:
@@ -131,14 +151,6 @@ def test_objects_before_a_ground_are_decided_as_masks_are(probability: float) ->
     refined = refine_labels(Stub(give), np.zeros((40, 80, 3), np.uint8), coarse)  # type: ignore[arg-type]
     np.testing.assert_array_equal(refined.labels, grown if probability > 0.5 else coarse)
     assert set(refined.reports) == {3, 9}, "the ground is what the objects leave"
-
-
-def test_regions_of_few_pixels_beside_others_stay_unless_it_is_sure() -> None:
-    coarse = np.zeros((40, 80), np.uint8)
-    coarse[5:10, 5:10], coarse[5:30, 40:70] = 3, 9
-    refined = refine_labels(Stub(lambda mask: mask * 0.4), np.zeros((40, 80, 3), np.uint8), coarse)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(refined.labels, np.where(coarse == 3, 3, 0))
-    assert refined.vanished == (9,)
 
 
 @pytest.mark.parametrize(("labels", "equal"), [(2, 1 / 2), (3, 1 / 2), (4, 1 / 4), (3, 0.75), (4, 1.0)])

@@ -37,6 +37,8 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Keep the coarse label farther than this from the coarse contour."),
         click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
                      help="Less for surer changes only; 0 changes nothing."),
+        click.option("--trust", type=FiniteRange(0, 1), metavar="0..1",
+                     help="In the coarse masks: 0 keeps every change, 1 none.  [default: as likely right as wrong]"),
         click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
                      help="Processes that decode and encode around the one model; 0 for none."),
         click.option("--max-failures", type=click.IntRange(0), help="Stop when more have failed.  [default: never]"),
@@ -58,7 +60,7 @@ def refinement_options(given: dict[str, Any]) -> "Options":
     """The options of each refinement."""
     from ..refinement.options import Options
 
-    return Options(given["seed"], given["steps"], given["max_shift"], given["strength"])
+    return Options(given["seed"], given["steps"], given["max_shift"], given["strength"], given["trust"])
 
 
 @click.command()

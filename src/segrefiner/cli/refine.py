@@ -45,6 +45,12 @@ _PIPELINES = ("default", "semantic", "instance")
               help="Keep the coarse label farther than this from the coarse contour.  [default: no limit]")  # fmt: skip
 @click.option("--strength", type=FiniteRange(0, 1), default=1.0, show_default=True,
               help="Less for surer changes only; 0 changes nothing.")  # fmt: skip
+@click.option(
+    "--trust",
+    type=FiniteRange(0, 1),
+    metavar="0..1",
+    help="In the coarse mask: 0 keeps every change, 1 none.  [default: as likely right as wrong]",
+)
 @click.option("--soft", is_flag=True, help="Write probabilities 0-255 instead of 0 and 255.")
 @click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True, help="Of --soft.")
 @click.option("--cutout", type=FileOrStream(),
@@ -70,6 +76,7 @@ def refine(
     threshold: float | None,
     max_shift: float | None,
     strength: float,
+    trust: float | None,
     soft: bool,
     bits: str,
     cutout: Path | str | None,
@@ -84,7 +91,13 @@ def refine(
     standard output, where nothing else is printed then.
     """
     loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "backend": backend}
-    settings: dict[str, Any] = {"seed": seed, "steps": steps, "max_shift": max_shift, "strength": strength}
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "steps": steps,
+        "max_shift": max_shift,
+        "strength": strength,
+        "trust": trust,
+    }
     targets = {"-o": output, "--cutout": cutout, "--overlay": overlay}
     if windowed:
         _check_windowed(soft or cutout or overlay or pipeline != "default", image, mask, output)

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .ops import box_max, box_mean, contour, nonzero_pixels, row_bands
-
-_BLOCK = 24
-_BLOCKS_AT_ONCE = 60
+from .ops import box_max, box_mean, contour, row_bands
+from .shapes.blocks import BLOCK, BLOCKS_AT_ONCE, cut_blocks, touched_blocks
 
 EDGE_REACH = 4
 """How far from one mask's contour the other's is compared with it, and how far around a pixel the strongest edge is
@@ -130,11 +128,11 @@ def snap_to_edges(image: Tensor, probability: Tensor, radius: int, smoothness: f
         Blocks of 24 pixels, so that the cost grows with the contour's length.
     """
     # Contours hardly move farther than one round reaches: blocks beyond that are not worth their time.
-    corners = _touched(contour(probability >= 0.5), _BLOCK, 2 * radius)
+    corners = touched_blocks(contour(probability >= 0.5), 2 * radius)
     # A band of blocks is drawn with as many around it as all rounds but the first reach.
-    beside = _BLOCK * math.ceil(2 * radius * (_ROUNDS - 1) / _BLOCK)
-    blocks = [probability.new_empty(0, _BLOCK, _BLOCK)]
-    for rows in row_bands(probability.shape[0], probability.shape[1], multiple=_BLOCK):
+    beside = BLOCK * math.ceil(2 * radius * (_ROUNDS - 1) / BLOCK)
+    blocks = [probability.new_empty(0, BLOCK, BLOCK)]
+    for rows in row_bands(probability.shape[0], probability.shape[1], multiple=BLOCK):
         band = corners[(corners[:, 0] >= rows.start - beside) & (corners[:, 0] < rows.stop + beside)]
         inside = (band[:, 0] >= rows.start) & (band[:, 0] < rows.stop)
         if bool(inside.any()):
@@ -146,26 +144,26 @@ def _drawn(image: Tensor, probability: Tensor, corners: Tensor, radius: int, smo
     """`snap_to_edges` of these blocks."""
     margin = 2 * radius
     filters = [
-        GuidedFilter(_cut(image, some, margin).float() / 255, radius, smoothness)
-        for some in corners.split(_BLOCKS_AT_ONCE)
+        GuidedFilter(cut_blocks(image, some, margin).float() / 255, radius, smoothness)
+        for some in corners.split(BLOCKS_AT_ONCE)
     ]
     # From round to round, what is around a block is what has become of its neighbours.
-    top, bottom = int(corners[0, 0]), int(corners[-1, 0]) + _BLOCK
+    top, bottom = int(corners[0, 0]), int(corners[-1, 0]) + BLOCK
     first, width = max(0, top - margin), probability.shape[1]
     given = probability[first : bottom + margin]
-    right = -width % _BLOCK
+    right = -width % BLOCK
     above, below = first - top + margin, bottom + margin - first - len(given)
     plane = F.pad(given[None], (margin, right + margin, above, below), mode="replicate")[0]
-    side = _BLOCK + 2 * margin
-    windows = plane.unfold(0, side, _BLOCK).unfold(1, side, _BLOCK)
-    inner = plane[margin:-margin, margin:-margin].unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, _BLOCK))
-    y, x = (corners[:, 0] - top) // _BLOCK, corners[:, 1] // _BLOCK
+    side = BLOCK + 2 * margin
+    windows = plane.unfold(0, side, BLOCK).unfold(1, side, BLOCK)
+    inner = plane[margin:-margin, margin:-margin].unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
+    y, x = (corners[:, 0] - top) // BLOCK, corners[:, 1] // BLOCK
     once = moved = plane.new_empty(0)
     for turn in range(_ROUNDS):
         shown = windows[y, x][:, None]
         if turn:
             shown = _sharper(shown)
-        parts = zip(filters, shown.split(_BLOCKS_AT_ONCE), strict=True)
+        parts = zip(filters, shown.split(BLOCKS_AT_ONCE), strict=True)
         moved = torch.cat([filtered(part) for filtered, part in parts])[:, 0]
         if not turn:
             once = moved.clamp_(0, 1)
@@ -176,7 +174,7 @@ def _drawn(image: Tensor, probability: Tensor, corners: Tensor, radius: int, smo
     return torch.where((moved >= 0.5) ^ (once >= 0.5), 1 - once, once)
 
 
-def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor, enough: float = 1.0) -> float:
+def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float:
     """By how much better the refined contour lies on the photo's edges than the coarse one, where both are near.
 
     An edge's strength at a pixel is the gradient there as a share of the largest one around it. The gain is the mean
@@ -189,16 +187,13 @@ def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor, enough: float = 1.
         image: `(3, H, W)` uint8, RGB.
         refined: `(H, W)` bool.
         coarse: `(H, W)` bool.
-        enough: A gain of which it is enough to know that it is reached.
 
     Returns:
-        In [-1, 1]; 1 where no part of the contours is near the other. Where it is `enough` or more, the gain at some
-        scale that is that, too.
+        In [-1, 1]; 1 where no part of the contours is near the other.
     """
     extent = math.sqrt(max(int(torch.count_nonzero(refined)), int(torch.count_nonzero(coarse))))
     largest, step = None, 2 ** max(0, math.floor(math.log2(max(1.0, extent / _LEAST_EXTENT))))
-    # The coarse scales first, which take the least time.
-    while step >= 1 and (largest is None or largest < enough):
+    while step >= 1:
         gain = _edge_gain(*(plane[..., ::step, ::step] for plane in (image, refined, coarse)))
         largest = gain if largest is None else largest if gain is None else max(gain, largest)
         step //= 2
@@ -208,18 +203,18 @@ def edge_gain(image: Tensor, refined: Tensor, coarse: Tensor, enough: float = 1.
 def _edge_gain(image: Tensor, refined: Tensor, coarse: Tensor) -> float | None:
     """`edge_gain` at one scale; `None` where no part of the contours is near the other."""
     counts, strengths = torch.zeros(2, 2, dtype=torch.float64, device=image.device)
-    corners = _touched(contour(refined), _BLOCK, EDGE_REACH)
-    for some in corners.split(_BLOCKS_AT_ONCE) if len(corners) else ():
-        states = torch.cat([_cut(mask[None], some, EDGE_REACH + 1) for mask in (refined, coarse)], dim=1)
+    corners = touched_blocks(contour(refined), EDGE_REACH)
+    for some in corners.split(BLOCKS_AT_ONCE) if len(corners) else ():
+        states = torch.cat([cut_blocks(mask[None], some, EDGE_REACH + 1) for mask in (refined, coarse)], dim=1)
         states = states.view(torch.uint8)
         rims = box_max(states, 3) & box_max(1 - states, 3)
         near = box_max(rims.flip(1), 2 * EDGE_REACH + 1)
         weights = near.bitwise_and_(_middle(rims, *near.shape[-2:]))
         # Blocks may reach beyond the photo.
-        rows, columns = (some[:, k, None] + torch.arange(_BLOCK, device=some.device) < refined.shape[k] for k in (0, 1))
+        rows, columns = (some[:, k, None] + torch.arange(BLOCK, device=some.device) < refined.shape[k] for k in (0, 1))
         weights &= (rows[:, :, None] & columns[:, None])[:, None].view(torch.uint8)
         counts += weights.sum(dim=(0, 2, 3))
-        strengths += (weights * edge_strength(_cut(image, some, EDGE_REACH + 1).float() / 255)).sum(dim=(0, 2, 3))
+        strengths += (weights * edge_strength(cut_blocks(image, some, EDGE_REACH + 1).float() / 255)).sum(dim=(0, 2, 3))
     if not bool((counts > 0).all()):
         return None
     on_refined, on_coarse = (strengths / counts).tolist()
@@ -244,29 +239,3 @@ def edge_strength(image: Tensor) -> Tensor:
     magnitude = (red + green).add_(blue).sqrt_()
     largest = box_max(magnitude, 2 * EDGE_REACH + 1)
     return _middle(magnitude, *largest.shape[-2:]) / (largest + _NO_EDGE)
-
-
-def _cut(plane: Tensor, corners: Tensor, margin: int) -> Tensor:
-    """Blocks `(B, C, side, side)` of `(C, H, W)` with `margin` pixels around them; beyond it its border is repeated."""
-    height, width = plane.shape[-2:]
-    offsets = torch.arange(-margin, _BLOCK + margin, device=plane.device)
-    rows = (corners[:, :1] + offsets).clamp_(0, height - 1)
-    columns = (corners[:, 1:] + offsets).clamp_(0, width - 1)
-    return plane[:, rows[:, :, None], columns[:, None]].transpose(0, 1)
-
-
-def _touched(plane: Tensor, side: int, margin: int) -> Tensor:
-    """Corners `(B, 2)` (y, x), in reading order, of the blocks of `(H, W)` bool that have a pixel set in or near them.
-
-    Near is within `margin`, which is not longer than a block.
-    """
-    height, width = plane.shape
-    blocks = torch.zeros(-(-height // side), -(-width // side), dtype=torch.bool, device=plane.device)
-    # A pixel is near its own block and those that these places around it lie in.
-    around = torch.tensor([[-margin], [0], [margin]], device=plane.device)
-    for band in row_bands(height, width):
-        rows, columns = nonzero_pixels(plane[band])
-        columns = (columns + around).clamp_(0, width - 1) // side
-        for row in (rows + (around + band.start)).clamp_(0, height - 1) // side:
-            blocks[row, columns] = True
-    return blocks.nonzero() * side

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +215,7 @@ class AnnotationProcessor:
     options: Options
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "annotations", **asdict(self.options)}
+        return {"kind": "annotations", **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> LoadedMasks:  # noqa: D102
         content = _embedded(item.inputs[0]) if item.payload["embedded"] else contents[0]

@@ -8,7 +8,7 @@ not count.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +182,7 @@ class CocoProcessor:
     options: Options
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "coco", **asdict(self.options)}
+        return {"kind": "coco", **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> LoadedMasks:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")

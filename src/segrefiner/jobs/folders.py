@@ -1,7 +1,7 @@
 """Jobs over folders: photos with masks of the same names, or with label maps."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -72,7 +72,7 @@ class MaskProcessor:
     options: Options
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "folder", "threshold": self.threshold, "write": self.write, **asdict(self.options)}
+        return {"kind": "folder", "threshold": self.threshold, "write": self.write, **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")
@@ -186,7 +186,7 @@ class LabelMapProcessor:
     as_colours: bool = False
 
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
-        return {"kind": "semantic", "ignore": list(self.ignore), **asdict(self.options)}
+        return {"kind": "semantic", "ignore": list(self.ignore), **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}")

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +180,7 @@ class PanopticProcessor:
     def settings(self) -> dict[str, Any]:  # noqa: D102 - described by the protocol
         # Without the default, so that what was done before there was a choice stays done.
         chosen = {"crowds": self.crowds} if self.crowds != "keep" else {}
-        return {"kind": "panoptic", **chosen, **asdict(self.options)}
+        return {"kind": "panoptic", **chosen, **self.options.settings()}
 
     def load(self, item: Item, contents: Sequence[bytes]) -> Any:  # noqa: D102
         photo, ids = read_photo(contents[0], name=f"photo {str(item.inputs[0])!r}"), read_ids(contents[1])

@@ -82,7 +82,12 @@ def _refine_group(
     notes = [nothing_to_do(task.mask) for task in group]
     # A mode of the program around would round what must be exact.
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        work = [replace(task, mask=task.mask.to(device)) for task, note in zip(group, notes, strict=True) if not note]
+        trust = settings.options.trust
+        work = [
+            replace(task, mask=task.mask.to(device), trust=trust)
+            for task, note in zip(group, notes, strict=True)
+            if not note
+        ]
         refined = pipeline(work) if work else iter(())
         for task, note in zip(group, notes, strict=True):
             one = TaskResult(task.mask.float(), (), 0) if note else next(refined)

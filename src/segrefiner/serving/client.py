@@ -113,7 +113,7 @@ class Client:
         Args:
             image: The photo, as for `Refiner`. Files are sent as they are; the server reads JPEG, PNG, WebP, TIFF, BMP.
             mask: One mask as for `Refiner`, or a list of them. They are read here and sent run-length encoded.
-            options: `seed`, `steps`, `threshold`, `max_shift` and `strength` as of `Refiner`, `boxes` as of
+            options: `seed`, `steps`, `threshold`, `max_shift`, `strength` and `trust` as of `Refiner`, `boxes` as of
                 `Refiner.instances`, `model`, a name among `models()`, and `soft=True` to fetch probabilities too.
 
         Returns:

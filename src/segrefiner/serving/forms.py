@@ -64,13 +64,19 @@ class Common(BaseModel):
         None, ge=0, allow_inf_nan=False, description="Pixels from the coarse contour beyond which nothing changes."
     )
     strength: float = Field(1, ge=0, le=1, description="Less for surer changes only; 0 changes nothing.")
+    trust: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="In the coarse mask: 0 keeps every change, 1 none. By default what is likely right.",
+    )
 
     def settings(self, models: Mapping[str, int]) -> Settings:
         """What the worker is asked for; raises `ProblemError` for a model that is not offered."""
         model = next(iter(models)) if self.model is None else self.model
         if model not in models:
             raise wrong("model", f"there is no such model: expected one of {', '.join(models)}")
-        return Settings(model, Options(self.seed, self.steps, self.max_shift, self.strength))
+        return Settings(model, Options(self.seed, self.steps, self.max_shift, self.strength, self.trust))
 
 
 class MaskFields(Common):

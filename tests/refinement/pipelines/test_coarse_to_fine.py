@@ -43,7 +43,7 @@ from segrefiner.imaging.boxes import Box
 from segrefiner.model.diffusion import Network, Progress
 from segrefiner.refinement.pipelines.batching import AdaptiveBatcher
 from segrefiner.refinement.pipelines.coarse_to_fine import refine_mask, refine_masks
-from segrefiner.refinement.pipelines.config import Sampler, TilingConfig
+from segrefiner.refinement.pipelines.config import PipelineConfig, Sampler, TilingConfig
 from segrefiner.refinement.pipelines.tasks import MaskTask
 from segrefiner.refinement.pipelines.views import (
     FREE,
@@ -52,11 +52,14 @@ from segrefiner.refinement.pipelines.views import (
     object_view,
 )
 
+UNJUDGED = PipelineConfig(acceptance=None)
+"""All that a drawn network says is kept: acceptance has learnt what networks say of photos."""
+
 
 @pytest.mark.parametrize("case", WITHIN_REACH)
 def test_a_right_network_repairs_the_mask(case: str) -> None:
     truth, spoil = RIGHT[case]
-    result = refine_mask(sees, white_on_black(truth), spoil(truth)) >= 0.5
+    result = refine_mask(sees, white_on_black(truth), spoil(truth), config=UNJUDGED) >= 0.5
     assert iou(result, truth) > 0.99
 
 
@@ -151,29 +154,27 @@ def test_a_lost_object_does_not_undo_its_neighbour() -> None:
     coarse = two | rectangle(300, 600, (100, 200), (358, 458))
     assert find_objects(coarse, CONFIG) == [Box(60, 100, 300, 200), Box(358, 100, 458, 200)]
     photo = white_on_black(third)  # the network sees the third one only
-    result = refine_mask(sees, photo, coarse) >= 0.5
+    nothing_gained = replace(CONFIG, acceptance=replace(CONFIG.acceptance, trust=0.0))
+    result = refine_mask(sees, photo, coarse, config=nothing_gained) >= 0.5
     assert torch.equal(result[:, :330], two[:, :330])
     assert iou(result[:, 330:], third[:, 330:]) > 0.99
 
 
-@pytest.mark.parametrize(
-    ("hole", "logit", "caution", "filled"),
-    [(5, 1.0, 0.95, False), (5, 30.0, 0.95, True), (5, 1.0, 0.0, True), (50, 1.0, 0.95, True)],
-    ids=["unsure", "sure", "no caution", "a bad mask"],
-)
-def test_a_good_mask_changes_only_where_the_network_is_sure(
-    hole: int, logit: float, caution: float, filled: bool
-) -> None:
+@pytest.mark.parametrize(("trust", "filled"), [(0.0, True), (0.5, True), (1.0, False)])
+def test_a_hole_is_filled_unless_the_mask_is_trusted(trust: float, filled: bool) -> None:
     whole = rectangle(256, 256, (70, 170), (70, 170))
-    missing = rectangle(256, 256, (100, 100 + hole), (100, 100 + hole))
-    mask = whole & ~missing
-
-    def network(x: Tensor, timesteps: Tensor) -> Tensor:
-        return torch.where(brightness(x) > 0, logit, keeps(x, timesteps))
-
-    config = replace(CONFIG, acceptance=replace(CONFIG.acceptance, confidence=(caution, caution), least_gain=0.0))
-    result = refine_mask(network, white_on_black(missing), mask, config=config) >= 0.5
+    mask = whole & ~rectangle(256, 256, (100, 150), (100, 150))
+    config = replace(CONFIG, acceptance=replace(CONFIG.acceptance, trust=trust))
+    result = refine_mask(sees, white_on_black(whole), mask, config=config) >= 0.5
     assert iou(result, whole if filled else mask) > 0.999
+
+
+@pytest.mark.parametrize(("trust", "filled"), [(None, True), (0.0, True), (0.5, True), (1.0, False)])
+def test_a_task_says_how_far_its_mask_is_trusted(trust: float | None, filled: bool) -> None:
+    whole = rectangle(256, 256, (70, 170), (70, 170))
+    mask = whole & ~rectangle(256, 256, (100, 150), (100, 150))
+    [result] = refine_masks(sees, [MaskTask(white_on_black(whole), mask, trust=trust)])
+    assert iou(result.probability >= 0.5, whole if filled else mask) > 0.999
 
 
 @pytest.mark.parametrize("network", [all_ground, keeps, sees], ids=lambda n: n.__name__)

@@ -84,6 +84,10 @@ class Canvas:
         self._before: dict[View, Tensor] = {}
         self._details: dict[View, Tensor] = {}
 
+    def photo_pixels(self) -> Tensor:
+        """The photo where the canvas is, `(3, area.height, area.width)` uint8."""
+        return self.window.within(self.area).crop(self.image)
+
     def tiles(self, scale: float) -> list[View]:
         """Tiles of this scale along the contour as it is now; none where they would show nothing new."""
         if not needs_tiles(self.seen, self.region, scale, self.config):

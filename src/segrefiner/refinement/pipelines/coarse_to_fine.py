@@ -13,7 +13,7 @@ the same to the bit whatever else is refined with it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain
 
@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from ...imaging.boxes import Box
-from ...imaging.edges import edge_gain, snap_to_edges
-from ...imaging.shapes.distances import contour_offset
+from ...imaging.edges import SnappedBlocks, snap_to_edges
 from ...model.diffusion import NUM_TIMESTEPS, Network, OnProgress, Progress, Stage, sample, silent, spaced_timesteps
 from ...model.unet import normalize
-from .acceptance import Evidence, KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
+from .acceptance import KeptReason, OnReverted, Reverted, accept_snapped, ignore_reverted, revert_unsupported
 from .batching import AdaptiveBatcher
 from .canvas import Canvas
+from .changes import ChangedMask
 from .config import DEFAULT, PipelineConfig
 from .tasks import MaskTask, Pipeline, TaskResult
 from .views import View, object_area, tile_scales, worth_refining
 
-__all__ = ["refine_mask", "refine_masks"]
+__all__ = ["changed_objects", "refine_mask", "refine_masks"]
 
 
 def refine_masks(
@@ -63,10 +63,7 @@ def refine_masks(
     plans = [_Plan.of(job, config) for job in jobs]
     canvases = [canvas for plan in plans for canvas in plan.canvases]
     run = _Run(network, config, batches or AdaptiveBatcher(8), on_progress)
-    run.level({canvas: [canvas.view] for canvas in canvases}, spaced_timesteps(steps), Stage.WHOLE_OBJECTS)
-    tile_timesteps = spaced_timesteps(min(steps, config.tiling.steps))
-    for scale in tile_scales([canvas.seen for canvas in canvases], config):
-        run.level({canvas: canvas.tiles(scale) for canvas in canvases}, tile_timesteps, Stage.CONTOURS, scale)
+    run.all_levels(canvases, steps)
     for plan in plans:
         yield plan.result(run.evaluations)
 
@@ -103,6 +100,29 @@ def refine_mask(
     return refined.probability
 
 
+def changed_objects(
+    network: Network, task: MaskTask, steps: int = NUM_TIMESTEPS, *, config: PipelineConfig = DEFAULT
+) -> Iterator[tuple[Box, ChangedMask]]:
+    """What the default pipeline would change of each of a mask's objects, before acceptance.
+
+    Args:
+        network: The denoising network.
+        task: A mask of a whole photo.
+        steps: Diffusion steps of the object views, 1 to 6.
+        config: The pipeline's choices.
+
+    Yields:
+        Where an object's masks lie, in photo pixels, and the masks.
+    """
+    plan = _Plan.of(task, config)
+    run = _Run(network, config, AdaptiveBatcher(8), silent)
+    run.all_levels(plan.canvases, steps)
+    for canvas, pixels in zip(plan.canvases, _owned(plan.boxes, plan.chosen, plan.canvases), strict=True):
+        photo = canvas.photo_pixels()
+        snapped = _snapped(photo, canvas)
+        yield canvas.area, ChangedMask(photo, canvas.probability, canvas.coarse, pixels, canvas.seen, snapped)
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A task's objects and what is drawn on.
@@ -131,7 +151,9 @@ class _Plan:
         """Takes back what has no support, and joins the objects to one mask."""
         task, canvases = self.task, self.canvases
         owned = _owned(self.boxes, self.chosen, canvases)
-        reverted = tuple(_revert_unsupported(canvas, pixels) for canvas, pixels in zip(canvases, owned, strict=True))
+        reverted = tuple(
+            _revert_unsupported(canvas, pixels, task.trust) for canvas, pixels in zip(canvases, owned, strict=True)
+        )
         if len(self.boxes) == 1 and canvases[0].probability.shape == task.mask.shape:
             # The one object's canvas is the photo: nothing is copied.
             probability = canvases[0].probability
@@ -162,6 +184,14 @@ class _Run:
     ) -> None:
         self.network, self.config, self.batches, self.on_progress = network, config, batches, on_progress
         self.evaluations: Counter[Canvas] = Counter()
+
+    def all_levels(self, canvases: Sequence[Canvas], steps: int) -> None:
+        """Refines whole objects, then along their contours, coarse to fine."""
+        self.level({canvas: [canvas.view] for canvas in canvases}, spaced_timesteps(steps), Stage.WHOLE_OBJECTS)
+        tiling = self.config.tiling
+        for scale in tile_scales([canvas.seen for canvas in canvases], self.config):
+            tiles = {canvas: canvas.tiles(scale) for canvas in canvases}
+            self.level(tiles, spaced_timesteps(min(steps, tiling.steps)), Stage.CONTOURS, scale)
 
     def level(
         self,
@@ -221,22 +251,26 @@ def _owned(boxes: Sequence[Box], places: Sequence[int], canvases: Sequence[Canva
     return owned
 
 
-def _revert_unsupported(canvas: Canvas, pixels: Tensor) -> Reverted:
-    """Takes back what one object's refinement changed without enough reason."""
+def _snapped(photo: Tensor, canvas: Canvas) -> SnappedBlocks | None:
+    """An object's probability with its contour drawn to the photo's edges, where that is asked for."""
     config = canvas.config
-    photo = canvas.window.within(canvas.area).crop(canvas.image)
-    snapped = None
-    if config.edge_radius:
-        snapped = snap_to_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
-    if config.acceptance is None:
+    if not config.edge_radius:
+        return None
+    return snap_to_edges(photo, canvas.probability, config.edge_radius, config.edge_smoothness)
+
+
+def _revert_unsupported(canvas: Canvas, pixels: Tensor, trust: float | None) -> Reverted:
+    """Takes back what one object's refinement changed without enough reason."""
+    photo, acceptance = canvas.photo_pixels(), canvas.config.acceptance
+    snapped = _snapped(photo, canvas)
+    if acceptance is not None and trust is not None:
+        acceptance = replace(acceptance, trust=trust) if trust > 0 else None
+    if acceptance is None:
         if snapped is not None:
             accept_snapped(canvas.probability, pixels, snapped)
         return Reverted(0, None)
-    refined, coarse = (canvas.probability >= 0.5) & pixels, canvas.coarse & pixels
-    gain = edge_gain(photo, refined, coarse, config.acceptance.edges[1])
-    offset = contour_offset(refined, coarse, config.acceptance.imprecision)
     return revert_unsupported(
-        canvas.probability, canvas.coarse, pixels, config.acceptance, Evidence(gain, offset, snapped)
+        photo, canvas.probability, canvas.coarse, pixels, acceptance, scale=canvas.seen, snapped=snapped
     )
 
 

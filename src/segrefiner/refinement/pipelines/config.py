@@ -10,31 +10,14 @@ class AcceptanceConfig:
 
     Attributes:
         keep_iou: An object whose refined mask agrees less than this with its coarse mask keeps the coarse one.
-        good_iou: An agreement of the whole object, as IoU, from which on the coarse mask counts as good, and as very
-            good; less for objects of under 30 pixels or so, where a pixel makes more of a difference.
-        good_around: The same of the agreement around a pixel.
-        confidence: That a pixel needs to change where the whole mask is very good, and where what is around the pixel
-            is; each falls linearly to none where it is not good, and the larger counts.
-        edges: An `edges.edge_gain` up to which so much is asked, and from which on nothing is where the offset agrees.
-        offset: A `contour_offset` up to which so much is asked, and from which on nothing is where the edges agree; in
-            multiples of `imprecision`.
-        imprecision: How far contours of exact masks are off in the network's eyes: a pixel, or this share of the
-            object's extent where that is more, for people draw large objects less exactly, too.
-        surroundings: Side of the square around a pixel in which the agreement counts, as a share of the object's
-            extent (the square root of its area).
-        least_gain: An object whose predicted gain is less, as IoU, keeps its coarse mask; any gain is enough where
-            edges and offset ask for nothing. Below zero, losses may pass, too.
+        trust: In the coarse mask: how likely a change has to be right, in [0, 1], by `acceptance_model`.
+        least_gain: An object keeps its coarse mask where the pixels that are rather right than wrong, by the same
+            model, are not more than this share of it.
     """
 
     keep_iou: float = 0.2
-    good_iou: tuple[float, float] = (0.88, 0.93)
-    good_around: tuple[float, float] = (0.6, 0.9)
-    confidence: tuple[float, float] = (0.95, 1.0)
-    edges: tuple[float, float] = (0.05, 0.07)
-    offset: tuple[float, float] = (1.0, 1.1)
-    imprecision: float = 0.0035
-    surroundings: float = 0.25
-    least_gain: float = 0.015
+    trust: float = 0.5
+    least_gain: float = 0.01
 
 
 class Sampler(Enum):

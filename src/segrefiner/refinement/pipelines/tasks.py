@@ -50,6 +50,7 @@ class MaskTask:
         box: Where the object lies, in photo pixels; then all of the mask is one object, seen as far as this box at
             least. By default parts of the mask that are far apart are objects of their own.
         notes: What was guessed in reading it, for its report.
+        trust: In the coarse mask, from 0 to 1, see `options.Options`; `None` for that of the pipeline.
         part: Set where image and mask are a part of a photo, of which one object is refined as if all were there.
     """
 
@@ -59,6 +60,7 @@ class MaskTask:
     box: Box | None = None
     part: PhotoPart | None = None
     notes: tuple[str, ...] = ()
+    trust: float | None = None
 
     def objects(self, config: PipelineConfig) -> list[Box]:
         """Boxes of the mask's objects."""

@@ -193,7 +193,7 @@ class Toolbox:
             self._folders.folder(asked.masks, "masks"),
             self._folders.new_folder(asked.output, "output"),
             opened=opened,
-            options=Options(asked.seed, asked.steps, asked.max_shift, asked.strength),
+            options=Options(asked.seed, asked.steps, asked.max_shift, asked.strength, asked.trust),
             limits=self._limits,
             pattern=asked.pattern,
             threshold=asked.threshold,
