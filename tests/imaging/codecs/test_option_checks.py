@@ -35,7 +35,7 @@ from segrefiner.refinement.video import refine_video
 from segrefiner.serving.client import Client
 
 HUGE = 10**400
-NO_NUMBERS: list[Any] = ["x", "1", b"1", True, np.True_, torch.tensor(True), [1], np.array([1, 2]), object(), 1j, {}]
+NO_NUMBERS: list[Any] = ["x", "1", b"1", True, np.True_, torch.tensor(True), [1], np.array([1, 2]), ..., 1j, {}]
 NO_REALS: list[Any] = [*NO_NUMBERS, math.nan, np.float32("nan"), HUGE, -HUGE, Decimal("nan"), torch.tensor(math.nan)]
 NO_WHOLES: list[Any] = [*NO_NUMBERS, 1.0, np.float64(1), math.nan, Fraction(1, 2), torch.tensor(1.0)]
 WRONG: list[dict[str, Any]] = [
