@@ -109,14 +109,14 @@ def test_among_several_labels_the_more_a_map_is_trusted_the_less_of_it_moves() -
 
     refined = [
         refine_labels(Stub(give), np.zeros((40, 60, 3), np.uint8), coarse, trust=trust)  # type: ignore[arg-type]
-        for trust in (0.0, 0.3, 0.6, None, 0.9, 1.0)
+        for trust in (0.0, 0.3, 0.7, None, 0.9, 1.0)
     ]
     moved = [one.labels != coarse for one in refined]
     # Where the four meet, the nearest region is another one.
     away = np.abs(np.arange(40) - 19.5) > 4
     np.testing.assert_array_equal(refined[0].labels[away], grown[away])
     assert not moved[-1].any() and all(not (more & ~less).any() for less, more in pairwise(moved))
-    assert np.array_equal(moved[2], moved[3]), "0.6 is what is taken where nothing is said"
+    assert np.array_equal(moved[2], moved[3]), "0.7 is what is taken where nothing is said"
     assert all(set(one.reports) == {0, 1, 2, 3} for one in refined)
 
 
