@@ -89,7 +89,7 @@ class Stopwatch:
 def watched(watch: Stopwatch, subject: Refiner) -> Iterator[None]:
     """All stages of a refiner report to the stopwatch."""
     places = [
-        (refiner, "read_photo", "decode"), (refiner, "read_mask", "decode"),
+        (refiner, "read_photo", "decode"), (tasks, "read_photo", "decode"), (tasks, "read_mask", "decode"),
         (tasks, "find_objects", "objects"),
         (Canvas, "inputs", "crop"), (canvas, "crop_resized", "resize"), (canvas, "resize", "resize"),
         (Canvas, "blend", "blend"), (Canvas, "start_level", "blend"),

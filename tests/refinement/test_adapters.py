@@ -200,51 +200,6 @@ def segments(*ids: int) -> list[dict[str, Any]]:
     return [{"id": one, "label_id": 7, "was_fused": False, "score": 0.9} for one in ids]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.int64])
-@pytest.mark.parametrize(("ids", "nothing"), [((0, 1), -1), ((1, 2), 0), ((2, 1), 0)])
-def test_segments_give_up_pixels_to_nobody(
-    photo: NDArray[np.uint8], ids: tuple[int, int], nothing: int, dtype: torch.dtype
-) -> None:
-    before = torch.full((HEIGHT, WIDTH), nothing, dtype=dtype)
-    before[10:30, 10:30], before[10:30, 30:60] = ids[0], ids[1]
-    given = {"segmentation": before.clone(), "segments_info": segments(*ids), "more": 1}
-    refiner = Shrinks(0.9, 0.8)
-    refined = refine_outputs(refiner, photo, given, seed=3)
-    after = torch.full_like(before, nothing)
-    after[11:29, 11:29], after[11:29, 31:59] = ids[0], ids[1]
-    assert torch.equal(refined["segmentation"], after) and refined["segmentation"].dtype == dtype
-    assert torch.equal(given["segmentation"], before)
-    assert refined["segments_info"] == segments(*ids) and refined["more"] == 1 and list(refined) == list(given)
-    assert len(refiner.calls) == 1 and refiner.calls[0][1] == {"seed": 3}
-    assert all(image is photo for image, _ in refiner.calls[0][0])
-
-
-class Claims:
-    """Stands in for a refiner that finds each segment everywhere, with these probabilities from left to right."""
-
-    def __init__(self, *probabilities: tuple[float, float, float]) -> None:
-        self.probabilities = probabilities
-
-    def many(self, pairs: Any) -> Any:
-        for _, probabilities in zip(list(pairs), self.probabilities, strict=True):
-            probability = np.array([probabilities], np.float32)
-            yield SimpleNamespace(mask=probability >= 0.5, probability=probability)
-
-
-@pytest.mark.parametrize("ids", [(1, 2), (2, 1)])
-def test_the_more_probable_segment_wins(ids: tuple[int, int]) -> None:
-    given = {"segmentation": torch.tensor([[1, 1, 2]]), "segments_info": segments(*ids)}
-    of = {1: (0.6, 1.0, 1.0), 2: (0.9, 1.0, 1.0)}
-    refined = refine_outputs(Claims(*(of[one] for one in ids)), np.zeros((1, 3, 3), np.uint8), given)
-    assert refined["segmentation"].tolist() == [[2, 1, 2]]
-
-
-def test_unlisted_and_fused_segments() -> None:
-    given = {"segmentation": torch.tensor([[1, 5, 5]]), "segments_info": segments(1, 1)}
-    refined = refine_outputs(Claims((0.1, 0.9, 0.2)), np.zeros((1, 3, 3), np.uint8), given)
-    assert refined["segmentation"].tolist() == [[0, 1, 5]] and len(refined["segments_info"]) == 2
-
-
 def test_segments_of_a_real_refiner(tiny: Refiner, photo: NDArray[np.uint8]) -> None:
     one = np.where(masks()[0], 1, 0)
     refined = refine_outputs(tiny, photo, {"segmentation": one, "segments_info": segments(1)}, seed=1)

@@ -161,7 +161,7 @@ class ImageHost:
 
     def _exchanged(self, end: float) -> str:
         """A token of some minutes for a personal access token."""
-        body = json.dumps({"refresh": self.token}).encode()
+        body = json.dumps({"refresh": self.token}, allow_nan=False).encode()
         answer = self._asked(self.prefix + _REFRESH, end, {"Content-Type": "application/json"}, body)
         try:
             brief = json.loads(answer)["access"]
