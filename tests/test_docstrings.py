@@ -204,5 +204,5 @@ def test_examples_run(
         text = text.replace("http://127.0.0.1:8000", request.getfixturevalue("url"))
     test = doctest.DocTestParser().get_doctest(text, known, name, None, 0)
     said: list[str] = []
-    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(test, out=said.append)
     assert not said, "".join(said)
