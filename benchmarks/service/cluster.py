@@ -10,14 +10,13 @@ the same command does afterwards.
 """
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ import click
 from PIL import Image
 
 from benchmarks.common import street, street_objects
+from benchmarks.service.logged_items import LoggedProcessor, lines_of, wait_for
 from benchmarks.service.ray_machines import RayMachines
 from segrefiner.jobs.coco import coco_job
 from segrefiner.jobs.folders import semantic_job
-from segrefiner.jobs.job import Engine, Item, ItemProcessor, Job, SavedItem
+from segrefiner.jobs.job import Engine, ItemProcessor, Job
 from segrefiner.jobs.local import LocalEngine
 from segrefiner.jobs.manifest import settings_hash
 from segrefiner.jobs.opened import JobModel
@@ -38,43 +38,6 @@ from segrefiner.ledger import RunSummary
 
 _LOADING = {"model": None, "device": "auto", "dtype": "auto", "backend": "auto"}
 _KILLED_AFTER = 3
-
-
-@dataclass(frozen=True)
-class LoggedProcessor:
-    """Another processor, of which each beginning is a line in a log that two processes share."""
-
-    inner: Any
-    log: Path
-
-    @property
-    def root(self) -> Path:
-        """See `ItemProcessor`."""
-        root: Path = self.inner.root
-        return root
-
-    def settings(self) -> dict[str, Any]:
-        """See `ItemProcessor`."""
-        settings: dict[str, Any] = self.inner.settings()
-        return settings
-
-    def load(self, item: Item, contents: Sequence[bytes]) -> tuple[str, Any]:
-        """See `ItemProcessor`."""
-        return item.key, self.inner.load(item, contents)
-
-    def refine(self, refiner: Any, loaded: tuple[str, Any]) -> Any:
-        """See `ItemProcessor`."""
-        key, content = loaded
-        with open(self.log, "a", encoding="utf-8") as log:
-            log.write(json.dumps({"key": key, "process": os.getpid()}) + "\n")
-        # Nothing is done before both machines are at work, whichever is first.
-        wait_for(lambda: len({line["process"] for line in lines_of(self.log)}) > 1)
-        return self.inner.refine(refiner, content)
-
-    def save(self, item: Item, refined: Any) -> SavedItem:
-        """See `ItemProcessor`."""
-        saved: SavedItem = self.inner.save(item, refined)
-        return saved
 
 
 def make(data: Path, folder: Path, count: int, side: int, kind: str = "street-4") -> None:
@@ -126,12 +89,6 @@ def contents(output: Path) -> dict[str, str]:
 def done_in(state: Path) -> set[str]:
     """The items that a manifest tells of."""
     return {line["key"] for line in lines_of(state / "manifest.jsonl")}
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that may be growing."""
-    whole = path.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 @dataclass(frozen=True)
@@ -244,15 +201,6 @@ def main(data: Path, scenes: int, side: int) -> None:
     sys.exit(0 if sound else 1)
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 600.0) -> None:
-    """Wait for a state of the cluster. Raises `TimeoutError`."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the cluster does not come to have two machines at work")
-        time.sleep(0.2)
-
-
 def told(name: str, outcome: Outcome) -> str:
     """Lines for people."""
     summary, twice = outcome.summary, {key: times for key, times in outcome.begun.items() if times > 1}
@@ -262,6 +210,7 @@ def told(name: str, outcome: Outcome) -> str:
         f"  {outcome.files} files, equal to the local engine's: {outcome.equal}\n"
         f"  begun again after they were reported done: {len(outcome.again)}; begun twice or more in all: {len(twice)}\n"
         f"  the same command afterwards: {outcome.rerun}"
+        + "".join(f"\n  failed: {failure}" for failure in summary.failures[:3])
     )
 
 
