@@ -9,7 +9,7 @@ from benchmarks.common.coarse_kinds import REAL, STRONG, Mask, Photo, make
 from segrefiner.data.alignment import Offset, aligned_by_name, measure_offsets
 from segrefiner.data.layouts import PhotoFiles, open_folder
 from segrefiner.data.sources import Sample, evenly
-from segrefiner.evaluation.metrics import iou
+from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.imaging.reading import read_image, read_mask
 
 NONE: Mapping[str, Offset] = {}
@@ -30,6 +30,33 @@ class Case:
     image: Photo
     coarse: Mask
     truth: Mask
+
+
+@dataclass(frozen=True)
+class RefinedCase:
+    """A case, its refined mask, and IoU and mBA before and after, in percent."""
+
+    case: Case
+    mask: Mask
+    iou: tuple[float, float]
+    mba: tuple[float, float]
+
+    @classmethod
+    def of(cls, case: Case, mask: Mask) -> "RefinedCase":
+        """Compares both masks with the truth."""
+        figures = [(100 * f(case.coarse, case.truth), 100 * f(mask, case.truth)) for f in (iou, mba)]
+        return cls(case, mask, *figures)
+
+    @property
+    def gain(self) -> float:
+        """In points of IoU."""
+        return self.iou[1] - self.iou[0]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case.name}, {self.case.kind}: IoU {self.iou[0]:.1f} to {self.iou[1]:.1f}, "
+            f"mBA {self.mba[0]:.1f} to {self.mba[1]:.1f}"
+        )
 
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ the photo in greys, red where a mask has too much and blue where it lacks someth
 figures are printed in the same order.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,37 +15,15 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.common.cases import Case, cases, chosen
-from benchmarks.common.coarse_kinds import EVERY_KIND, Mask, Photo
+from benchmarks.common.cases import RefinedCase, cases, chosen
+from benchmarks.common.coarse_kinds import EVERY_KIND, Photo
 from benchmarks.common.options import OUTPUT, names_of
 from segrefiner import Refiner
 from segrefiner.data.layouts import find_photos
-from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.evaluation.report import case_window, show_errors
 
 PANEL = 360
 CAPTION = 22
-
-
-@dataclass(frozen=True)
-class Refined:
-    """A case, its refined mask, and IoU and mBA before and after, in percent."""
-
-    case: Case
-    mask: Mask
-    iou: tuple[float, float]
-    mba: tuple[float, float]
-
-    @property
-    def gain(self) -> float:
-        """In points of IoU."""
-        return self.iou[1] - self.iou[0]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.case.name}, {self.case.kind}: IoU {self.iou[0]:.1f} to {self.iou[1]:.1f}, "
-            f"mBA {self.mba[0]:.1f} to {self.mba[1]:.1f}"
-        )
 
 
 @click.command()
@@ -69,8 +46,7 @@ def main(
     for photo in track(subjects, "refining", console=Console(stderr=True)):
         for case in cases([photo], kinds, seed):
             mask = refiner(case.image, case.coarse, seed=seed).mask
-            figures = [(100 * f(case.coarse, case.truth), 100 * f(mask, case.truth)) for f in (iou, mba)]
-            done.append(Refined(case, mask, *figures))
+            done.append(RefinedCase.of(case, mask))
     if not done:
         raise click.ClickException(f"{data} has no such photo with a coarse mask")
     done.sort(key=lambda refined: refined.gain)
@@ -81,7 +57,7 @@ def main(
     print(output)
 
 
-def _row(refined: Refined) -> Photo:
+def _row(refined: RefinedCase) -> Photo:
     case = refined.case
     window = case_window(case.truth | case.coarse | refined.mask)
     row = Image.new("RGB", (2 * PANEL + 8, PANEL + CAPTION), "white")

@@ -9,7 +9,7 @@ show photos of CCP and car208 only, whose terms allow that.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,12 +20,11 @@ from rich.progress import track
 from scipy import ndimage
 
 from benchmarks.common import street, thin_kinds
-from benchmarks.common.cases import STRONG_FOLDER, Case, cases, chosen
+from benchmarks.common.cases import STRONG_FOLDER, Case, RefinedCase, cases, chosen
 from benchmarks.common.coarse_kinds import REAL, STRONG, Mask, Photo
 from benchmarks.common.options import OUTPUT
 from segrefiner import Refiner, refine_labels
 from segrefiner.data.layouts import PhotoFiles, find_photos, open_folder
-from segrefiner.evaluation.metrics import iou, mba
 from segrefiner.rendering.overlay import COARSE_COLOUR, REFINED_COLOUR
 
 MAP = "street-8"
@@ -38,22 +37,6 @@ TITLES = {
 PANEL, GAP, LINE = 300, 8, 20
 _SHOWN = 0.5
 """Side of what is shown, as a share of the object's."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A case, its refined mask, and IoU and mBA before and after, in percent."""
-
-    case: Case
-    mask: Mask
-    iou: tuple[float, float]
-    mba: tuple[float, float]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.case.kind:9} {self.case.name:14} IoU {self.iou[0]:6.2f} to {self.iou[1]:6.2f}, "
-            f"mBA {self.mba[0]:6.2f} to {self.mba[1]:6.2f}"
-        )
 
 
 @click.command()
@@ -73,7 +56,7 @@ def main(data: Path, output: Path, photos: int, only: str, seed: int) -> None:
         if not found:
             raise click.ClickException(f"{data} has no such photo with a mask of the kind {kind}")
         median = found[len(found) // 2]
-        print("\n".join(f"{one}{'  <- shown' if one is median else ''}" for one in found))
+        print("\n".join(f"{_line(one)}{'  <- shown' if one is median else ''}" for one in found))
         columns.append(_column(title, median))
     gap = np.full((len(columns[0]), GAP, 3), 255, np.uint8)
     joined = [part for column in columns for part in (column, gap)][:-1]
@@ -102,16 +85,21 @@ def _has_weak(photo: PhotoFiles) -> bool:
     return photo.coarse is not None and photo.coarse.parent.name != STRONG_FOLDER
 
 
-def _refined(refiner: Refiner, case: Case) -> Shown:
+def _refined(refiner: Refiner, case: Case) -> RefinedCase:
     if case.kind == MAP:
         mask = refine_labels(refiner, case.image, case.coarse.astype(np.uint8), ignore=[]).labels == 1
     else:
         mask = refiner(case.image, case.coarse).mask
-    figures = [(100 * f(case.coarse, case.truth), 100 * f(mask, case.truth)) for f in (iou, mba)]
-    return Shown(case, mask, *figures)
+    return RefinedCase.of(case, mask)
 
 
-def _column(title: str, shown: Shown) -> Photo:
+def _line(one: RefinedCase) -> str:
+    """In columns, with both decimals that tell such cases apart."""
+    figures = (f"{name} {a:6.2f} to {b:6.2f}" for name, (a, b) in (("IoU", one.iou), ("mBA", one.mba)))
+    return f"{one.case.kind:9} {one.case.name:14} {', '.join(figures)}"
+
+
+def _column(title: str, shown: RefinedCase) -> Photo:
     """A title, then the coarse and the refined mask above each other, with their figures."""
     case = shown.case
     rows, columns = _window(case.coarse ^ case.truth, case.truth | case.coarse)

@@ -30,8 +30,8 @@ def test_the_median_of_each_kind_is_marked(monkeypatch: pytest.MonkeyPatch, tmp_
     truth[20:60, 20:60] = True
     gains = {"a": 3.0, "b": 1.0, "c": 2.0}
 
-    def shown(_: object, case: showcase.Case) -> showcase.Shown:
-        return showcase.Shown(case, truth, (50.0, 50.0 + gains[case.name]), (0.0, 0.0))
+    def shown(_: object, case: showcase.Case) -> showcase.RefinedCase:
+        return showcase.RefinedCase(case, truth, (50.0, 50.0 + gains[case.name]), (0.0, 0.0))
 
     every = [showcase.Case(name, kind, image, truth, truth) for kind in showcase.TITLES for name in gains]
     monkeypatch.setattr(showcase, "_subjects", lambda *_: iter(every))
