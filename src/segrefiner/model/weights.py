@@ -294,10 +294,15 @@ def _from_web(url: str, sha256: str | None, cache_dir: str | os.PathLike[str] | 
     return downloads.fetch(url, sha256, cache_dir=cache_dir, local_files_only=local_files_only, check=metadata)
 
 
+def bundled_file(name: str) -> Path:
+    """Where a file lies that goes with the bundled weights."""
+    return Path(str(importlib.resources.files("segrefiner") / "model" / "bundled" / name))
+
+
 def _find_local(name_or_path: str | os.PathLike[str] | None) -> Path | None:
     """Return the file on disk that is meant, or None if nothing on disk can be meant."""
     if name_or_path is None or name_or_path == BUNDLED:
-        path = Path(str(importlib.resources.files("segrefiner") / "model" / "bundled" / f"{BUNDLED}.safetensors"))
+        path = bundled_file(f"{BUNDLED}.safetensors")
         if not path.is_file():
             raise bad_file(path, "is missing from this installation; reinstall segrefiner, or name other weights")
         return path

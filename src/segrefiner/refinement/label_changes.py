@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..imaging.edges import EDGE_REACH, edge_strength
 from ..imaging.ops import row_bands
-from .label_regions import Regions
+from .label_regions import NEIGHBOURS, Regions
 
 REACH = 8
 """How far from a contour a pixel may take another label, in pixels. Of 36 maps of street scenes from an eighth of the
@@ -125,7 +125,7 @@ def _around(plane: NDArray[np.generic], side: int) -> NDArray[np.float32]:
 def _contour(labels: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Pixels with another label beside, above or below them."""
     contour = np.zeros(labels.shape, bool)
-    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+    for here, there in NEIGHBOURS:
         differ = labels[here] != labels[there]
         contour[here] |= differ
         contour[there] |= differ

@@ -27,7 +27,7 @@ noise of ten labels at more than all of it.
 _MOST = 1000.0, 16000.0
 """The same beyond which whole labels are left: a thousand objects of 20 pixels touching each other take a half."""
 
-_SIDES = (np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])
+NEIGHBOURS = (np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])
 """The pixels with a neighbour to the left and these, and those with one above and these."""
 
 
@@ -163,7 +163,7 @@ def components(index: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.
 def _only_neighbour(regions: NDArray[np.int32], index: NDArray[np.int32], count: int) -> NDArray[np.int32]:
     """Of each region the number that all pixels have with which it shares a side; -1 where they have several."""
     low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.full(count, -1, np.int32)
-    for here, there in _SIDES:
+    for here, there in NEIGHBOURS:
         differ = index[here] != index[there]
         for one, other in ((here, there), (there, here)):
             np.minimum.at(low, regions[one][differ], index[other][differ])
@@ -175,7 +175,7 @@ def _across(index: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.flo
     """`(H, W)`, the place in the flat array of a pixel just across the nearest contour, and how far the contour is."""
     places = np.arange(index.size).reshape(index.shape)
     across = np.full(index.shape, -1)
-    for here, there in _SIDES:
+    for here, there in NEIGHBOURS:
         differ = index[here] != index[there]
         across[here][differ] = places[there][differ]
         across[there][differ] = places[here][differ]

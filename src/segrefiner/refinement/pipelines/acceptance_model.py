@@ -6,12 +6,13 @@ learnt, and how well it tells, is in docs/experiments.md; `benchmarks.quality.fi
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+
+from ...model.weights import bundled_file
 
 _LIMIT = 5.0
 """Standard deviations beyond which a feature counts as no stranger still."""
@@ -76,5 +77,4 @@ def bundled_for_labels() -> AcceptanceModel:
 
 
 def _bundled(name: str) -> AcceptanceModel:
-    with as_file(files("segrefiner") / "model" / "bundled" / f"{name}.safetensors") as path:
-        return AcceptanceModel.load(path)
+    return AcceptanceModel.load(bundled_file(f"{name}.safetensors"))

@@ -6,7 +6,7 @@ an exact mask, that a network can only spoil, from one that is wrong everywhere.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -194,21 +194,22 @@ class ChangedMask:
         self.refined = (probability >= 0.5).logical_and_(region)
         for y, x, new in snapped_pixels(probability, region, snapped) if snapped else ():
             self.refined[y, x] = new >= 0.5
-        self._network = self._towards(*self._pixels())
+        self._rows, self._columns = nonzero_pixels(self.refined ^ self._coarse)
+        self._network = self._towards(self._rows, self._columns)
         for y, x, new in snapped_pixels(probability, region, snapped) if snapped else ():
             probability[y, x] = new
         self.comparison = Comparison.between(self.refined, self._coarse, probability, scale)
 
     def __iter__(self) -> Iterator[Changes]:
         """All changes, block by block."""
-        changed = self.refined ^ self._coarse
-        y, x = self._pixels()
-        if not len(y):
+        if not len(self._rows):
             return
-        places = y * changed.shape[1] + x
-        around = _Surroundings(self._coarse, y, x, confidence(self._probability[y, x]), self.comparison.extent)
+        changed = self.refined ^ self._coarse
+        places = self._rows * changed.shape[1] + self._columns
+        sure = confidence(self._probability[self._rows, self._columns])
+        around = _Surroundings(self._coarse, self._rows, self._columns, sure, self.comparison.extent)
         planes = torch.stack([self._coarse, changed])
-        whole = self.comparison.features.to(y.device)
+        whole = self.comparison.features.to(changed.device)
         for corners in touched_blocks(changed).split(BLOCKS_AT_ONCE):
             inside, near = self._near(planes, corners)
             block, row, column = (t.long() for t in inside.nonzero(as_tuple=True))
@@ -219,9 +220,6 @@ class ChangedMask:
             own = torch.stack([added, network, self._towards(rows, columns)], dim=1)
             features = [whole.expand(len(rows), -1), own, near[block, :, row, column], around(rows, columns)]
             yield Changes(rows, columns, torch.cat(features, dim=1))
-
-    def _pixels(self) -> tuple[Tensor, Tensor]:
-        return nonzero_pixels(self.refined ^ self._coarse)
 
     def _towards(self, rows: Tensor, columns: Tensor) -> Tensor:
         """How sure the probability is of the refined mask's state, from -1 for sure of the other one to 1."""
@@ -270,9 +268,9 @@ class _Surroundings:
 
     def __call__(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The coverage, the share that changes, and the mean confidence of that, `(n, 3)`."""
-        between, (height, width) = _between(self._cell), self._means.shape[1:]
-        top, below, down = between(rows, height)
-        left, right, along = between(columns, width)
+        height, width = self._means.shape[1:]
+        top, below, down = _between(rows, self._cell, height)
+        left, right, along = _between(columns, self._cell, width)
         above = torch.lerp(self._means[:, top, left], self._means[:, top, right], along)
         covered, changed, surely = torch.lerp(
             above, torch.lerp(self._means[:, below, left], self._means[:, below, right], along), down
@@ -280,15 +278,11 @@ class _Surroundings:
         return torch.stack([covered, changed, surely / changed.clamp(min=1e-6)], dim=1)
 
 
-def _between(cell: int) -> Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]:
-    """Gives the cells whose centres are before and after each pixel, of so many, and how far it is between them."""
-
-    def of(pixels: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-        place = ((pixels.float() + 0.5) / cell - 0.5).clamp(0, cells - 1)
-        before = place.floor().long()
-        return before, (before + 1).clamp(max=cells - 1), place - before
-
-    return of
+def _between(pixels: Tensor, cell: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells whose centres are before and after each pixel, of so many, and how far it is between them."""
+    place = ((pixels.float() + 0.5) / cell - 0.5).clamp(0, cells - 1)
+    before = place.floor().long()
+    return before, (before + 1).clamp(max=cells - 1), place - before
 
 
 def _cell_counts(mask: Tensor, cell: int) -> Tensor:
