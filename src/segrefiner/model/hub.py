@@ -94,20 +94,11 @@ def upload(
         OutputError: The Hub does not take it.
     """
     import huggingface_hub
-    from huggingface_hub import errors
 
     if environment.is_offline():
         raise OutputError(
             f"repository {repository!r} on the Hugging Face Hub cannot be reached: {environment.OFFLINE} is on"
         )
-    problems = {
-        errors.HFValidationError: "is no id; expected owner/name",
-        errors.LocalTokenNotFoundError: "needs a token that may write; run: hf auth login",
-        errors.GatedRepoError: "is gated; its owner must let you in",
-        errors.RepositoryNotFoundError: "does not exist or is not yours; check the id, or run: hf auth login",
-        errors.RevisionNotFoundError: f"has no revision {revision!r}; check its name",
-        errors.OfflineModeIsEnabled: "cannot be reached: offline mode is on; unset HF_HUB_OFFLINE",
-    }
     try:
         api = huggingface_hub.HfApi(token=token, library_name="segrefiner")
         api.create_repo(repository, private=private, exist_ok=True)
@@ -122,12 +113,27 @@ def upload(
         )
         return done.commit_url
     except Exception as error:  # As above.
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        other = f"could not be written ({reason(error)}); try again"
-        if status in (401, 403):
-            other = f"may not be written by this token (HTTP {status}); run hf auth login with one that may write"
-        problem = _first(problems, error, other)
+        problem = _upload_problem(error, revision)
         raise OutputError(f"repository {repository!r} on the Hugging Face Hub {problem}") from error
+
+
+def _upload_problem(error: Exception, revision: str | None) -> str:
+    """What a failed upload means and what helps, to follow the repository's name."""
+    from huggingface_hub import errors
+
+    problems = {
+        errors.HFValidationError: "is no id; expected owner/name",
+        errors.LocalTokenNotFoundError: "needs a token that may write; run: hf auth login",
+        errors.GatedRepoError: "is gated; its owner must let you in",
+        errors.RepositoryNotFoundError: "does not exist or is not yours; check the id, or run: hf auth login",
+        errors.RevisionNotFoundError: f"has no revision {revision!r}; check its name",
+        errors.OfflineModeIsEnabled: "cannot be reached: offline mode is on; unset HF_HUB_OFFLINE",
+    }
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    other = f"could not be written ({reason(error)}); try again"
+    if status in (401, 403):
+        other = f"may not be written by this token (HTTP {status}); run hf auth login with one that may write"
+    return _first(problems, error, other)
 
 
 def _first(problems: Mapping[type[Exception], str], error: Exception, other: str) -> str:

@@ -90,17 +90,21 @@ def export_onnx(
         )
     assert program is not None
     model = program.model_proto
-    if any(node.op_type == "SpaceToDepth" for node in model.graph.node):
-        # Older versions make it of `pixel_unshuffle`, whose channels have another order: a network that is wrong.
-        raise MissingExtraError(
-            "this onnxscript exports another network than PyTorch computes: pip install --upgrade 'onnxscript>=0.7.2'"
-        )
+    _check_operators(model.graph)
     entries = {_FORMAT_KEY: _FORMAT, _CONFIG_KEY: json_text(network.config.to_dict()), _DTYPE_KEY: dtype}
     onnx.helper.set_model_props(model, entries | dict(sorted((metadata or {}).items())))
     _strip(model.graph)
     onnx.checker.check_model(model)
     content = model.SerializeToString(deterministic=True)
     atomic_write(path, lambda stream: stream.write(content))
+
+
+def _check_operators(graph: Any) -> None:
+    """Refuses what older versions of onnxscript make of `pixel_unshuffle`: its channels have another order."""
+    if any(node.op_type == "SpaceToDepth" for node in graph.node):
+        raise MissingExtraError(
+            "this onnxscript exports another network than PyTorch computes: pip install --upgrade 'onnxscript>=0.7.2'"
+        )
 
 
 def onnx_metadata(path: str | PathLike[str]) -> dict[str, Any]:

@@ -300,14 +300,19 @@ class TrainingSession:
                 watch=hooks,
             )
         except TrainingError:
-            if first and (self.output / CHECKPOINT_NAME).exists():
-                trainer.load(self.output / CHECKPOINT_NAME)
-                _save(trainer.result(), weights, notes, trainer.step)
+            if first:
+                self._save_last_good(trainer, weights, notes)
             raise
         if first:
             _save(trainer.result(), weights, notes, trainer.step)
             write_training_report(self.output, report)
         return RunResult(weights, report, trainer.step, finished, processes.rank)
+
+    def _save_last_good(self, trainer: Trainer, weights: Path, notes: dict[str, str]) -> None:
+        """Writes the weights of the folder's checkpoint, where there is one."""
+        if (self.output / CHECKPOINT_NAME).exists():
+            trainer.load(self.output / CHECKPOINT_NAME)
+            _save(trainer.result(), weights, notes, trainer.step)
 
     def _trainer(self, feed: BatchSource, device: torch.device, processes: ProcessGroup) -> Trainer:
         trainer = Trainer(feed, self.recipe, device, processes=processes, micro_batch=self._micro_batch)

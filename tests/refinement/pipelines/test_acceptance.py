@@ -205,18 +205,6 @@ def test_certain_probabilities_predict_the_gain_itself(seed: int) -> None:
     assert predicted_gain(mask, none, probability) == 0
 
 
-@QUICK
-@given(st.integers(0, 10_000))
-def test_what_is_not_asked_for_does_not_count_in_the_predicted_gain(seed: int) -> None:
-    probability, coarse = random_case(seed)
-    here = torch.zeros_like(coarse)
-    here[5:30, 10:45] = True
-    within = nonzero_pixels(((probability >= 0.5) ^ coarse) & here)
-    alone = nonzero_pixels((probability[5:30, 10:45] >= 0.5) ^ coarse[5:30, 10:45])
-    expected = predicted_gain(coarse[5:30, 10:45], alone, probability[5:30, 10:45])
-    assert predicted_gain(coarse, within, probability, here) == pytest.approx(expected, abs=1e-6)
-
-
 def test_the_predicted_gain_is_the_mean_gain_over_truths_that_are_drawn() -> None:
     probability, coarse = random_case(3)
     mask = probability >= 0.5

@@ -111,7 +111,7 @@ def accept_snapped(probability: Tensor, region: Tensor, snapped: SnappedBlocks) 
         probability[y, x] = new
 
 
-def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, region: Tensor | None = None) -> float:
+def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor) -> float:
     """By how much the IoU with the truth is expected to rise where pixels of a mask change, in [-1, 1].
 
     The expectation is over truths whose pixels are drawn independently with the given probability, and taken of
@@ -119,15 +119,12 @@ def predicted_gain(coarse: Tensor, changed: Pixels, probability: Tensor, region:
 
     Args:
         coarse: `(H, W)` bool.
-        changed: The pixels that change their state, of those that count.
+        changed: The pixels that change their state.
         probability: `(H, W)` float, that a pixel of the truth is set.
-        region: `(H, W)` bool, the pixels that count; by default all.
     """
     truth, both, count = 0.0, 0.0, 0
     for rows in row_bands(*coarse.shape):
         part, mask = probability[rows], coarse[rows]
-        if region is not None:
-            part, mask = torch.where(region[rows], part, 0), mask & region[rows]
         truth, both = truth + float(part.sum()), both + float(torch.where(mask, part, 0).sum())
         count += int(torch.count_nonzero(mask))
     values, out = probability[changed], coarse[changed]

@@ -220,12 +220,7 @@ class Handlers:
             )
         )
         try:
-            told = None
-            while not work.done():
-                if (now := meter.read()) != told:
-                    told = now
-                    visit.progress(*now)
-                await asyncio.wait((work,), timeout=_TELL_SECONDS)
+            await _told_until_done(work, meter, visit)
             srgb = await asyncio.to_thread(photo.srgb)
             shown = Shown(photo, path.name, srgb, labels, coarse, work.result(), soft, max_shift)
             self._tabs.keep(visit.tab, shown)
@@ -348,6 +343,16 @@ def _looked_at(visit: Visit) -> Shown:
     if visit.tab.result is None:
         raise InputError("the result is no longer here: refine the mask again")
     return visit.tab.result
+
+
+async def _told_until_done(work: asyncio.Future[Any], meter: Meter, visit: Visit) -> None:
+    """Tells a visitor how far the work has come, until it is done."""
+    told = None
+    while not work.done():
+        if (now := meter.read()) != told:
+            told = now
+            visit.progress(*now)
+        await asyncio.wait((work,), timeout=_TELL_SECONDS)
 
 
 async def _picture(visit: Visit, picture: Photo) -> dict[str, Any]:
