@@ -43,7 +43,7 @@ Chosen on maps of street scenes, see docs/experiments.md: so exact ones stay, po
 _SCENES = replace(DEFAULT, tiling=replace(DEFAULT.tiling, enlarged_side=0))
 """Labels of scenes get no tiles of the enlarged photo.
 
-They are two thirds of all views there, and the small network that judges contours gains nothing from them, see
+They are most of a scene's views, and the small network that judges contours gains as much without them, see
 docs/experiments.md.
 """
 
