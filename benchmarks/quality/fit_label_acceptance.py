@@ -1,10 +1,11 @@
 """Learns which changes of a label map to keep: the small network that `refinement/label_maps.py` asks.
 
-    python -m benchmarks.quality.fit_label_acceptance STREET OUT [--scenes 36] [--model ...] [--seed 0]
+    python -m benchmarks.quality.fit_label_acceptance STREET OUT [--scenes 30] [--model ...] [--seed 0]
 
-STREET are training scenes: images/ and labels/. Coarse maps are those of `benchmarks.quality.trust`: from a quarter and
-an eighth of the resolution, with smooth errors, and exact ones. Each label is refined without acceptance; a third of
-the scenes tells what mIoU is gained at several degrees of trust.
+STREET are training scenes: images/ and labels/, named SEQUENCE_NUMBER. Coarse maps are those of
+`benchmarks.quality.trust`: from a quarter and an eighth of the resolution, with smooth errors, and exact ones. Each
+label is refined without acceptance. Each sequence in turn is left out and tells what mIoU is gained at several degrees
+of trust: scenes of one sequence are too much alike to judge each other.
 """
 
 from collections.abc import Sequence
@@ -20,17 +21,18 @@ from rich.progress import track
 from benchmarks.common.cases import chosen
 from benchmarks.common.options import OUTPUT
 from benchmarks.common.street import CLASSES, KINDS, VOID, Labels, MapFiles, find_maps, make_map
-from benchmarks.quality.fit_acceptance import Examples, fit, is_held_back
+from benchmarks.quality.fit_acceptance import Examples, fit
 from benchmarks.quality.trust import FOLDER
 from segrefiner import Refiner
 from segrefiner.refinement.label_changes import LabelChanges
+from segrefiner.refinement.label_maps import for_scenes
 from segrefiner.refinement.label_regions import Regions
 from segrefiner.refinement.pipelines.acceptance_model import AcceptanceModel
 
 PIXELS = 8000
 """Of a map, chosen by chance."""
 
-_TRUSTS = 0.45, 0.5, 0.55, 0.6, 0.7
+_TRUSTS = 0.5, 0.55, 0.6, 0.65, 0.7
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class MeasuredMap:
     """A coarse map with what is measured of it.
 
     Attributes:
+        sequence: Of the scene.
         kind: Of its errors.
         truth: `(H, W)`.
         coarse: `(H, W)`.
@@ -46,6 +49,7 @@ class MeasuredMap:
         other: `(n,)`, the label that each may take.
     """
 
+    sequence: str
     kind: str
     truth: Labels
     coarse: Labels
@@ -65,7 +69,7 @@ class MeasuredMap:
         for value, result in zip(values, refiner.many(masks, trust=0.0), strict=True):
             changes.add(value, result.probability)
         other = regions.nearest[changes.rows, changes.columns]
-        return cls(kind, truth, coarse, changes, changes.features(), other)
+        return cls(sequence_of(files), kind, truth, coarse, changes, changes.features(), other)
 
     def examples(self, random: np.random.Generator) -> Examples:
         """Some of its pixels whose truth is one of the two labels."""
@@ -84,12 +88,25 @@ class MeasuredMap:
         return result
 
 
-def gains(maps: Sequence[MeasuredMap], model: AcceptanceModel, trust: float) -> str:
+def sequence_of(files: MapFiles) -> str:
+    """The sequence that a scene is from."""
+    return files.name.rpartition("_")[0]
+
+
+def scenes_of(maps: Sequence[MapFiles], count: int) -> list[MapFiles]:
+    """So many scenes, the same number of each sequence, evenly spread."""
+    sequences: dict[str, list[MapFiles]] = {}
+    for files in maps:
+        sequences.setdefault(sequence_of(files), []).append(files)
+    return [files for own in sequences.values() for files in chosen(own, max(1, count // len(sequences)))]
+
+
+def gains(judged: Sequence[tuple[MeasuredMap, AcceptanceModel]], trust: float) -> str:
     """By how much mIoU and the IoU of the class that gains least change, in points, kind by kind."""
     parts = []
     for kind in KINDS:
         counts = np.zeros((2, 2, len(CLASSES)))
-        for one in (one for one in maps if one.kind == kind):
+        for one, model in ((one, model) for one, model in judged if one.kind == kind):
             for index, labels in enumerate((one.coarse, one.refined(model, trust))):
                 for value in range(len(CLASSES)):
                     mask, truth = (labels == value) & (one.truth != VOID), one.truth == value
@@ -102,20 +119,27 @@ def gains(maps: Sequence[MeasuredMap], model: AcceptanceModel, trust: float) -> 
 @click.command()
 @click.argument("street", type=FOLDER)
 @click.argument("out", type=OUTPUT)
-@click.option("--scenes", default=36, show_default=True, help="How many, evenly spread.")
+@click.option("--scenes", default=30, show_default=True, help="How many, as many of each sequence.")
 @click.option("--model", help="As for `segrefiner refine`.")
 @click.option("--seed", default=0, show_default=True)
 def main(street: Path, out: Path, scenes: int, model: str | None, seed: int) -> None:
     """Learn which changes of a label map to keep."""
-    refiner, random = Refiner.from_pretrained(model), np.random.default_rng(seed)
-    parts: dict[bool, list[MeasuredMap]] = {False: [], True: []}
-    for files in track(chosen(find_maps(street), scenes), description="scenes"):
-        parts[is_held_back(files.name)] += [MeasuredMap.of(refiner, files, kind, seed) for kind in KINDS]
-    examples = {held: [one.examples(random) for one in maps] for held, maps in parts.items()}
-    learnt = fit(Examples.joined(examples[False]), seed)
-    for trust in _TRUSTS:
-        print(f"trust {trust}: {gains(parts[True], learnt, trust)}")
-    fit(Examples.joined([*examples[False], *examples[True]]), seed).save(out)
+    refiner, random = for_scenes(Refiner.from_pretrained(model)), np.random.default_rng(seed)
+    there = scenes_of(find_maps(street), scenes)
+    maps = [
+        MeasuredMap.of(refiner, files, kind, seed) for files in track(there, description="scenes") for kind in KINDS
+    ]
+    examples = [one.examples(random) for one in maps]
+
+    def learnt_without(sequence: str | None) -> AcceptanceModel:
+        pairs = zip(maps, examples, strict=True)
+        return fit(Examples.joined([some for one, some in pairs if one.sequence != sequence]), seed)
+
+    models = {sequence: learnt_without(sequence) for sequence in sorted({one.sequence for one in maps})}
+    if len(models) > 1:
+        for trust in _TRUSTS:
+            print(f"trust {trust}: {gains([(one, models[one.sequence]) for one in maps], trust)}")
+    learnt_without(None).save(out)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from helpers.tiny import TINY
 from segrefiner.errors import InputError, SizeMismatchError
 from segrefiner.imaging.label_files import LabelMap, labels_png
+from segrefiner.model.diffusion import Progress
 from segrefiner.model.unet import DenoisingUNet
-from segrefiner.refinement.label_maps import refine_labels
+from segrefiner.refinement.label_maps import for_scenes, refine_labels
+from segrefiner.refinement.pipelines.published import semantic_pipeline
 from segrefiner.refinement.refiner import Refiner
 
 QUICK = settings(max_examples=60)
@@ -24,6 +26,8 @@ PHOTO = np.zeros((12, 16, 3), np.uint8)
 
 class Stub:
     """Gives every mask the probabilities that a function of it says, and remembers what it was asked."""
+
+    pipeline = None
 
     def __init__(self, give: Any) -> None:
         self.give = give
@@ -250,3 +254,26 @@ def test_label_maps_may_be_tensors_files_and_lists() -> None:
     for form in (tensor.float(), tensor.bfloat16(), tensor.to("meta"), "absent.png"):
         with pytest.raises(InputError):
             refine_labels(Stub(noise), PHOTO, form)  # type: ignore[arg-type]
+
+
+def test_labels_of_scenes_get_no_tiles_of_the_enlarged_photo() -> None:
+    refiner, scales = Refiner(DenoisingUNet(TINY)), []
+
+    def note(progress: Progress) -> None:
+        scales.append(progress.scale)
+
+    labels = np.zeros((80, 630), np.uint8)
+    labels[:, 210:420], labels[:, 420:] = 1, 2
+    photo = np.zeros((80, 630, 3), np.uint8)
+    refine_labels(refiner, photo, labels, on_progress=note)
+    assert {scale for scale in scales if scale is not None} == {1.0}
+    scales.clear()
+    refiner(photo, labels == 1, on_progress=note)
+    assert 0.5 in scales
+
+
+def test_a_refiner_with_a_pipeline_of_its_own_keeps_it_for_scenes() -> None:
+    plain, published = (Refiner(DenoisingUNet(TINY)), Refiner(DenoisingUNet(TINY), pipeline=semantic_pipeline))
+    assert for_scenes(published) is published
+    pipeline = plain.pipeline
+    assert for_scenes(plain).pipeline is not pipeline and plain.pipeline is pipeline

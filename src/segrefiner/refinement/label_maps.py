@@ -9,8 +9,10 @@ Where regions of several labels meet, as in scenes of streets, a small network j
 `pipelines.acceptance_model` does that of a mask, by what `label_changes` measures.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -27,6 +29,8 @@ from ..imaging.reading import ImageSource, Photo, check_fits, check_same_size, r
 from .label_changes import LabelChanges
 from .label_regions import Labels, Regions, background, bounded
 from .pipelines.acceptance_model import bundled_for_labels
+from .pipelines.coarse_to_fine import default_pipeline, refine_masks
+from .pipelines.config import DEFAULT
 from .refiner import Refiner
 from .report import Report
 
@@ -34,6 +38,13 @@ _TRUST = 0.7
 """How likely a change has to be right, where users do not say.
 
 Chosen on maps of street scenes, see docs/experiments.md: so exact ones stay, poles and signs among them.
+"""
+
+_SCENES = replace(DEFAULT, tiling=replace(DEFAULT.tiling, enlarged_side=0))
+"""Labels of scenes get no tiles of the enlarged photo.
+
+They are most of a scene's views, and the small network that judges contours gains as much without them, see
+docs/experiments.md.
 """
 
 
@@ -121,6 +132,15 @@ def refine_labels(
     return RefinedLabels(chosen, reports, vanished, float(np.mean(chosen != labels)), warnings)
 
 
+def for_scenes(refiner: Refiner) -> Refiner:
+    """The same refiner as scenes' labels are refined with; one with another pipeline than the default as it is."""
+    if refiner.pipeline is not default_pipeline:
+        return refiner
+    scenes = copy.copy(refiner)
+    scenes.pipeline = partial(refine_masks, config=_SCENES)
+    return scenes
+
+
 def _by_probability(probabilities: Iterable[tuple[int, NDArray[np.float32]]], regions: Regions) -> NDArray[np.bool_]:
     """Pixels `(H, W)` of objects before a ground where the nearest other label is the more probable one."""
     current, other = (np.zeros(regions.coarse.shape, np.float32) for _ in range(2))
@@ -151,6 +171,7 @@ def _by_judgement(
     """Pixels `(H, W)` where a change to the nearest other label is likely right; of labels that are kept, none."""
     trust = options.get("trust")
     changes = LabelChanges(photo, regions, ignored)
+    refiner = for_scenes(refiner)
     for value, probability in _probabilities(refiner, photo, regions, kept, reports, {**options, "trust": 0.0}):
         changes.add(value, probability)
     for value in kept.intersection(regions.values):
