@@ -15,6 +15,7 @@ anyio = pytest.importorskip("anyio")
 mcp = pytest.importorskip("mcp")
 
 
+@pytest.mark.slow
 def test_a_client_starts_the_command_and_gets_a_mask(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(PHOTO))
     (tmp_path / "mask.png").write_bytes(encoded(MASK))

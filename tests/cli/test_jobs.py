@@ -107,6 +107,7 @@ def test_a_job_that_does_nothing_says_so(photos: Path) -> None:
     assert "nothing was refined" in result.stdout and "the mask is empty" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_command_ends_when_it_is_told_to_and_goes_on(photos: Path) -> None:
     code = [sys.executable, "-c", "from segrefiner.cli.main import main; main()"]
     manifest = photos / "out" / ".segrefiner" / "manifest.jsonl"

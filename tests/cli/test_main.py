@@ -96,6 +96,7 @@ def test_convert(tmp_path: Path) -> None:
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in converted.state_dict().items())
 
 
+@pytest.mark.slow
 def test_pack_and_train(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part in ("images", "masks", "coarse_net"):

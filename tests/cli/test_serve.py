@@ -73,6 +73,7 @@ def test_models_have_names_of_their_own() -> None:
         assert run(*options).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_it_serves_until_interrupted_and_tells_no_path(tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -66,6 +66,7 @@ def killed(command: list[str], output: Path) -> int:
     return int(step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "build", "starts"), [(n, *v) for n, v in RECIPES.items()], ids=RECIPES)
 def test_a_recipe_that_is_killed_and_continued_ends_as_if_it_had_not_been(
     tmp_path: Path, recipe: str, build: Callable[[Path], Path], starts: bool
@@ -99,6 +100,7 @@ def test_a_recipe_that_is_killed_and_continued_ends_as_if_it_had_not_been(
     assert load(whole / "model.safetensors").config.model_channels == 8
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     data = miniature.lvis(tmp_path / "data")
     values = ("precision=fp32", "lr=1e-3", "decay=linear", "decay.share=0")

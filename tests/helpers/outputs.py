@@ -35,6 +35,8 @@ class Shrinks:
     Each mask has its own probability, or all have 0.9.
     """
 
+    pipeline = None
+
     def __init__(self, *probabilities: float) -> None:
         self.probabilities, self.calls = probabilities, []
 

@@ -30,6 +30,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCE = Path(segrefiner.__file__).parent.parent
 
 pytestmark = [
+    pytest.mark.slow,
     # Ray leaves its sockets and log files to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -22,6 +22,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_item_that_kills_its_process_fails_alone(place: Place, workers: int) -> None:
     names = "abcdef"
@@ -46,6 +47,7 @@ def started(place: Place, workers: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code, str(place.folder), str(workers)], cwd=TESTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_any_moment(tmp_path: Path, workers: int) -> None:
     whole, killed = Place(tmp_path / "whole"), Place(tmp_path / "killed")

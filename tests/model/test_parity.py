@@ -129,6 +129,7 @@ def test_loop(fixture: Fixture, name: str) -> None:
         np.testing.assert_allclose(value[0, 0, ::4, ::4], expected, rtol=0, atol=1e-3, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [semantic, instance], ids=lambda p: p.__name__)
 @each_photo
 def test_pipeline(fixture: Fixture, name: str, pipeline) -> None:

@@ -50,6 +50,7 @@ def assert_same(results: Sequence[Result], expected: Sequence[Result]) -> None:
         assert replace(got.report, seconds=0) == replace(alone.report, seconds=0)
 
 
+@pytest.mark.slow
 def test_masks_together_give_what_each_gives_alone(refiner: Refiner, pairs: list[Pair], threads: int) -> None:
     alone = [refiner(*pair) for pair in pairs]
     assert max(result.report.evaluations for result in alone) > 4

@@ -91,6 +91,8 @@ def test_few_specks_and_many_objects_are_refined() -> None:
 class Recorder:
     """Stands in for a refiner: gives masks back and remembers them."""
 
+    pipeline = None
+
     def __init__(self) -> None:
         self.masks: list[NDArray[np.bool_]] = []
 

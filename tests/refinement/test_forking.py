@@ -56,6 +56,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_refiner_works_after_a_fork_wherever_it_was_loaded() -> None:
     said = run("""
 refiner = Refiner.from_pretrained()

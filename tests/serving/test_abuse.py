@@ -140,6 +140,7 @@ def test_an_upload_that_stalls_is_ended(server: Server) -> None:
     assert status == 408 and "0.7 s" in problem["detail"] and time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
 def test_an_upload_that_trickles_is_ended(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall((HEAD + FORM + "Content-Length: 1000\r\n\r\n").encode() + PHOTO_PART)
@@ -235,6 +236,7 @@ def test_connections_do_not_wait_for_the_clients_word() -> None:
     assert asyncio.run(options())
 
 
+@pytest.mark.slow
 def test_who_does_not_read_is_cut_off(server: Server) -> None:
     ask = f"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n\r\n".encode()
     with server.connect() as connection:
@@ -386,6 +388,7 @@ def test_memory_does_not_grow_with_requests(server: Server) -> None:
     assert server.memory() - before < 15_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_stopped_server_finishes_what_it_has_and_leaves(tmp_path: Path) -> None:
     server = Server()
@@ -419,6 +422,7 @@ show =""",
 )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("stuck", ["time.sleep(1000)", "sum(range(10**15))", "os.read(os.pipe()[0], 1)"])
 def test_a_second_signal_ends_a_server_whose_loop_stands_still(stuck: str, tmp_path: Path) -> None:

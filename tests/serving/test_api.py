@@ -521,6 +521,7 @@ def test_a_full_server_says_when_to_come_back_and_a_stopping_one_finishes() -> N
         assert answers[0].status_code == 200 and app.state.service.idle
 
 
+@pytest.mark.slow
 def test_waiting_and_computing_have_an_end() -> None:
     stub = Stub()
     limits = Limits(queue_seconds=0.3, request_seconds=2.0)
@@ -537,6 +538,7 @@ def test_waiting_and_computing_have_an_end() -> None:
         assert refine(api).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_worker_that_gives_no_sign_makes_the_server_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_LAST_SECONDS", 0.1)
     gate = threading.Event()

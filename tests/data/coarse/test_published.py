@@ -111,6 +111,7 @@ def test_grabcut_follows_the_photo_s_colours() -> None:
     assert max(plain) < 0.2 < 0.5 < max(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 40), (400, 700)])
 def test_grabcut_leaves_no_mask_empty(size: tuple[int, int]) -> None:
     random = np.random.default_rng(0)

@@ -216,6 +216,7 @@ def test_limits_are_lifted_when_a_picture_is_read(monkeypatch: Any) -> None:
         assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 @posix
 def test_in_a_job_only_the_file_fails_that_takes_too_long() -> None:
     items = [Item(str(number), (), number == 1) for number in range(3)]

@@ -295,6 +295,7 @@ def test_files_of_the_front_end_come_from_a_list(page: Page) -> None:
 # Paths, devices, addresses
 
 
+@pytest.mark.slow
 def test_no_value_of_any_input_of_any_event_opens_a_path_that_it_names(page: Page, bait: Path, heard: Heard) -> None:
     page.client.get("/theme.css")
     secret = str(bait / "private.png")
