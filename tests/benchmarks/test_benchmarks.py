@@ -22,6 +22,8 @@ from segrefiner.evaluation.metrics import iou
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 
+pytestmark = pytest.mark.slow
+
 # Not part of the package, and not in its source archive.
 coarse_kinds = pytest.importorskip("benchmarks.common.coarse_kinds")
 peers, quality, scenes, speed, tables = map(

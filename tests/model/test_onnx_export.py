@@ -21,6 +21,8 @@ from segrefiner.model.onnx_export import export_onnx, onnx_metadata
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import checksum, load, resolve, save
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -83,7 +85,6 @@ def test_onnx_runtime_gives_what_pytorch_gives(
     check_onnx_runtime(folder / "fp32.onnx", network, size, 1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES_OF_BUNDLED, ids=str)
 def test_the_bundled_network_in_half_precision(bundled: Path, size: tuple[int, int, int]) -> None:
     check_onnx_runtime(bundled, load(resolve(None)), size, 2e-2)
@@ -102,7 +103,6 @@ def test_openvino_gives_what_pytorch_gives(
         torch.testing.assert_close(backend(x, timesteps), expected, atol=bound, rtol=bound)
 
 
-@pytest.mark.slow
 def test_a_file_says_what_it_is_and_is_the_same_every_time(
     folder: Path, network: DenoisingUNet, tmp_path: Path
 ) -> None:

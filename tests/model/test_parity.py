@@ -100,6 +100,7 @@ def test_small_unet(fixture: Fixture) -> None:
     np.testing.assert_allclose(logits[:, 0, ::8, ::8], fixture.arrays["unet_small"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @each_fixture
 def test_base_unet(fixture: Fixture) -> None:
     net = network.__wrapped__(BASE, fixture.numbers["salt"])  # not kept: half a gigabyte

@@ -77,6 +77,7 @@ def written(path: Path) -> NDArray[np.bool_]:
     return values > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"steps": 3, "seed": 7}, {"max_shift": 4.0}, {"max_shift": 0}, {"max_shift": 1e9}, {"strength": 0.5}],

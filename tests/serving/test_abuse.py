@@ -134,6 +134,7 @@ def whole(body: bytes, head: str = HEAD) -> tuple[str, bytes]:
     return f"{head}{FORM}Content-Length: {len(body)}\r\n\r\n", body
 
 
+@pytest.mark.slow
 def test_an_upload_that_stalls_is_ended(server: Server) -> None:
     begun = time.monotonic()
     status, problem = server.send(HEAD, FORM, "Content-Length: 1000\r\n\r\n", PHOTO_PART)
@@ -268,6 +269,7 @@ def test_a_chunked_bomb_is_cut_off(server: Server) -> None:
     assert server.memory() - before < 20_000_000
 
 
+@pytest.mark.slow
 def test_an_endless_body_is_cut_off_after_its_answer(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall((HEAD + FORM + "Transfer-Encoding: chunked\r\n\r\n").encode() + FIRST_CHUNK)

@@ -299,6 +299,7 @@ def test_sides_are_bounded(stubbed: Any) -> None:
             assert f"{width}x{height}" in problem["detail"] and "65535" in problem["detail"]
 
 
+@pytest.mark.slow
 def test_noise_is_refused_before_it_is_computed() -> None:
     stub = Stub()
     noise = np.random.default_rng(0).integers(0, 99, (600, 750)).astype(np.uint8)

@@ -73,6 +73,7 @@ def test_a_recipe_is_plain_json() -> None:
     assert json.loads(json.dumps(values))["views"]["zoom"] == [0.5, 1.4]
 
 
+@pytest.mark.slow
 def test_no_time_leaves_a_checkpoint_that_goes_on(photos: PackedPhotos, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     stops = 0
