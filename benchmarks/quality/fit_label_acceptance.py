@@ -135,10 +135,13 @@ def main(street: Path, out: Path, scenes: int, model: str | None, seed: int) -> 
         pairs = zip(maps, examples, strict=True)
         return fit(Examples.joined([some for one, some in pairs if one.sequence != sequence]), seed)
 
-    models = {sequence: learnt_without(sequence) for sequence in sorted({one.sequence for one in maps})}
-    if len(models) > 1:
+    sequences = sorted({one.sequence for one in maps})
+    if len(sequences) > 1:
+        models = {sequence: learnt_without(sequence) for sequence in sequences}
         for trust in _TRUSTS:
             print(f"trust {trust}: {gains([(one, models[one.sequence]) for one in maps], trust)}")
+    else:
+        print(f"all scenes are of {sequences[0]}: no other sequence can tell what is gained")
     learnt_without(None).save(out)
 
 

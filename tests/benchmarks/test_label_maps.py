@@ -1,10 +1,13 @@
-"""The measures of label maps."""
+"""The measures of label maps, and which scenes judge which."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.common.street import VOID
+from benchmarks.common.street import VOID, MapFiles
+from benchmarks.quality.fit_label_acceptance import scenes_of, sequence_of
 from benchmarks.quality.label_maps import Scores, matched_ious, near_border, table
 
 CAR, ROAD = 8, 3
@@ -73,3 +76,13 @@ def test_pictures_show_errors_in_red() -> None:
     shown = picture(np.zeros((40, 60, 3), np.uint8), scene(), [scene(), wrong])
     assert isinstance(shown, Image.Image) and shown.size == (180, 40)
     assert np.argwhere(np.asarray(shown)[..., 0] == 255).tolist() == [[0, 120]]
+
+
+def test_as_many_scenes_of_each_sequence_are_chosen() -> None:
+    names = [
+        f"street_{sequence}_{number:05}"
+        for sequence, count in (("A1", 40), ("B", 9), ("C", 2))
+        for number in range(count)
+    ]
+    chosen = scenes_of([MapFiles(name, Path(name), Path(name)) for name in names], 9)
+    assert [sequence_of(files) for files in chosen] == ["street_A1"] * 3 + ["street_B"] * 3 + ["street_C"] * 2
