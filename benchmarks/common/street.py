@@ -47,6 +47,11 @@ class MapFiles:
         """The photo `(H, W, 3)` uint8 and its true label map `(H, W)` uint8."""
         return read_image(self.image), read_labels(self.labels).labels
 
+    @property
+    def sequence(self) -> str:
+        """The sequence that it is a frame of."""
+        return self.name.rpartition("_")[0]
+
 
 def find_maps(folder: Path) -> list[MapFiles]:
     """The scenes of a folder, sorted by name. Raises `InputError` where there are none."""

@@ -41,12 +41,14 @@ class Subject:
 
     Attributes:
         name: Begins with the name of its set.
+        source: Photo or sequence that it is from. Subjects of one source are too much alike to judge each other.
         kinds: Of its coarse masks.
         read: Gives the photo `(H, W, 3)` uint8 and the truth `(H, W)` bool.
         coarse: Gives the coarse mask `(H, W)` bool of a kind, or `None` where there is none.
     """
 
     name: str
+    source: str
     kinds: tuple[str, ...]
     read: Callable[[], tuple[Photo, Mask]]
     coarse: Callable[[str, Photo, Mask], Mask | None]
@@ -78,6 +80,7 @@ def of_photos(
     return [
         Subject(
             photo.name,
+            photo.name,
             wanted,
             partial(photo_and_truth, photo, offsets),
             lambda kind, image, truth, photo=photo: coarse_mask(photo, kind, image, truth, seed),  # type: ignore[misc]
@@ -103,7 +106,7 @@ def of_thin_structures(
     def coarse(kind: str, image: Photo, truth: Mask, name: str) -> Mask:
         return thin_kinds.make(kind, name, image, truth, seed)
 
-    return [Subject(c.name, wanted, c.read, partial(coarse, name=c.name)) for c in composites]
+    return [Subject(c.name, c.name, wanted, c.read, partial(coarse, name=c.name)) for c in composites]
 
 
 def of_instances(
@@ -119,13 +122,13 @@ def of_instances(
     if not wanted:
         return []
     people = [
-        (f"{photo.name}_{number}", partial(_person, photo, number))
+        (f"{photo.name}_{number}", photo.name, partial(_person, photo, number))
         for photo in photos
         if data_set_of(photo.name) == _GROUPS
         for number in _several(range(len(street.parts(read_mask(photo.mask), _LEAST_PIXELS))))
     ]
     road_users = [
-        (f"{files.name}_{label}_{number}", partial(_road_user, files, label, number))
+        (f"{files.name}_{label}_{number}", files.sequence, partial(_road_user, files, label, number))
         for files in maps
         for label in street.THINGS
         for number in range(len(street.parts(files.read()[1] == label, _LEAST_PIXELS)))
@@ -134,16 +137,16 @@ def of_instances(
     if cutouts:
         source = Files("the benchmark's photos", tuple(photos))
         # Others than those among the thin structures.
-        objects = [(c.name, c.read) for c in thin_kinds.objects(source, cutouts, count, seed + 1)]
+        objects = [(c.name, c.name, c.read) for c in thin_kinds.objects(source, cutouts, count, seed + 1)]
     pools = [pool for pool in (people, road_users, objects) if pool]
 
     def coarse(kind: str, image: Photo, truth: Mask, name: str) -> Mask:
         return coarse_kinds.make(INSTANCE_KINDS[kind], name, image, truth, seed)
 
     return [
-        Subject(name, wanted, read, partial(coarse, name=name))
+        Subject(name, source, wanted, read, partial(coarse, name=name))
         for pool in pools
-        for name, read in chosen(pool, -(-count // len(pools)))
+        for name, source, read in chosen(pool, -(-count // len(pools)))
     ]
 
 

@@ -5,7 +5,8 @@
 
 DATA are training photos, laid out as for `benchmarks.quality.trust`, whose kinds of coarse masks these are. Each
 is refined without acceptance; of each object some hundred pixels that change are measured and compared with the truth.
-They are kept in FILE, from which a run that was cut off goes on. A third of the photos tells how good it is.
+They are kept in FILE, from which a run that was cut off goes on. A third of the photos and of the street scenes'
+sequences tells how good it is: masks of one photo are too much alike to judge each other.
 """
 
 import hashlib
@@ -126,9 +127,9 @@ def fit(examples: Examples, seed: int) -> AcceptanceModel:
     return AcceptanceModel(mean, deviation, tuple((layer.weight.detach(), layer.bias.detach()) for layer in layers))
 
 
-def is_held_back(name: str) -> bool:
-    """Whether a photo's masks, of all kinds, are for telling how good the model is."""
-    return int(hashlib.md5(name.encode()).hexdigest(), 16) % _HELD_BACK == 0
+def is_held_back(source: str) -> bool:
+    """Whether all masks from a photo or sequence are for telling how good the model is."""
+    return int(hashlib.md5(source.encode()).hexdigest(), 16) % _HELD_BACK == 0
 
 
 def quality(model: AcceptanceModel, examples: Examples) -> tuple[float, float, float]:
@@ -209,12 +210,16 @@ def main(
 ) -> None:
     """Learn which changes of a refinement to keep."""
     refiner = Refiner.from_pretrained(model)
-    found = collect(refiner, list(_subjects(data, street, objects, photos, seed)), examples)
-    parts = {held: [e for n, e in found.items() if is_held_back(n) is held] for held in (False, True)}
+    chosen_ones = list(_subjects(data, street, objects, photos, seed))
+    found = collect(refiner, chosen_ones, examples)
+    parts = {held: [found[s.name] for s in chosen_ones if is_held_back(s.source) is held] for held in (False, True)}
+    if not all(any(len(one.right) for one in part) for part in parts.values()):
+        raise click.ClickException(f"{len(chosen_ones)} photos are too few: some must be left out, and some not")
     told, kept, share = quality(fit(Examples.joined(parts[False]), seed), Examples.joined(parts[True]))
+    changes = sum(len(one.right) for one in itertools.chain(*parts.values()))
     print(
-        f"{len(found)} photos, {sum(len(e.right) for e in found.values())} changes; of a third of the photos that was "
-        f"left out: {100 * told:.1f} % judged rightly, {100 * share:.1f} % kept, of which {100 * kept:.1f} % are right"
+        f"{len(chosen_ones)} photos, {changes} changes; of a third of the photos and sequences, which was left out: "
+        f"{100 * told:.1f} % judged rightly, {100 * share:.1f} % kept, of which {100 * kept:.1f} % are right"
     )
     fit(Examples.joined([*parts[False], *parts[True]]), seed).save(out)
 

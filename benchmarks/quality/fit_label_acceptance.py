@@ -69,7 +69,7 @@ class MeasuredMap:
         for value, result in zip(values, refiner.many(masks, trust=0.0), strict=True):
             changes.add(value, result.probability)
         other = regions.nearest[changes.rows, changes.columns]
-        return cls(sequence_of(files), kind, truth, coarse, changes, changes.features(), other)
+        return cls(files.sequence, kind, truth, coarse, changes, changes.features(), other)
 
     def examples(self, random: np.random.Generator) -> Examples:
         """Some of its pixels whose truth is one of the two labels."""
@@ -88,16 +88,11 @@ class MeasuredMap:
         return result
 
 
-def sequence_of(files: MapFiles) -> str:
-    """The sequence that a scene is from."""
-    return files.name.rpartition("_")[0]
-
-
 def scenes_of(maps: Sequence[MapFiles], count: int) -> list[MapFiles]:
     """So many scenes, the same number of each sequence, evenly spread."""
     sequences: dict[str, list[MapFiles]] = {}
     for files in maps:
-        sequences.setdefault(sequence_of(files), []).append(files)
+        sequences.setdefault(files.sequence, []).append(files)
     return [files for own in sequences.values() for files in chosen(own, max(1, count // len(sequences)))]
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.common.street import VOID, MapFiles
-from benchmarks.quality.fit_label_acceptance import scenes_of, sequence_of
+from benchmarks.quality.fit_label_acceptance import scenes_of
 from benchmarks.quality.label_maps import Scores, matched_ious, near_border, table
 
 CAR, ROAD = 8, 3
@@ -85,4 +85,4 @@ def test_as_many_scenes_of_each_sequence_are_chosen() -> None:
         for number in range(count)
     ]
     chosen = scenes_of([MapFiles(name, Path(name), Path(name)) for name in names], 9)
-    assert [sequence_of(files) for files in chosen] == ["street_A1"] * 3 + ["street_B"] * 3 + ["street_C"] * 2
+    assert [files.sequence for files in chosen] == ["street_A1"] * 3 + ["street_B"] * 3 + ["street_C"] * 2

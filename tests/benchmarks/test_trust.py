@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helpers.tiny import TINY
 from segrefiner import Refiner
-from segrefiner.data.layouts import open_folder
+from segrefiner.data.layouts import find_photos, open_folder
 from segrefiner.evaluation.metrics import iou
 from segrefiner.model.unet import DenoisingUNet, normalize
 from segrefiner.model.weights import save
@@ -152,6 +152,14 @@ def test_instances_are_single_parts(data: Path) -> None:
         image, truth = subject.read()
         assert truth.sum() == 25 * 35 and image.shape == (90, 120, 3)
         np.testing.assert_array_equal(subject.coarse("instances-exact", image, truth), truth)
+
+
+def test_what_is_left_out_shares_no_photo_and_no_sequence_with_what_is_learnt(data: Path) -> None:
+    maps = [replace(files, name=f"street_A_{n}") for n in range(6) for files in street.find_maps(data / "street")]
+    made = subjects.of_instances([], maps, (), ["instances-exact"], 12, seed=0)
+    assert len({subject.name for subject in made}) == 12 and {subject.source for subject in made} == {"street_A"}
+    photos = subjects.of_photos(find_photos(data), ["perfect"], 0)
+    assert [subject.source for subject in photos] == [subject.name for subject in photos]
 
 
 # Free.
