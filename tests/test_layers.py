@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -214,6 +215,17 @@ def test_a_folder_s_own_file_is_one_docstring() -> None:
     for name, path in FILES.items():
         if path.name == "__init__.py" and name != "segrefiner":
             assert len(TREES[name].body) == 1 and ast.get_docstring(TREES[name]), name
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_functions_fit_on_a_page(name: str) -> None:
+    functions = [n for n in ast.walk(TREES[name]) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [f.name for f in functions if f.end_lineno and f.end_lineno - f.lineno >= 59] == []
+
+
+def test_folders_can_be_taken_in_at_a_glance() -> None:
+    files = Counter(path.parent for path in FILES.values())
+    assert {str(folder.relative_to(ROOT)) for folder, count in files.items() if count > 16} == set()
 
 
 def imports_torch(name: str, seen: set[str]) -> bool:

@@ -91,13 +91,8 @@ def refine(
     standard output, where nothing else is printed then.
     """
     loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "backend": backend}
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "max_shift": max_shift,
-        "strength": strength,
-        "trust": trust,
-    }
+    settings: dict[str, Any] = {"seed": seed, "steps": steps, "max_shift": max_shift}
+    settings |= {"strength": strength, "trust": trust}
     targets = {"-o": output, "--cutout": cutout, "--overlay": overlay}
     if windowed:
         _check_windowed(soft or cutout or overlay or pipeline != "default", image, mask, output)
@@ -107,23 +102,11 @@ def refine(
     # Inputs and outputs are checked before PyTorch is imported: a wrong path is told at once.
     photo, coarse = _read_pair(image, mask, threshold, targets)
 
-    from ..refinement.pipelines.coarse_to_fine import default_pipeline
-    from ..refinement.pipelines.published import instance_pipeline, semantic_pipeline
-    from ..refinement.refiner import Refiner
-
-    ways = {"default": default_pipeline, "semantic": semantic_pipeline, "instance": instance_pipeline}
-    refiner = Refiner.from_pretrained(**loading, pipeline=ways[pipeline])
+    refiner = _load_refiner(loading, pipeline)
     with _view_bar() as follow:
         result = refiner(photo, coarse, **settings, on_progress=follow)
     _write_mask(output, result.probability if soft else result.mask, int(bits))
-    if cutout is not None:
-        from ..rendering.cutout import cutout as cut
-
-        _write_picture(cutout, cut(photo.pixels, result.probability), "cut-out", photo.profile)
-    if overlay is not None:
-        from ..rendering.overlay import overlay as draw
-
-        _write_picture(overlay, draw(photo.pixels, coarse, result.mask), "before/after picture", photo.profile)
+    _write_pictures(cutout, overlay, photo, coarse, result)
     files = {name: None if path is None else str(path) for name, path in
              (("output", output), ("cutout", cutout), ("overlay", overlay))}  # fmt: skip
     where = "standard output" if output == STANDARD else output
@@ -158,6 +141,16 @@ def _read_pair(
     return photo, coarse
 
 
+def _load_refiner(loading: dict[str, Any], pipeline: str) -> "Refiner":
+    """A model with one of the pipelines that `--pipeline` names."""
+    from ..refinement.pipelines.coarse_to_fine import default_pipeline
+    from ..refinement.pipelines.published import instance_pipeline, semantic_pipeline
+    from ..refinement.refiner import Refiner
+
+    ways = {"default": default_pipeline, "semantic": semantic_pipeline, "instance": instance_pipeline}
+    return Refiner.from_pretrained(**loading, pipeline=ways[pipeline])
+
+
 def _write_mask(target: Path | str, array: "NDArray[Any]", bits: int) -> None:
     from ..imaging.files import png_bytes, write_png
 
@@ -166,6 +159,24 @@ def _write_mask(target: Path | str, array: "NDArray[Any]", bits: int) -> None:
         _log.info("wrote %s", target)
     else:
         write_standard(png_bytes(array, bits=bits))
+
+
+def _write_pictures(
+    cutout: Path | str | None,
+    overlay: Path | str | None,
+    photo: "Photo",
+    coarse: "NDArray[np.bool_]",
+    result: "Result",
+) -> None:
+    """Write the object on its own, and the mask before and after, where they are asked for."""
+    if cutout is not None:
+        from ..rendering.cutout import cutout as cut
+
+        _write_picture(cutout, cut(photo.pixels, result.probability), "cut-out", photo.profile)
+    if overlay is not None:
+        from ..rendering.overlay import overlay as draw
+
+        _write_picture(overlay, draw(photo.pixels, coarse, result.mask), "before/after picture", photo.profile)
 
 
 def _write_picture(target: Path | str, array: "NDArray[Any]", what: str, profile: bytes | None) -> None:

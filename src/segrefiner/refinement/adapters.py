@@ -35,25 +35,21 @@ def refine_outputs(
 ) -> Outputs:
     """Refines all masks that another library found in a photo, or in several, in shared batches.
 
-    Refined masks of a photo overlap at most where those found do; see `instances.separate`. Several masks of one
-    object, `(N, K, H, W)`, do not compete.
+    Refined masks of a photo overlap at most where those found do (`instances.separate`), those of one object apart.
 
     Args:
         refiner: Refines the masks.
-        image: The photo; see `reading.read_image`. It may be `None` for ultralytics, whose results hold theirs. A list
-            of photos for a list of outputs.
+        image: The photo, as for `reading.read_image`, `None` for ultralytics, whose results hold theirs; a list for
+            a list of outputs.
         outputs: What was found:
 
-            - `supervision.Detections`: `mask` is refined, and `xyxy` is the box of the refined mask, whose far corner
-              is the last pixel inside, as `sv.mask_to_xyxy` has it. The box of a mask that became empty stays.
+            - `supervision.Detections`: `xyxy` becomes the box of the refined `mask`, whose far corner is the last pixel
+              inside, as `sv.mask_to_xyxy` has it; that of a mask that became empty stays.
             - ultralytics `Results`: `masks` are refined at the photo's size, also where the network's size and its
-              padding were left in them, and `semantic_mask` is, where 255 is no class. The boxes stay what the
-              detector said.
-            - Dicts of transformers: `post_process_instance_segmentation`, `post_process_panoptic_segmentation` and the
-              label maps of `post_process_semantic_segmentation`, all made with `target_sizes`; what SAM, SAM 2 and
-              SAM 3 are post-processed to; the lists of an image-segmentation pipeline and the dict of a mask-generation
-              pipeline. Where refined segments of one map overlap, the more probable one gets the pixel. Segments that
-              are not in `segments_info` are not refined.
+              padding were left in them, and `semantic_mask` is, where 255 is no class.
+            - What transformers post-processes to with `target_sizes`: instances, panoptic and semantic maps, masks of
+              SAM, SAM 2 and SAM 3; the lists and dicts of its pipelines. Where refined segments of one map overlap, the
+              more probable one gets the pixel. Segments that are not in `segments_info` are not refined.
             - The list of SAM's and SAM 2's automatic masks: `area` and `bbox` follow `segmentation`, array or RLE.
             - The dict of torchvision's detectors, with `masks` `(N, 1, H, W)`, whose probabilities stay probabilities.
             - Detectron2's `Instances`, and the dict of its predictor with `instances` and `panoptic_seg`.
@@ -61,8 +57,7 @@ def refine_outputs(
             - Masks `(N, H, W)` or `(N, K, H, W)`, a list of masks as arrays, Pillow images or RLE, masks by the numbers
               of objects, as SAM 2's videos have them, or a label map `(H, W)` of whole numbers.
 
-            A field of boxes or areas that was exactly that of the masks is that of the refined ones; boxes that a
-            detector gave stay.
+            Boxes or areas that were exactly those of the masks follow them; boxes that a detector gave stay.
         ignore: Labels of label maps that are no class; they stay.
         options: As for `Refiner.many`: `seed`, `steps`, `threshold`, `max_shift`, `strength`, `on_progress`.
 
@@ -74,7 +69,7 @@ def refine_outputs(
         InputError: `outputs` is none of these, the photo is missing, or as `Refiner.many` does.
 
     Warns:
-        InputWarning: Something was found but has no masks, or a part with pixels is none that can be refined.
+        InputWarning: What was found has no masks, or a part with pixels is none that can be refined.
 
     >>> from PIL import Image
     >>> found = [{"label": "cat", "score": 0.9, "mask": Image.open("coarse.png")}]  # As of a pipeline of transformers.
@@ -85,10 +80,8 @@ def refine_outputs(
     several = _several(outputs, image)
     if several is None:
         return cast(Outputs, _refined(PhotoRefinement(refiner, _one(image), options, ignore), outputs))
-    refined = [
-        refine_outputs(refiner, photo, one, ignore=ignore, **options)
-        for photo, one in zip(_photos(image, several), several, strict=True)
-    ]
+    pairs = zip(_photos(image, several), several, strict=True)
+    refined = [refine_outputs(refiner, photo, one, ignore=ignore, **options) for photo, one in pairs]
     return cast(Outputs, like(outputs, np.stack(refined)) if is_stack(outputs) else type(several)(refined))
 
 
