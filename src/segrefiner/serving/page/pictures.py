@@ -120,7 +120,7 @@ def _widened(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Spread `(h, w)` float32 marks in [0, 1], so that a single one shows on a page that shrinks the picture."""
     reach = max(weight.shape) // _MARKS
     spread = Image.fromarray(np.rint(weight * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * reach + 1))
-    return np.asarray(spread, np.float32) / 255
+    return np.asarray(spread, np.float32) / np.float32(255)
 
 
 def way_frames(
