@@ -76,7 +76,7 @@ class RefineMask(io.ComfyNode):
 
         Args:
             image: `(B, H, W, 3 or 4)` float, 0 to 1; what is transparent is seen as its colours are.
-            mask: `(N, H, W)` or `(H, W)` float, 0 to 1; N is B, or one of both is 1.
+            mask: `(N, H, W)`, `(N, 1, H, W)` or `(H, W)` float, 0 to 1; N is B, or one of both is 1.
             strength: As in the schema; the others as well.
             max_shift: In pixels.
             steps: 1 to 6.
@@ -128,7 +128,7 @@ def paired(image: torch.Tensor, mask: torch.Tensor) -> list[tuple[Any, Any]]:
 
     Args:
         image: `(B, H, W, C)` float.
-        mask: `(N, H, W)` or `(H, W)` float.
+        mask: `(N, H, W)`, `(N, 1, H, W)` or `(H, W)` float.
 
     Returns:
         `(H, W, 3)` uint8 and `(H, W)` float32 each; an image that several masks share is one and the same array.
@@ -137,7 +137,10 @@ def paired(image: torch.Tensor, mask: torch.Tensor) -> list[tuple[Any, Any]]:
 
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.numel():
         raise ImageError(f"image has the shape {tuple(image.shape)}: expected (batch, height, width, 3)")
-    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim == 2:
+        mask = mask[None]
+    elif mask.ndim == 4 and mask.shape[1] == 1:  # Some nodes keep the channel of the network that made the mask.
+        mask = mask[:, 0]
     if mask.ndim != 3 or not mask.numel():
         raise MaskError(f"mask has the shape {tuple(mask.shape)}: expected (batch, height, width)")
     if image.shape[1:3] != mask.shape[1:]:

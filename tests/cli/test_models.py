@@ -1,6 +1,7 @@
 """The models on this machine, through the real download from a server on this machine."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from click.testing import CliRunner, Result
 from helpers.tiny import TINY
 from model.test_downloads import Server, published, server
 from segrefiner.cli.main import main
+from segrefiner.errors import CheckpointError
+from segrefiner.model import inventory
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.model.weights import save
 
@@ -56,6 +59,27 @@ def test_a_wrong_checksum_or_address_is_one_line(server: Server, published: str)
     for name in (f"{URL}#sha256={'1' * 64}", "nobody", "http://example.com/a.safetensors"):
         result = run("fetch", name)
         assert result.exit_code == 1 and result.stderr.count("\n") == 1 and not result.stdout
+
+
+def test_a_file_without_a_checksum_to_compare_is_not_called_whole(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save(DenoisingUNet(TINY), path)
+    told = run("verify", path)
+    assert told.exit_code == 0 and "no checksum to be compared with" in told.stdout and "whole" not in told.stdout
+    sha = json.loads(run("verify", path, "--json").stdout)["models"][0]["sha256"]
+    assert "whole" in run("verify", f"{path}#sha256={sha}").stdout and "whole" in run("verify", "compact").stdout
+
+
+@pytest.mark.parametrize("name", ["compact.safetensors", "acceptance.safetensors", "label_acceptance.safetensors"])
+def test_a_bundled_file_that_was_exchanged_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = inventory.resolve(None).parent
+    folder = tmp_path / "bundled"
+    shutil.copytree(bundled, folder)
+    monkeypatch.setattr(inventory, "resolve", lambda _: folder / "compact.safetensors")
+    assert inventory.verify_model(folder / "compact.safetensors", "compact").sha256
+    shutil.copy(bundled / ("label_" * (name == "acceptance.safetensors") + "acceptance.safetensors"), folder / name)
+    with pytest.raises(CheckpointError):
+        inventory.verify_model(folder / "compact.safetensors", "compact")
 
 
 def test_a_licence_stands_in_the_file_or_on_its_card(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_what_comfyui_hands_over_besides_is_the_same(node: Any) -> None:
         for image, mask in (
             (alpha, COARSE),
             (IMAGE, COARSE[0]),
+            (IMAGE, COARSE[:, None]),
             (IMAGE * 1.0000001, COARSE * 1.0000001 - 1e-7),
             (IMAGE.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1), COARSE),
             (IMAGE.double(), COARSE.double()),
@@ -153,7 +154,7 @@ def test_an_empty_mask_comes_back_and_the_report_says_so(real: Any) -> None:
         (IMAGE[..., :1], COARSE, ImageError, "shape"),
         (IMAGE[:0], COARSE, ImageError, "shape"),
         (IMAGE, COARSE[:0], MaskError, "shape"),
-        (IMAGE, COARSE[None], MaskError, "shape"),
+        (IMAGE, COARSE[None].expand(1, 2, -1, -1), MaskError, "shape"),
         (IMAGE * torch.nan, COARSE, ImageError, "NaN"),
         (IMAGE, COARSE / 0, MaskError, "NaN"),
     ],

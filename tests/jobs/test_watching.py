@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,31 @@ def test_what_is_still_written_waits_and_all_of_it_is_accounted_for(folders: tup
     assert [entry.name for entry in ledger.failures] == ["late.png"] and not ledger.stopped
     again = final_ledger(folder_job(*folders), folders[2] / ".segrefiner", "c", Watched())
     assert (again.done, again.skipped) == (0, 2)
+
+
+def test_inputs_that_are_taken_away_once_done_count_all_the_same(folders: tuple[Path, Path, Path]) -> None:
+    clock = Clock()
+
+    def steps() -> Iterator[None]:
+        put(folders, "a.png")
+        put(folders, "b.png")
+        yield
+        clock.now += 2
+        yield
+        (folders[0] / "a.png").unlink()
+        (folders[1] / "a.png").unlink()
+        put(folders, "c.png")
+        yield
+        clock.now += 2
+        yield
+
+    watched, _ = watch(folders, steps(), clock)
+    state = folders[2] / ".segrefiner"
+    ledger = final_ledger(folder_job(*folders), state, "c", watched)
+    assert (ledger.done, ledger.total, ledger.not_tried) == (3, 3, 0)
+    assert watched.last is not None
+    emptied = final_ledger(replace(watched.last, items=()), state, "c", watched)
+    assert (emptied.done, emptied.total) == (3, 3) and any("not there any more" in one for one in emptied.remarks)
 
 
 def test_what_failed_is_tried_again_when_it_changes_and_not_before(folders: tuple[Path, Path, Path]) -> None:

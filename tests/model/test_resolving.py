@@ -1,5 +1,6 @@
 """What the name of weights means: files, folders, the bundled model, and repositories of the Hub."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -123,6 +124,22 @@ def test_a_failed_download_says_why(monkeypatch: pytest.MonkeyPatch, error: Exce
     message = refusal(lambda: weights.resolve("owner/name@v1"))
     assert message.startswith("weights 'owner/name' on the Hugging Face Hub ")
     assert words in message
+
+
+def test_the_library_s_tries_are_told_by_this_package_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("no name\nRetrying in 1s")
+        raise hub_errors.LocalEntryNotFoundError("no")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    library = logging.getLogger("huggingface_hub").handlers[:]
+    with caplog.at_level("INFO", "segrefiner"):
+        refusal(lambda: weights.resolve("owner/name"))
+    assert capfd.readouterr().err == ""
+    assert "no name Retrying in 1s" in [r.getMessage() for r in caplog.records if r.name.startswith("segrefiner")]
+    assert logging.getLogger("huggingface_hub").handlers == library
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -37,7 +37,7 @@ def _report(failures: Sequence[tuple[int, str]]) -> None:
     for index, text in failures[:_SHOWN]:
         say(f"photo {index}: {text}", err=True)
     if len(failures) > _SHOWN:
-        click.echo(f"… and {len(failures) - _SHOWN} more", err=True)
+        say(f"… and {len(failures) - _SHOWN} more", err=True)
     if failures:
         sys.exit(FAILED)
 

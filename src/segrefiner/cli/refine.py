@@ -96,6 +96,8 @@ def refine(
     targets = {"-o": output, "--cutout": cutout, "--overlay": overlay}
     if windowed:
         _check_windowed(soft or cutout or overlay or pipeline != "default", image, mask, output)
+    check_streams({"IMAGE": image, "MASK": mask}, targets)
+    if windowed:
         given = (Path(image), Path(mask), Path(output))
         _refine_windowed(*given, loading, {**settings, "threshold": threshold}, as_json)
         return
@@ -121,7 +123,6 @@ def _read_pair(
     from ..imaging.files import check_output, check_picture
     from ..imaging.reading import check_fits, read_mask, read_photo
 
-    check_streams({"IMAGE": image, "MASK": mask}, targets)
     kinds = {"--cutout": ("cut-out", True), "--overlay": ("before/after picture", False)}
     for option, path in targets.items():
         if isinstance(path, Path):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,10 @@ def watch_folders(
     try:
         job = make()
     except InputError as error:
-        raise InputError(f"nothing was refined: {why or error}") from error
+        if watched.last is None or not (watched.done or watched.failures):
+            raise InputError(f"nothing was refined: {why or error}") from error
+        note(str(error))
+        job = replace(watched.last, items=(), failures={}, left_out={}, notes=())
     ledger = final_ledger(job, state, config(job), watched)
     code = FAILED if ledger.failed or (given["strict"] and ledger.left_out) else 0
     tell_ledger(ledger, ledger_line(ledger, output, state), given["as_json"], dry_run=False, exit_code=code)

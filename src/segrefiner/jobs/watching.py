@@ -109,11 +109,13 @@ class Watched:
         done: Keys of items that were done.
         redone: Those of them that had been done before this watch began.
         failures: Why others failed, by key.
+        last: The job as it was seen last, if there was any.
     """
 
     done: set[str] = field(default_factory=set)
     redone: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    last: Job | None = None
     _failed_as: dict[str, tuple[_Stat | None, ...]] = field(default_factory=dict)
 
     def is_to_do(self, item: Item) -> bool:
@@ -156,7 +158,8 @@ def watch_job(
     watched, why = Watched(), ""
     for _ in changes:
         try:
-            job, why = make(), ""
+            watched.last = job = make()
+            why = ""
         except InputError as error:
             why = str(error)
             _log.info("nothing to do yet: %s", why)
@@ -175,13 +178,21 @@ def watch_job(
 
 
 def final_ledger(job: Job, state: Path, config: str, watched: Watched) -> Ledger:
-    """The account of a job that was done in rounds, which replaces those of the rounds in its state folder."""
+    """The account of a job that was done in rounds, which replaces those of the rounds in its state folder.
+
+    Inputs may be taken away once they are done: what was made of them counts all the same.
+    """
     todo, _ = pending(job, state, config)
     rows, _, damaged = read_rows(state / "manifest.jsonl")
-    left = {item.key for item in todo}
+    left, keys = {item.key for item in todo}, [item.key for item in job.items]
+    gone = [key for key in sorted(watched.done.difference(keys)) if key in rows]
+    if gone:
+        job = replace(job, notes=(*job.notes, f"the inputs of {len(gone)} that were done are not there any more"))
     state.mkdir(parents=True, exist_ok=True)
-    with LedgerWriter(len(job.items), state) as writer:
+    with LedgerWriter(len(keys) + len(gone), state) as writer:
         writer.begin(job.account(damaged))
+        for key in gone:
+            writer.done(key, account_of(rows[key]), again=False)
         for item in job.items:
             if item.key not in left:
                 account = account_of(rows[item.key])
@@ -193,4 +204,4 @@ def final_ledger(job: Job, state: Path, config: str, watched: Watched) -> Ledger
                 writer.fail(item.key, watched.failures[item.key])
         if writer.summary.not_tried:
             writer.stop("stopped")
-    return replace(writer.ledger(item.key for item in job.items), redone=watched.redone)
+    return replace(writer.ledger([*gone, *keys]), redone=watched.redone)

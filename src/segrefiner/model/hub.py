@@ -1,13 +1,16 @@
 """The Hugging Face Hub: files from it, and folders to it. Its library is imported at use."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import environment
 from ..errors import CheckpointError, OutputError, reason
 
 _BRANCH_ONLY = "refs/"
+_log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -57,15 +60,36 @@ def fetch(
     }
     place = cache_folder() if cache_dir is None else Path(cache_dir)
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(
-                repository, name, revision=revision, cache_dir=place, local_files_only=local_files_only or offline
+        with _library_log_taken():
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    repository, name, revision=revision, cache_dir=place, local_files_only=local_files_only or offline
+                )
             )
-        )
     except Exception as error:  # The HTTP library below has its own tree of errors, which changed before.
         other = f"cannot be downloaded ({reason(error)}); try again, or give a file"
         problem = _first(problems, error, other)
         raise CheckpointError(f"weights {repository!r} on the Hugging Face Hub {problem}") from error
+
+
+class _Passing(logging.Handler):
+    """Logs records again, as messages of this package."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one, on one line."""
+        _log.info("%s", " ".join(record.getMessage().split()))
+
+
+@contextmanager
+def _library_log_taken() -> Iterator[None]:
+    """Say at level INFO what the library warns of, such as each try: what fails in the end is an error of its own."""
+    library = logging.getLogger("huggingface_hub")
+    before = library.handlers[:]
+    library.handlers[:] = [_Passing()]
+    try:
+        yield
+    finally:
+        library.handlers[:] = before
 
 
 def upload(

@@ -100,22 +100,30 @@ def verify_model(path: Path, name: str) -> KnownModel:
         CheckpointError: It is no weights file, a parameter is damaged, or it is not the file that it was.
     """
     load(path)
-    found, expected = inspect_model(path, name), _recorded(path)
-    if expected is not None and found.sha256 != expected:
-        raise bad_file(path, f"has the SHA-256 {found.sha256}, expected {expected}; remove it and fetch it again")
-    return found
+    # With the bundled weights come others, which decide what of a refinement is kept.
+    beside = [path.parent / other for other in _bundled_sums()] if path == resolve(None) else []
+    for each in dict.fromkeys([path, *beside]):
+        found, expected = checksum(each), recorded_checksum(each)
+        if expected is not None and found != expected:
+            raise bad_file(each, f"has the SHA-256 {found}, expected {expected}; remove it and fetch it again")
+    return inspect_model(path, name)
 
 
-def _recorded(path: Path) -> str | None:
+def recorded_checksum(path: Path) -> str | None:
     """The checksum that a file had when it was made or downloaded; `None` where nothing says so."""
-    if path == resolve(None):
-        sums = (path.parent / _SUMS).read_text("ascii").split()
-        return sums[0] if sums[1:] == [path.name] else None
+    if path.parent == resolve(None).parent:
+        return _bundled_sums().get(path.name)
     if (origin := cache.read_origin(path)) is not None:
         return origin.sha256
     # The Hub's cache names large files by their checksum.
     name = path.resolve().name
     return name if path.is_symlink() and _SHA256.fullmatch(name) else None
+
+
+def _bundled_sums() -> dict[str, str]:
+    """Checksums of the bundled files, by their names."""
+    lines = (resolve(None).parent / _SUMS).read_text("ascii").splitlines()
+    return {name: found for found, name in map(str.split, lines)}
 
 
 def _licence(path: Path, name: str) -> str | None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,11 @@ def test_with_json_the_report_goes_to_standard_error(files: Path) -> None:
         (("photo.png", "mask.png", "-o", "-", "--cutout", "-"), None, "-o and --cutout are both -"),
         (("photo.png", "mask.png", "-o", "same.png", "--overlay", "./same.png"), None, "are both"),
         (("-", "mask.png", "-o", "out.png", "--windowed"), b"x", "give files in place of -"),
+        (("photo.png", "mask.png", "-o", "./photo.png"), None, "would be lost"),
+        (("photo.png", "mask.png", "-o", "mask.png"), None, "would be lost"),
+        (("photo.png", "mask.png", "-o", "mask.png", "--windowed"), None, "would be lost"),
+        (("photo.png", "mask.png", "-o", "out.png", "--overlay", "photo.png"), None, "would be lost"),
+        (("-", "mask.png", "-o", "out.png", "--cutout", "mask.png"), b"x", "would be lost"),
     ],
 )
 def test_what_cannot_go_through_a_pipe_is_one_line(
@@ -120,6 +126,28 @@ def test_all_of_a_large_picture_goes_out(unbuffered: str) -> None:
     environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, check=True)
     assert len(done.stdout) == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "code"),
+    [
+        (["models", "path"], ">&-", 0),
+        (["models", "path", "--json"], ">/dev/full", 1),
+        (["models", "path", "--json", "none"], ">/dev/full", 1),
+        (["refine", "photo.png", "mask.png", "-o", "-"], ">&-", 1),
+        (["refine", "-", "mask.png", "-o", "out.png"], "<&-", 1),
+        (["models", "path", "none"], "2>&-", 1),
+        (["models", "path", "none"], "2>/dev/full", 1),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_traceback(
+    arguments: list[str], closed: str, code: int, files: Path
+) -> None:
+    command = shlex.join([sys.executable, "-m", "segrefiner", *arguments])
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=files, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert not done.stdout, "messages never take the place of results"
+    assert (code == 0 or closed.startswith("2")) == (not done.stderr)
 
 
 def test_terminals_get_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

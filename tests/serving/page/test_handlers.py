@@ -277,6 +277,11 @@ def test_what_was_held_back_is_shown_in_the_colour_of_its_reason() -> None:
         near = np.abs(shown.astype(int) - HELD_COLOURS[why]).max(axis=2) < 40
         assert near.any(), why
     assert max(held_picture(np.zeros((4000, 20, 3), np.uint8), np.ones((4000, 20), bool), {}).shape) <= SIDE
+    single = np.zeros((800, 600), bool)
+    single[400, 300] = True
+    shown = held_picture(np.zeros((800, 600, 3), np.uint8), ~single, {HeldBack.UNSURE: single})
+    on_a_phone = np.asarray(Image.fromarray(shown).resize((225, 300), Image.Resampling.BOX)).astype(int)
+    assert (np.abs(on_a_phone - HELD_COLOURS[HeldBack.UNSURE]).max(axis=2) < 80).any(), "a single pixel shows"
     text = held_legend([(HeldBack.UNSURE.value, HELD_COLOURS[HeldBack.UNSURE], 1)])
     assert "not sure enough" in text and "(1 pixel)" in text and "#ffb000" in text
     assert "Nothing was held back" in held_legend([])

@@ -6,7 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -69,7 +69,8 @@ def exit_on_error(command: Callable[..., None]) -> Callable[..., None]:
                 if kwargs.get("as_json"):
                     # Standard output may be promised to a picture.
                     document = json.dumps({"error": told, "exit_code": 1}, allow_nan=False)
-                    say(document, err=takes_standard_output(kwargs))
+                    with suppress(SegRefinerError):  # Standard output may be what is broken.
+                        say(document, err=takes_standard_output(kwargs))
                 sys.exit(1)
 
     return wrapped

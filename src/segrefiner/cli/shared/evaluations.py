@@ -1,5 +1,6 @@
 """What the protocols of `evaluate` share: their options, and how measurements are taken in, written and printed."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ INCOMPLETE = 3
 """Exit code of a run that went through but had to leave something out."""
 
 _CASES = 5
+_log = logging.getLogger(__name__)
 
 
 def add_outputs(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,8 +64,7 @@ def take(results: "Results", items: "Iterable[Measurement | Failure]") -> None:
     for item in items:
         results.add(item)
         if isinstance(item, Failure):
-            # Not click.echo: a progress bar catches what goes to sys.stderr and keeps out of its way.
-            print(f"segrefiner: {printable(str(item))}", file=sys.stderr)
+            _log.error("%s", printable(str(item)))
 
 
 def leave_out(results: "Results", entries: "Iterable[Entry]") -> None:
@@ -102,9 +103,7 @@ def finish(results: "Results", json_path: Path | None, csv_path: Path | None, st
         say(f"\n{title}\n\n{as_markdown(cases_table(data, chosen))}")
     say("\n".join(["", *legend(data)]))
     if results.failures:
-        print(
-            f"segrefiner: the figures are incomplete, {len(results.failures)} problems are named above", file=sys.stderr
-        )
+        _log.error("the figures are incomplete, %d problems are named above", len(results.failures))
     if results.failures or (strict and results.left_out):
         sys.exit(INCOMPLETE)
 

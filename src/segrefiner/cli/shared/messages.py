@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import printable
+from .streams import fail_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,9 +32,24 @@ _HINT = "Say more: what is read, computed and written; -vv for how."
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines, with escapes for what the terminal would obey, or its encoding lacks; `err` for standard error."""
-    encoding = (sys.stderr if err else sys.stdout).encoding
-    click.echo("\n".join(_encodable(line, encoding) for line in text.split("\n")), err=err)
+    """Print lines, with escapes for what the terminal would obey, or its encoding lacks.
+
+    Args:
+        text: The lines. Where the stream is closed they are for nobody.
+        err: Whether they go to standard error.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+        BrokenPipeError: Nobody reads it any more.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        return
+    try:
+        click.echo("\n".join(_encodable(line, stream.encoding) for line in text.split("\n")), err=err)
+    except OSError as error:
+        if not err:
+            fail_output(error)
 
 
 def _encodable(line: str, encoding: str | None) -> str:
@@ -108,6 +124,8 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one; nobody who reads is no reason to fail."""
+        if sys.stderr is None:  # print() would take standard output in its place.
+            return
         try:
             text = record.getMessage()
             if record.exc_info and _package.isEnabledFor(logging.DEBUG):

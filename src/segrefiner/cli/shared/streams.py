@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -44,7 +44,7 @@ def takes_standard_output(given: Mapping[str, object]) -> bool:
 
 
 def check_streams(inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
-    """Check that standard input and output are asked for once at most, and lead somewhere.
+    """Check that standard input and output are asked for once at most, and lead somewhere; and that no file is lost.
 
     Args:
         inputs: What may come from standard input, by its name on the command line.
@@ -52,7 +52,7 @@ def check_streams(inputs: Mapping[str, object], outputs: Mapping[str, object]) -
 
     Raises:
         InputError: Two inputs are `-`, or it is a terminal.
-        OutputError: The same of outputs, or two of them are one file.
+        OutputError: The same of outputs, or standard output is closed, or an output is the file of another or an input.
     """
     reading = [name for name, given in inputs.items() if given == STANDARD]
     writing = [name for name, given in outputs.items() if given == STANDARD]
@@ -60,14 +60,27 @@ def check_streams(inputs: Mapping[str, object], outputs: Mapping[str, object]) -
         raise InputError(f"{' and '.join(reading)} are both -, but standard input has one picture: give one as a file")
     if len(writing) > 1:
         raise OutputError(f"{' and '.join(writing)} are both -, but standard output takes one: give a file for another")
-    files = {name: os.path.realpath(given) for name, given in outputs.items() if isinstance(given, Path)}
+    files = {name: given for name, given in outputs.items() if isinstance(given, Path)}
+    read = {name: given for name, given in inputs.items() if isinstance(given, Path)}
     for name, path in files.items():
-        if twice := [other for other, same in files.items() if same == path and other != name]:
-            raise OutputError(f"{name} and {twice[0]} are both {path!r}: give each a file of its own")
+        if twice := [other for other, taken in files.items() if other != name and _is_same(taken, path)]:
+            raise OutputError(f"{name} and {twice[0]} are both {str(path)!r}: give each a file of its own")
+        if lost := [other for other, taken in read.items() if _is_same(taken, path)]:
+            raise OutputError(f"{name} is {str(path)!r}, which is {lost[0]} and would be lost: choose another name")
     if reading and sys.stdin is not None and sys.stdin.isatty():
         raise InputError(f"{reading[0]} is -, but nothing is piped in: write cat FILE | segrefiner …, or give the file")
-    if writing and sys.stdout is not None and sys.stdout.isatty():
+    if writing and sys.stdout is None:
+        raise OutputError(f"{writing[0]} is -, but standard output is closed: send it into a file or a pipe")
+    if writing and sys.stdout.isatty():
         raise OutputError(f"{writing[0]} is -, but standard output is a terminal: send it into a file or a pipe")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, there or not; a link leads where it points."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # One of them is not there.
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def read_standard(name: str) -> bytes:
@@ -99,16 +112,22 @@ def write_standard(content: bytes) -> None:
             # A stream without a buffer, as PYTHONUNBUFFERED makes it, writes what the pipe takes.
             left = left[stream.write(left) or 0 :]
         stream.flush()
-    except BrokenPipeError:
-        _forget_standard_output()
-        raise
     except OSError as error:
-        _forget_standard_output()
-        raise OutputError(f"standard output cannot be written ({reason(error)}): write to a file") from error
+        fail_output(error)
+
+
+def fail_output(error: OSError) -> NoReturn:
+    """Raise `OutputError` where standard output cannot be written, or `BrokenPipeError` where nobody reads any more.
+
+    What is still buffered leads nowhere then: Python would try, and complain, once more when it ends.
+    """
+    _forget_standard_output()
+    if isinstance(error, BrokenPipeError):
+        raise error
+    raise OutputError(f"standard output cannot be written ({reason(error)}): write to a file") from error
 
 
 def _forget_standard_output() -> None:
-    """Lead what is still buffered nowhere: Python would try, and complain, once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, sys.stdout.fileno())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ...imaging.boxes import Box
 from ...refinement.held_back import HeldBack
@@ -33,6 +33,9 @@ HELD_COLOURS = {
     HeldBack.SPECK: (0, 200, 180),
 }
 """Of the reasons for which a change was held back."""
+
+_MARKS = 300
+"""Parts of a picture's longer side of which a mark of one pixel reaches over one in each direction."""
 
 _CHECKS = ((205, 205, 205), (235, 235, 235))
 _FRAME = 480
@@ -90,7 +93,7 @@ def confidence_picture(photo: Photo, probability: NDArray[np.float32]) -> Photo:
 
 
 def held_picture(photo: Photo, around: Mask, planes: Mapping[HeldBack, Mask]) -> Photo:
-    """The object in dim grey, with what was held back in the colour of its reason.
+    """The object in dim grey, with what was held back in the colour of its reason, spread a little to be seen.
 
     Args:
         photo: `(H, W, 3)` uint8, RGB.
@@ -107,10 +110,17 @@ def held_picture(photo: Photo, around: Mask, planes: Mapping[HeldBack, Mask]) ->
     size = _fitting(everything[here].shape, SIDE)
     picture = np.repeat(_resized(photo[here], size).mean(axis=2, keepdims=True) * 0.55, 3, axis=2)
     for why, plane in planes.items():
-        # Lines of a pixel's width stay visible where the photo is shrunk.
-        weight = _shrunk_by_largest(plane[here].astype(np.float32), size)[..., None]
+        # Lines of a pixel's width stay visible where the photo is shrunk, here and by the browser.
+        weight = _widened(_shrunk_by_largest(plane[here].astype(np.float32), size))[..., None]
         picture += np.minimum(weight, 0.9) * (np.array(HELD_COLOURS[why], np.float32) - picture)
     return np.rint(picture).astype(np.uint8)
+
+
+def _widened(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Spread `(h, w)` float32 marks in [0, 1], so that a single one shows on a page that shrinks the picture."""
+    reach = max(weight.shape) // _MARKS
+    spread = Image.fromarray(np.rint(weight * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * reach + 1))
+    return np.asarray(spread, np.float32) / np.float32(255)
 
 
 def way_frames(
