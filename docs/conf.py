@@ -1,6 +1,7 @@
 """How Sphinx builds the documentation: `sphinx-build -W docs site`."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -8,7 +9,8 @@ sys.path.insert(0, str(HERE.parent / "src"))
 
 from segrefiner import __version__  # noqa: E402
 
-REPOSITORY = "https://github.com/segrefiner/segrefiner/blob/main"
+PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = f"{PROJECT['urls']['Repository']}/blob/main"
 
 project = "segrefiner"
 author = "The segrefiner authors"

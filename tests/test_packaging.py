@@ -101,6 +101,22 @@ def test_the_metadata_says_who_where_and_for_what(metadata: email.message.EmailM
     assert {f"Operating System :: {system}" for system in SYSTEMS} <= set(classifiers)
 
 
+def test_the_repository_s_address_is_written_where_a_release_checks_it() -> None:
+    """It is claimed with the first release; wherever else it stood it would be forgotten then."""
+    repository = PROJECT["urls"]["Repository"].removeprefix("https://")
+    site = PROJECT["urls"]["Documentation"].removeprefix("https://")
+    told = {"pyproject.toml", "CITATION.cff", "CONTRIBUTING.md"}
+    ends = {".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".ipynb", ".html", ".js", ".css", ""}
+    folders = ("src", "tests", "docs", "benchmarks", "examples", "integrations", ".github", ".ci")
+    files = [*ROOT.iterdir(), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
+    for path in files:
+        if path.is_file() and path.suffix in ends and path.name not in told:
+            content = path.read_text(encoding="utf-8", errors="replace")
+            assert repository not in content and site not in content, path
+    release = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    assert "$GITHUB_REPOSITORY" in release and "pyproject.toml" in release
+
+
 def test_no_link_of_the_readme_breaks_on_an_index(metadata: email.message.EmailMessage) -> None:
     text = metadata.get_content()
     repository = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))["Repository"]

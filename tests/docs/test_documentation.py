@@ -1,8 +1,9 @@
 """What the documentation tells people to do can be done: its Python runs, its commands are ones that there are.
 
 Blocks of the README, the start page, the questions and `docs/howto/` run, in order, in a folder that holds the bundled
-examples under the names that the pages use. All other pages' commands are read by the real command line. A block that
-cannot run here has its reason in a comment before it: `<!-- not run: needs a cluster -->`.
+examples under the names that the pages use: their Python, and of their shell the `segrefiner` commands. All other
+pages' commands are read by the real command line. A block that cannot run here has its reason in a comment before it,
+`<!-- not run: needs a cluster -->`, a page of such commands one below its title.
 """
 
 import json
@@ -23,6 +24,7 @@ from segrefiner.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+CARD = "src/segrefiner/model/bundled/README.md"  # `segrefiner models card` prints it, comments and all
 EXECUTED = [
     "README.md",
     "docs/index.md",
@@ -30,12 +32,13 @@ EXECUTED = [
     *sorted(str(p.relative_to(ROOT)) for p in DOCS.glob("howto/*.md")),
 ]
 PAGES = sorted(
-    {"README.md", "CONTRIBUTING.md", "src/segrefiner/model/bundled/README.md", *EXECUTED}
-    | {str(p.relative_to(ROOT)) for p in DOCS.glob("*.md")}
+    {"README.md", "CONTRIBUTING.md", CARD, *EXECUTED} | {str(p.relative_to(ROOT)) for p in DOCS.glob("*.md")}
 )
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+SHELL = ("sh", "bash", "console")
+PAGE_S_REASON = re.compile(r"\A# [^\n]+\n\n<!-- commands of this page are not run: [^\n]{10,} -->\n")
 
 pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="not in the source archive")
 
@@ -87,10 +90,18 @@ def test_there_is_a_page_for_everything_that_people_start_from() -> None:
 @pytest.mark.usefixtures("without_files")
 def test_every_command_is_one_that_the_command_line_knows(page: str) -> None:
     for block in blocks(page):
-        if block.kind in ("sh", "bash", "console") and block.reason is None:
+        if block.kind in SHELL and block.reason != "changes the shell":
             for words in commands(block.text):
                 if "…" not in words and words[-1:] != ["…"]:
                     parse(words)
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - {CARD}))
+def test_every_command_is_run_or_says_why_not(page: str) -> None:
+    told = PAGE_S_REASON.match((ROOT / page).read_text(encoding="utf-8"))
+    assert not (told and page in EXECUTED)
+    for block in blocks(page):
+        assert block.kind not in SHELL or page in EXECUTED or told or block.reason, f"{page}: {block.text[:60]}"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -23,7 +23,7 @@ PAIRS = st.lists(
     st.tuples(
         arrays(bool, SIZE),
         # Few values, so that equal probabilities are common.
-        arrays(np.float32, SIZE, elements=st.sampled_from([0.0, 0.3, 0.5, 0.75, 1.0])),
+        arrays(np.float32, SIZE, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])),
     ),
     max_size=5,
 )
@@ -33,13 +33,15 @@ def expected(pairs: list[Pair]) -> list[NDArray[np.bool_]]:
     """Pixel by pixel, as the law says it."""
     refined = [probability >= 0.5 for _, probability in pairs]
     masks = [mask.copy() for mask in refined]
-    for i, (coarse, probability) in enumerate(pairs):
-        others = [k for k, (other, _) in enumerate(pairs) if not np.array_equal(other, coarse)]
+    for i, (coarse, _) in enumerate(pairs):
+        same = [k for k, (other, _) in enumerate(pairs) if np.array_equal(other, coarse)]
+        others = [k for k in range(len(pairs)) if k not in same]
         for place in zip(*np.nonzero(refined[i] & ~coarse), strict=True):
+            most = max(pairs[k][1][place] for k in same)
             for k in others:
                 keeps = pairs[k][0][place] and (refined[k][place] or not (refined[k] & pairs[k][0]).any())
                 gains = not pairs[k][0][place] and refined[k][place]
-                if keeps or (gains and pairs[k][1][place] >= probability[place]):
+                if keeps or (gains and pairs[k][1][place] >= most):
                     masks[i][place] = False
     return masks
 
@@ -147,3 +149,10 @@ def test_an_error_comes_after_the_results_before_it(refiner: Refiner) -> None:
         for result in refiner.instances(photo(), [disc(30, 18), disc(69, 18), disc(9, 5, (9, 9))], separate=True):
             found.append(result)
     assert len(found) == 2
+
+
+def test_an_instance_that_is_listed_twice_gains_by_its_surest_mask() -> None:
+    nothing = np.zeros((1, 2), bool)
+    sure, hardly, other = (np.array([[0, p]], np.float32) for p in (0.75, 0.5, 0.5))
+    results = list(separate([(nothing, sure), (nothing, hardly), (np.array([[True, False]]), other)]))
+    assert [lost for _, lost in results] == [0, 0, 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -104,7 +105,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
             if unpacked > path.stat().st_size:
                 raise bad_file(path, f"would unpack to {unpacked} bytes; it is damaged or hostile, do not use it")
         # Files of before PyTorch 1.6 are no archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            # PyTorch warns of what takes it long, such as sparse tensors, which are refused below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except CheckpointError:
         raise
     except Exception as error:  # Broken and hostile pickles raise anything at all.

@@ -30,7 +30,8 @@ def separate(masks: Iterable[tuple[Coarse, Probability]]) -> Iterator[tuple[Prob
 
     A mask gains a pixel that its coarse mask lacks and its refined mask has, unless another mask had the pixel and
     keeps it, or gains it with as large a probability or a larger one. All else stays, so refined masks overlap at most
-    where coarse ones do. Equal coarse masks are one instance that is listed several times, and do not compete.
+    where coarse ones do. Equal coarse masks are one instance that is listed several times: they do not compete with
+    each other, and the largest of their probabilities is compared with other instances'.
 
     Time grows with the number of masks and the pixels of their boxes. Memory is three planes of the photo; the masks
     are held compressed.
