@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,34 @@ def test_a_mark_at_the_beginning_of_a_text_stays(tmp_path: Path) -> None:
     assert read(tmp_path / "out.xml").contents.photos[0] == document.contents.photos[0]
     new = read(tmp_path / "out.xml").contents.photos[1].instances[0]
     assert (decode_mask(new.mask, SIZE)[0] == disc(9)).all()
+
+
+@pytest.mark.parametrize("make", [coco, lvis, cvat, labelstudio])
+@pytest.mark.parametrize("below", ["", "annotations"])
+def test_a_folder_with_one_file_of_annotations_is_that_file(
+    make: Callable[[Path], Path], below: str, tmp_path: Path
+) -> None:
+    source = make(tmp_path / "made")
+    place = tmp_path / "set" / below / ("annotations.xml" if source.suffix == ".xml" else source.name)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(source.read_bytes())
+    (tmp_path / "set" / "package.json").write_text('{"name": "another kind"}')
+    given, alone = read(tmp_path / "set"), read(place)
+    assert (given.format, given.contents) == (alone.format, alone.contents)
+    place.with_name("instances_b.json").write_bytes(coco(tmp_path / "other").read_bytes())
+    with pytest.raises(InputError, match=r"holds 2 files of annotations, .*: name one"):
+        read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("split", ["train", "default", "val_small"])
+@pytest.mark.parametrize("photos", ["images/{}", "{}"])
+def test_photos_of_a_split_lie_in_the_folder_of_its_name(split: str, photos: str, tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    place = tmp_path / "annotations" / f"instances_{split}.json"
+    place.parent.mkdir()
+    images = tmp_path / photos.format(split)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    images.parent.mkdir(exist_ok=True)
+    (tmp_path / "moved").rename(images)
+    source.rename(place)
+    assert {path.parent for path in found(place)} == {images}

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from helpers.annotated import EVERY, SIZE, coco, disc, files_of, write_photos
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError
 from segrefiner.formats.documents import Instance, WrittenPhoto
 from segrefiner.formats.masks import decode_mask, encode_mask, scaled
@@ -407,3 +409,24 @@ def test_masks_are_replaced_from_python(name: str, tmp_path: Path) -> None:
     for photo in read(target).contents.photos:
         for one in photo.instances:
             np.testing.assert_array_equal(decode_mask(one.mask, SIZE)[0], shifted[photo.key, one.key])
+
+
+@pytest.mark.parametrize(("to", "is_file"), [("coco", True), ("cvat", True), ("yolo", False), ("labelme", False)])
+def test_the_format_says_whether_the_target_is_a_file(to: Any, is_file: bool, still: Refiner, tmp_path: Path) -> None:
+    """A name may have any suffix, or none: the job's state must not make a folder where its file goes."""
+    source = coco(tmp_path)
+    for name in ("refined", "refined.v2", "refined.json"):
+        target = tmp_path / "out" / name
+        command = ["annotations", str(source), "-o", str(target), "--to", to, "--workers", "0", "--strength", "0"]
+        assert annotations_job(source, target, to=to).writes_file is is_file
+        assert CliRunner().invoke(main, command).exit_code == 0
+        assert target.is_file() is is_file and target.is_dir() is not is_file
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.json", '{"images": [], "annotations": []}'), ("a.xml", "<annotations/>"),
+])  # fmt: skip
+def test_a_file_without_any_mask_is_left_out_by_name(name: str, text: str, tmp_path: Path) -> None:
+    source = tmp_path / name
+    source.write_text(text)
+    assert annotations_job(source, tmp_path / "out" / name).left_out == {str(source): "it lists no mask"}

@@ -66,7 +66,8 @@ def annotations_job(
     contents = document.contents
     same = to in (None, document.format)
     goal = document.format if same or to is None else to
-    check_target(source, target, images, single=_is_single(document, source, goal, same))
+    is_single = _is_single(document, source, goal, same)
+    check_target(source, target, images, single=is_single)
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
     found = _Items(contents, goal, same, kind, crowds)
@@ -77,6 +78,8 @@ def annotations_job(
             left_out[_told(photo)] = "the file has no mask of it"
         found.add(photo, finder)
     left_out |= finder.unused()
+    if not contents.photos and not contents.failures and not left_out:
+        left_out[str(source)] = "it lists no mask"
 
     def finish(results: dict[str, Any]) -> None:
         if same:
@@ -85,7 +88,8 @@ def annotations_job(
             WRITERS[goal](target, contents.labels, found.written(results))
 
     work = AnnotationProcessor(target.absolute().parent, options)
-    return Job(found.items, work, finish, contents.failures | found.failures, left_out, contents.notes, _is_result)
+    failures = contents.failures | found.failures
+    return Job(found.items, work, finish, failures, left_out, contents.notes, _is_result, writes_file=is_single)
 
 
 class _Items:
