@@ -65,6 +65,47 @@ def test_a_yolo_data_set_is_its_description_too(tmp_path: Path) -> None:
     assert {one.label for photo in read(folder).contents.photos for one in photo.instances} == {"0", "1"}
 
 
+@pytest.mark.parametrize("given", ["folder", "file"])
+@pytest.mark.parametrize("named", ["../yolo", "absolute"])
+def test_a_yolo_description_may_lie_outside_of_its_data_set(given: str, named: str, tmp_path: Path) -> None:
+    folder, place = yolo(tmp_path), tmp_path / "settings" / "pets.yaml"
+    place.parent.mkdir()
+    place.write_text(f"path: {named if named != 'absolute' else folder}\nnames: [cat, dog]\n")
+    (folder / "data.yaml").unlink()
+    source = place.parent if given == "folder" else place
+    assert found(source) == [folder / "images" / "train" / "a.png", folder / "images" / "val" / "b.png"]
+    contents = read(source).contents
+    assert contents.labels == ("cat", "dog") and f"the data set of {place} is in {folder}" in contents.notes[-1]
+    read(source).write(tmp_path / "out", {})
+    for name in ("labels/train/a.txt", "labels/val/b.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    assert (tmp_path / "out" / "pets.yaml").read_bytes() == place.read_bytes()
+    with pytest.raises(InputError, match=r"lies in the folder of the input|is an input"):
+        annotations_job(source, folder)
+
+
+@pytest.mark.parametrize("named", ["/nowhere", "absent", "", "a\\0b", "5", "[x]"])
+def test_a_yolo_description_of_another_machine_is_of_its_own_folder(named: str, tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "data.yaml").write_text(
+        f"path: {f'{chr(34)}{named}{chr(34)}' if '0' in named else named}\nnames: [cat, dog]\n"
+    )
+    assert found(folder / "data.yaml") == [folder / "images" / "train" / "a.png", folder / "images" / "val" / "b.png"]
+
+
+def test_yolo_texts_may_lie_beside_their_photos(tmp_path: Path) -> None:
+    """As darknet's do; captions and lists of photos are no labels."""
+    write_photos(tmp_path, "data/a.png", "data/b.jpg", "data/c.png")
+    texts = {"data/a.txt": LINE, "data/b.txt": "", "data/c.txt": "a photo of a cat\n", "train.txt": "data/a.png\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    for source in (tmp_path, tmp_path / "data", tmp_path / "data.yaml"):
+        assert found(source) == [tmp_path / "data" / "a.png", tmp_path / "data" / "b.jpg"]
+    read(tmp_path).write(tmp_path / "out", {})
+    assert {name: (tmp_path / "out" / name).read_text() for name in texts} == texts
+
+
 def test_a_folder_labels_may_be_named_itself_with_its_photos(tmp_path: Path) -> None:
     folder = yolo(tmp_path)
     assert [path.name for path in found(folder / "labels", folder / "images")] == ["a.png", "b.png"]

@@ -18,7 +18,7 @@ from .labelme import LabelMeDocument, is_labelme, write_labelme
 from .labelstudio import LabelStudioDocument, is_json_min, is_labelstudio, write_labelstudio
 from .masks import Form, Mask, decode_mask, encode_mask
 from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
-from .yolo import YoloDocument, label_files, write_yolo
+from .yolo import YoloDocument, description_files, label_files, write_yolo
 
 FORMATS: tuple[Format, ...] = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
 """Those that can be written anew."""
@@ -77,6 +77,9 @@ def _read_folder(source: Path) -> Document:
         return YoloDocument(source)
     if alone := _only_file(source, whole):
         return read(alone)
+    for data_set in (YoloDocument(one) for one in [source, *description_files(source)[:1]]):
+        if data_set.labels:
+            return data_set
     unread = f" ({problems[0]})" if problems else ""
     raise InputError(f"{source} holds none of the formats that are known{unread}: {_EXPECTED}; or name the file itself")
 

@@ -14,6 +14,7 @@ from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Inst
 from ..formats.masks import encode_mask, kept_value
 from ..formats.photos import PhotoFinder
 from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
+from ..formats.yolo import YoloDocument
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_json
@@ -68,6 +69,8 @@ def annotations_job(
     goal = document.format if same or to is None else to
     is_single = _is_single(document, source, goal, same)
     check_target(source, target, images, single=is_single)
+    if isinstance(document, YoloDocument):
+        check_target(document.root, target, images, single=is_single)
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
     found = _Items(contents, goal, same, kind, crowds)
