@@ -19,6 +19,7 @@ from helpers.annotated import (
     labelme,
     labelstudio,
     lvis,
+    sa1b,
     write_photos,
     yolo,
 )
@@ -232,6 +233,23 @@ def test_x_anylabeling_s_fields_are_kept_and_read(tmp_path: Path) -> None:
     ((instance,),) = (photo.instances for photo in contents.photos)
     assert (instance.label, instance.score) == ("cat", 0.87)
     assert list(contents.left_out.values()) == ["a rotation, which stays as it is"]
+
+
+@pytest.mark.parametrize("make", [labelme, sa1b])
+@pytest.mark.parametrize("name", ["images/{}", "deep/images/{}", "images\\{}", "C:\\data\\{}", "./{}"])
+def test_folders_of_another_machine_are_left_off_beside_files(
+    make: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    folder = make(tmp_path)
+    images = tmp_path / "photos"
+    images.mkdir()
+    for path in folder.glob("*.json"):
+        document = json.loads(path.read_text())
+        place, key = (document, "imagePath") if make is labelme else (document["image"], "file_name")
+        (folder / place[key]).rename(images / place[key])
+        place[key] = name.format(place[key])
+        path.write_text(json.dumps(document))
+    assert [path.parent for path in found(folder, images)] == [images] * 2
 
 
 @pytest.mark.parametrize("name", ["images/a.png", "deep/images/a.png", "images\\\\a.png"])

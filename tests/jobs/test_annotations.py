@@ -18,7 +18,7 @@ from segrefiner.cli.main import main
 from segrefiner.errors import InputError
 from segrefiner.formats.documents import Instance, WrittenPhoto
 from segrefiner.formats.masks import decode_mask, encode_mask, scaled
-from segrefiner.formats.recognition import FORMATS, WRITERS, form_of, new_masks, read
+from segrefiner.formats.recognition import FORMATS, SINGLE_FILE, WRITERS, form_of, new_masks, read
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
 from segrefiner.jobs.local import LocalEngine
@@ -430,3 +430,21 @@ def test_a_file_without_any_mask_is_left_out_by_name(name: str, text: str, tmp_p
     source = tmp_path / name
     source.write_text(text)
     assert annotations_job(source, tmp_path / "out" / name).left_out == {str(source): "it lists no mask"}
+
+
+@pytest.mark.parametrize("to", [one for one in FORMATS if one != "coco"])
+def test_a_photo_that_is_listed_twice_is_written_once(to: Any, still: Refiner, tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    document = json.loads(source.read_text())
+    document["images"].append(document["images"][0] | {"id": 77})
+    document["annotations"][2]["image_id"] = 77
+    source.write_text(json.dumps(document))
+    target = output(tmp_path, to, source if to in SINGLE_FILE else tmp_path).with_suffix(
+        ".xml" if to == "cvat" else ".json"
+    )
+    ledger = done(still, source, target, to=to)
+    assert (ledger.done, ledger.failures) == (3, ())
+    said = f"2 entries are of {tmp_path / 'images' / 'a.png'}: it is written once, with their masks"
+    assert annotations_job(source, target.with_name("again" + target.suffix), to=to).notes == (said,)
+    new = read(target).contents.photos
+    assert sorted((Path(photo.names[0]).stem, len(photo.instances)) for photo in new) == [("a", 2), ("b", 1)]

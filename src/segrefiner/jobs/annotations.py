@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -92,7 +93,8 @@ def annotations_job(
 
     work = AnnotationProcessor(target.absolute().parent, options)
     failures = contents.failures | found.failures
-    return Job(found.items, work, finish, failures, left_out, contents.notes, _is_result, writes_file=is_single)
+    notes = contents.notes + found.notes()
+    return Job(found.items, work, finish, failures, left_out, notes, _is_result, writes_file=is_single)
 
 
 class _Items:
@@ -103,6 +105,7 @@ class _Items:
         self._marks_crowds = same or goal in ("coco", "lvis")
         self._photos: list[tuple[AnnotatedPhoto, str]] = []
         self._taken: set[str] = set()
+        self._entries: Counter[Path] = Counter()
         self.items: list[Item] = []
         self.failures: dict[str, str] = {}
 
@@ -129,7 +132,7 @@ class _Items:
             return
         try:
             path, name = finder.find(photo)
-            if not self._same and self._goal not in SINGLE_FILE:
+            if not self._same and self._goal not in SINGLE_FILE and path not in self._entries:
                 check_place(name, self._taken)
         except SegRefinerError as error:
             self.failures[_told(photo)] = f"{error} ({_count(photo)})"
@@ -137,10 +140,24 @@ class _Items:
         payload = {"size": photo.size, "masks": masks, "same": self._same, "embedded": path == photo.embedded}
         self.items.append(Item(photo.key, (path,), payload))
         self._photos.append((photo, name))
+        self._entries[path] += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Which photos the document lists several times, that a new one lists once."""
+        several = {path: count for path, count in self._entries.items() if count > 1 and not self._same}
+        return tuple(
+            f"{count} entries are of {path}: it is written once, with their masks" for path, count in several.items()
+        )
 
     def written(self, results: dict[str, Any]) -> list[WrittenPhoto]:
-        """The photos of a new document."""
-        return [_written(photo, name, results[photo.key]) for photo, name in self._photos if photo.key in results]
+        """The photos of a new document, each once."""
+        photos: dict[str, WrittenPhoto] = {}
+        for photo, name in self._photos:
+            if photo.key in results:
+                new = _written(photo, name, results[photo.key])
+                before = photos.get(name)
+                photos[name] = replace(new, objects=[*before.objects, *new.objects]) if before else new
+        return list(photos.values())
 
 
 def _is_single(document: Document, source: Path, goal: Format, same: bool) -> bool:
