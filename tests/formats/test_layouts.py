@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from helpers.annotated import (
     labelme,
     labelstudio,
     lvis,
+    sa1b,
     write_photos,
     yolo,
 )
@@ -62,6 +64,47 @@ def test_a_yolo_data_set_is_its_description_too(tmp_path: Path) -> None:
     assert read(folder).contents.labels == ("cat", "dog")
     (folder / "data.yaml").unlink()
     assert {one.label for photo in read(folder).contents.photos for one in photo.instances} == {"0", "1"}
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+@pytest.mark.parametrize("named", ["../yolo", "absolute"])
+def test_a_yolo_description_may_lie_outside_of_its_data_set(given: str, named: str, tmp_path: Path) -> None:
+    folder, place = yolo(tmp_path), tmp_path / "settings" / "pets.yaml"
+    place.parent.mkdir()
+    place.write_text(f"path: {named if named != 'absolute' else folder}\nnames: [cat, dog]\n")
+    (folder / "data.yaml").unlink()
+    source = place.parent if given == "folder" else place
+    assert found(source) == [folder / "images" / "train" / "a.png", folder / "images" / "val" / "b.png"]
+    contents = read(source).contents
+    assert contents.labels == ("cat", "dog") and f"the data set of {place} is in {folder}" in contents.notes[-1]
+    read(source).write(tmp_path / "out", {})
+    for name in ("labels/train/a.txt", "labels/val/b.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    assert (tmp_path / "out" / "pets.yaml").read_bytes() == place.read_bytes()
+    with pytest.raises(InputError, match=r"lies in the folder of the input|is an input"):
+        annotations_job(source, folder)
+
+
+@pytest.mark.parametrize("named", ["/nowhere", "absent", "", "a\\0b", "5", "[x]"])
+def test_a_yolo_description_of_another_machine_is_of_its_own_folder(named: str, tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "data.yaml").write_text(
+        f"path: {f'{chr(34)}{named}{chr(34)}' if '0' in named else named}\nnames: [cat, dog]\n"
+    )
+    assert found(folder / "data.yaml") == [folder / "images" / "train" / "a.png", folder / "images" / "val" / "b.png"]
+
+
+def test_yolo_texts_may_lie_beside_their_photos(tmp_path: Path) -> None:
+    """As darknet's do; captions and lists of photos are no labels."""
+    write_photos(tmp_path, "data/a.png", "data/b.jpg", "data/c.png")
+    texts = {"data/a.txt": LINE, "data/b.txt": "", "data/c.txt": "a photo of a cat\n", "train.txt": "data/a.png\n"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "data.yaml").write_text("names: [cat]\n")
+    for source in (tmp_path, tmp_path / "data", tmp_path / "data.yaml"):
+        assert found(source) == [tmp_path / "data" / "a.png", tmp_path / "data" / "b.jpg"]
+    read(tmp_path).write(tmp_path / "out", {})
+    assert {name: (tmp_path / "out" / name).read_text() for name in texts} == texts
 
 
 def test_a_folder_labels_may_be_named_itself_with_its_photos(tmp_path: Path) -> None:
@@ -192,6 +235,23 @@ def test_x_anylabeling_s_fields_are_kept_and_read(tmp_path: Path) -> None:
     assert list(contents.left_out.values()) == ["a rotation, which stays as it is"]
 
 
+@pytest.mark.parametrize("make", [labelme, sa1b])
+@pytest.mark.parametrize("name", ["images/{}", "deep/images/{}", "images\\{}", "C:\\data\\{}", "./{}"])
+def test_folders_of_another_machine_are_left_off_beside_files(
+    make: Callable[[Path], Path], name: str, tmp_path: Path
+) -> None:
+    folder = make(tmp_path)
+    images = tmp_path / "photos"
+    images.mkdir()
+    for path in folder.glob("*.json"):
+        document = json.loads(path.read_text())
+        place, key = (document, "imagePath") if make is labelme else (document["image"], "file_name")
+        (folder / place[key]).rename(images / place[key])
+        place[key] = name.format(place[key])
+        path.write_text(json.dumps(document))
+    assert [path.parent for path in found(folder, images)] == [images] * 2
+
+
 @pytest.mark.parametrize("name", ["images/a.png", "deep/images/a.png", "images\\\\a.png"])
 def test_names_may_begin_with_the_folder_that_is_named(name: str, tmp_path: Path) -> None:
     for make in (coco, cvat):
@@ -229,3 +289,34 @@ def test_a_mark_at_the_beginning_of_a_text_stays(tmp_path: Path) -> None:
     assert read(tmp_path / "out.xml").contents.photos[0] == document.contents.photos[0]
     new = read(tmp_path / "out.xml").contents.photos[1].instances[0]
     assert (decode_mask(new.mask, SIZE)[0] == disc(9)).all()
+
+
+@pytest.mark.parametrize("make", [coco, lvis, cvat, labelstudio])
+@pytest.mark.parametrize("below", ["", "annotations"])
+def test_a_folder_with_one_file_of_annotations_is_that_file(
+    make: Callable[[Path], Path], below: str, tmp_path: Path
+) -> None:
+    source = make(tmp_path / "made")
+    place = tmp_path / "set" / below / ("annotations.xml" if source.suffix == ".xml" else source.name)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(source.read_bytes())
+    (tmp_path / "set" / "package.json").write_text('{"name": "another kind"}')
+    given, alone = read(tmp_path / "set"), read(place)
+    assert (given.format, given.contents) == (alone.format, alone.contents)
+    place.with_name("instances_b.json").write_bytes(coco(tmp_path / "other").read_bytes())
+    with pytest.raises(InputError, match=r"holds 2 files of annotations, .*: name one"):
+        read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("split", ["train", "default", "val_small"])
+@pytest.mark.parametrize("photos", ["images/{}", "{}"])
+def test_photos_of_a_split_lie_in_the_folder_of_its_name(split: str, photos: str, tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    place = tmp_path / "annotations" / f"instances_{split}.json"
+    place.parent.mkdir()
+    images = tmp_path / photos.format(split)
+    (tmp_path / "images").rename(tmp_path / "moved")
+    images.parent.mkdir(exist_ok=True)
+    (tmp_path / "moved").rename(images)
+    source.rename(place)
+    assert {path.parent for path in found(place)} == {images}

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from helpers.annotated import EVERY, SIZE, coco, disc, files_of, write_photos
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner
+from segrefiner.cli.main import main
 from segrefiner.errors import InputError
 from segrefiner.formats.documents import Instance, WrittenPhoto
 from segrefiner.formats.masks import decode_mask, encode_mask, scaled
-from segrefiner.formats.recognition import FORMATS, WRITERS, form_of, new_masks, read
+from segrefiner.formats.recognition import FORMATS, SINGLE_FILE, WRITERS, form_of, new_masks, read
 from segrefiner.imaging.coco_masks import encode_rle
 from segrefiner.jobs.annotations import PhotoFinder, annotations_job
 from segrefiner.jobs.local import LocalEngine
@@ -407,3 +409,42 @@ def test_masks_are_replaced_from_python(name: str, tmp_path: Path) -> None:
     for photo in read(target).contents.photos:
         for one in photo.instances:
             np.testing.assert_array_equal(decode_mask(one.mask, SIZE)[0], shifted[photo.key, one.key])
+
+
+@pytest.mark.parametrize(("to", "is_file"), [("coco", True), ("cvat", True), ("yolo", False), ("labelme", False)])
+def test_the_format_says_whether_the_target_is_a_file(to: Any, is_file: bool, still: Refiner, tmp_path: Path) -> None:
+    """A name may have any suffix, or none: the job's state must not make a folder where its file goes."""
+    source = coco(tmp_path)
+    for name in ("refined", "refined.v2", "refined.json"):
+        target = tmp_path / "out" / name
+        command = ["annotations", str(source), "-o", str(target), "--to", to, "--workers", "0", "--strength", "0"]
+        assert annotations_job(source, target, to=to).writes_file is is_file
+        assert CliRunner().invoke(main, command).exit_code == 0
+        assert target.is_file() is is_file and target.is_dir() is not is_file
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("a.json", '{"images": [], "annotations": []}'), ("a.xml", "<annotations/>"),
+])  # fmt: skip
+def test_a_file_without_any_mask_is_left_out_by_name(name: str, text: str, tmp_path: Path) -> None:
+    source = tmp_path / name
+    source.write_text(text)
+    assert annotations_job(source, tmp_path / "out" / name).left_out == {str(source): "it lists no mask"}
+
+
+@pytest.mark.parametrize("to", [one for one in FORMATS if one != "coco"])
+def test_a_photo_that_is_listed_twice_is_written_once(to: Any, still: Refiner, tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    document = json.loads(source.read_text())
+    document["images"].append(document["images"][0] | {"id": 77})
+    document["annotations"][2]["image_id"] = 77
+    source.write_text(json.dumps(document))
+    target = output(tmp_path, to, source if to in SINGLE_FILE else tmp_path).with_suffix(
+        ".xml" if to == "cvat" else ".json"
+    )
+    ledger = done(still, source, target, to=to)
+    assert (ledger.done, ledger.failures) == (3, ())
+    said = f"2 entries are of {tmp_path / 'images' / 'a.png'}: it is written once, with their masks"
+    assert annotations_job(source, target.with_name("again" + target.suffix), to=to).notes == (said,)
+    new = read(target).contents.photos
+    assert sorted((Path(photo.names[0]).stem, len(photo.instances)) for photo in new) == [("a", 2), ("b", 1)]

@@ -351,6 +351,28 @@ def test_files_are_found_where_one_alone_is_meant(name: str, place: Place, refin
     assert (summary.done, summary.left_out, failed) == (3, 0, {})
 
 
+@pytest.mark.parametrize("folder", ["", "ulm/", "train/ulm/", "val/ulm/"])
+@pytest.mark.parametrize("kind", ["gtFine", "gtCoarse"])
+def test_photos_of_cityscapes_are_found_in_the_folders_of_their_cities(
+    folder: str, kind: str, place: Place, refiner: Refiner
+) -> None:
+    """Cityscapes' own script names photos after their maps, and leaves out the cities' folders."""
+    photo = place.images / f"{folder}ulm_000001_000019_leftImg8bit.png"
+    photo.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(place.images / "b.jpg").save(photo)
+    (place.images / "b.jpg").unlink()
+    place.document["images"][1]["file_name"] = f"ulm_000001_000019_{kind}_leftImg8bit.png"
+    assert place.job().items[1].inputs[0] == photo
+    summary, failures = place.finished(refiner)
+    assert (summary.done, failures) == (3, {})
+
+
+def test_a_photo_of_cityscapes_that_is_nowhere_fails_alone(place: Place, refiner: Refiner) -> None:
+    place.document["images"][1]["file_name"] = "ulm_000001_000019_gtFine_leftImg8bit.png"
+    summary, failures = place.finished(refiner)
+    assert summary.done == 2 and "ulm_000001_000019_gtFine_leftImg8bit.png" in failures["b.png"]
+
+
 def test_a_result_of_another_kind_in_the_manifest_is_done_again(place: Place, refiner: Refiner) -> None:
     place.finished(refiner)
     manifest = place.output / ".segrefiner" / "manifest.jsonl"

@@ -34,6 +34,5 @@ def annotations(source: Path, images: Path | None, output: Path, to: Any, kind: 
 
     options = refinement_options(given)
     job = annotations_job(source, output, images=images, to=to, kind=kind, crowds=crowds, options=options)
-    # A file's state lies beside it, a folder's in it.
-    is_file = output.suffix.lower() in (".json", ".xml")
-    run_job(job, output, output.with_name(output.name + STATE_NAME) if is_file else output / STATE_NAME, given)
+    state = output.with_name(output.name + STATE_NAME) if job.writes_file else output / STATE_NAME
+    run_job(job, output, state, given)

@@ -155,7 +155,10 @@ def split_folders(annotations: Path) -> list[Path]:
     """The folders in which the photos of an annotation file mostly are."""
     above = (annotations.parent, annotations.parent.parent)
     splits = [split for split in ("train2017", "val2017", "test2017") if split[:-4] in annotations.stem]
-    return [folder / inner for folder in above for inner in (".", "images", *splits)]
+    # Datumaro and CVAT write a file and a folder of photos for each split.
+    _, _, own = annotations.stem.partition("_")
+    named = [f"images/{own}", own] if own else []
+    return [folder / inner for folder in above for inner in (".", "images", *splits, *named)]
 
 
 def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
@@ -174,6 +177,12 @@ def nan_notes(rows: list[Any], document: Any) -> tuple[str, ...]:
 def _has_name(entry: Json) -> bool:
     name = entry.get("file_name")
     return isinstance(name, str) if name is not None else photo_place(entry) is not None
+
+
+def is_annotations(value: Any) -> bool:
+    """Whether JSON is of a COCO or LVIS file that lists its photos, with masks of them."""
+    lists = [value.get(name) for name in ("images", "annotations")] if isinstance(value, dict) else [None]
+    return all(isinstance(one, list) for one in lists) and not is_panoptic(value)
 
 
 def is_panoptic(value: Any) -> bool:

@@ -77,9 +77,13 @@ def _writer(content: bytes) -> Callable[[Any], object]:
 
 
 def names_beside(key: str, name: str) -> tuple[str, ...]:
-    """Where a photo may be whose file of this path calls it so: beside the file, or at that path itself."""
-    slashed = PurePosixPath(name.replace("\\", "/"))
-    return tuple(dict.fromkeys((str(PurePosixPath(key).parent / slashed), str(slashed))))
+    """Where a photo may be whose file of this path calls it so: beside the file, or at that path itself.
+
+    Of either, folders that the name begins with may be those of another machine, or that of the photos itself.
+    """
+    parent = PurePosixPath(key).parent
+    names = (one.replace("\\", "/") for one in names_below(name))
+    return tuple(dict.fromkeys(found for one in names for found in (str(parent / one), str(PurePosixPath(one)))))
 
 
 def names_below(name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import InputError, MaskError
 from ..imaging.coco_masks import tight_box
 from ..imaging.files import Json
-from .coco import CocoDocument, is_panoptic, read_records, write_coco
+from .coco import CocoDocument, is_annotations, is_panoptic, read_records, write_coco
 from .cvat import CvatDocument, write_cvat
 from .documents import Document, Format, Kind, Results, WrittenPhoto
 from .folders import JsonFolder, files_below
@@ -18,7 +18,7 @@ from .labelme import LabelMeDocument, is_labelme, write_labelme
 from .labelstudio import LabelStudioDocument, is_json_min, is_labelstudio, write_labelstudio
 from .masks import Form, Mask, decode_mask, encode_mask
 from .sa1b import Sa1bDocument, is_sa1b, write_sa1b
-from .yolo import YoloDocument, label_files, write_yolo
+from .yolo import YoloDocument, description_files, label_files, write_yolo
 
 FORMATS: tuple[Format, ...] = ("coco", "sa1b", "yolo", "labelme", "cvat", "labelstudio")
 """Those that can be written anew."""
@@ -64,7 +64,9 @@ def read(source: Path, *, annotations: Path | None = None) -> Document:
 
 def _read_folder(source: Path) -> Document:
     problems: list[str] = []
-    kinds = {_json_kind(path, problems) for path in files_below(source, ".json")[:_LOOKED_AT]} - {None}
+    found = {path: _json_kind(path, problems) for path in files_below(source, ".json")[:_LOOKED_AT]}
+    whole = [path for path, kind in found.items() if kind in SINGLE_FILE]
+    kinds = {kind for kind in found.values() if kind and kind not in SINGLE_FILE}
     if len(kinds) > 1:
         raise InputError(f"{source} holds files of several formats, {' and '.join(sorted(map(str, kinds)))}: name one")
     if "labelme" in kinds:
@@ -73,8 +75,11 @@ def _read_folder(source: Path) -> Document:
         return Sa1bDocument(JsonFolder(source))
     if label_files(source):
         return YoloDocument(source)
-    if (source / "annotations.xml").is_file():
-        return CvatDocument(source / "annotations.xml")
+    if alone := _only_file(source, whole):
+        return read(alone)
+    for data_set in (YoloDocument(one) for one in [source, *description_files(source)[:1]]):
+        if data_set.labels:
+            return data_set
     unread = f" ({problems[0]})" if problems else ""
     raise InputError(f"{source} holds none of the formats that are known{unread}: {_EXPECTED}; or name the file itself")
 
@@ -84,14 +89,27 @@ _LOOKED_AT = 100
 _PACKED = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
+def _only_file(source: Path, found: Sequence[Path]) -> Path | None:
+    """The one file of a folder that holds the annotations of all photos. Raises `InputError` for several."""
+    tables = [path for path in files_below(source, ".xml") if path.name == "annotations.xml"]
+    files = [*found, *tables]
+    if len(files) > 1:
+        names = ", ".join(path.relative_to(source).as_posix() for path in files[:3]) + (" …" if len(files) > 3 else "")
+        raise InputError(f"{source} holds {len(files)} files of annotations, {names}: name one")
+    return next(iter(files), None)
+
+
 def _json_kind(path: Path, problems: list[str]) -> Format | None:
-    """What a file of a folder is, if it is of those that have a file for each photo; problems take why it is unread."""
+    """What a file of a folder is; problems take why it is unread."""
     try:
         value = read_values(path).value
     except InputError as error:
         problems.append(str(error))
         return None
-    return "sa1b" if is_sa1b(value) else "labelme" if is_labelme(value) else None
+    kinds: dict[Format, Callable[[Any], bool]] = {
+        "sa1b": is_sa1b, "labelme": is_labelme, "labelstudio": is_labelstudio, "coco": is_annotations
+    }  # fmt: skip
+    return next((kind for kind, is_kind in kinds.items() if is_kind(value)), None)
 
 
 def _read_json(source: Path, annotations: Path | None) -> Document:

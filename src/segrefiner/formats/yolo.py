@@ -5,6 +5,7 @@ classes' names are in `data.yaml`. A line has one polygon: parts and holes of a 
 without width, as YOLO's own converter joins parts.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 from ..errors import InputError, MissingExtraError, reason
 from ..imaging.files import atomic_write
 from ..imaging.json_files import json_text
-from ..imaging.listing import ensure_regular
+from ..imaging.listing import SUFFIXES, ensure_regular
 from .documents import AnnotatedPhoto, Contents, Format, Instance, Results, WrittenPhoto, label_order
 from .folders import files_below, odd_files, output_place
 
@@ -43,15 +44,18 @@ class YoloDocument:
     def format(self) -> Format:  # noqa: D102 - described by the protocol
         return "yolo"
 
-    @property
+    @cached_property
     def root(self) -> Path:
-        """The folder in which everything is."""
-        return self.source if self.source.is_dir() else self.source.parent
+        """The folder in which the texts are: that of the description, or the one that its `path` names."""
+        if self.source.is_dir() or label_files(self.source.parent):
+            return self.source if self.source.is_dir() else self.source.parent
+        named = read_classes(self.source).folder
+        return named if named and _texts(named) else self.source.parent
 
     @cached_property
     def labels(self) -> dict[str, Path]:
         """The texts, by their paths below the root."""
-        return label_files(self.root)
+        return _texts(self.root)
 
     @cached_property
     def contents(self) -> Contents:  # noqa: D102
@@ -81,7 +85,14 @@ class YoloDocument:
             failures[str(self.root)] = "there is no text in a folder labels"
         folders = (self.root / "images", self.root, self.root.parent)
         notes = _notes(photos, classes)
+        if self._is_elsewhere:
+            notes += (f"the data set of {self.source} is in {self.root}: correct path in the copy",)
         return Contents(tuple(photos), failures, left_out, notes, tuple(classes.names.values()), folders)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the description lies outside of the data set."""
+        return self.source.is_file() and not self.source.resolve().is_relative_to(self.root.resolve())
 
     def write(self, target: Path, results: Results) -> None:  # noqa: D102
         for path in files_below(self.root, ".txt", *_YAML):
@@ -98,6 +109,9 @@ class YoloDocument:
             for number, ring in new.items():
                 lines[number - 1] = _rewritten(lines[number - 1], ring, size)
             atomic_write(place, _writer("".join(lines).encode()))
+        if self._is_elsewhere:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.source, target / self.source.name)
 
 
 def _writer(content: bytes) -> Any:
@@ -112,6 +126,25 @@ def label_files(root: Path) -> dict[str, Path]:
         for key, path in names.items()
         if "labels" in (root.name, *PurePosixPath(key).parts[:-1]) and path.name != _CLASSES
     }
+
+
+def _texts(root: Path) -> dict[str, Path]:
+    """The texts of a data set: those in folders `labels`, or else those beside the photos that they are of."""
+    return label_files(root) or {
+        path.relative_to(root).as_posix(): path for path in files_below(root, ".txt") if _is_beside_photo(path)
+    }
+
+
+def _is_beside_photo(path: Path) -> bool:
+    """Whether a text begins as labels do, and has a photo of its name: captions and lists of photos have words."""
+    if not any(path.with_suffix(end).is_file() for suffix in SUFFIXES for end in (suffix, suffix.upper())):
+        return False
+    try:
+        words = next((line.split() for line in _lines(path) if line.strip()), [])
+        numbers = [float(word) for word in words]
+    except (InputError, ValueError):
+        return False
+    return not words or len(numbers) >= _BOX
 
 
 def description_files(source: Path) -> list[Path]:
@@ -129,10 +162,12 @@ class Classes:
     Attributes:
         names: By number.
         points: Of an object's pose, numbers; 0 where the data set is of masks.
+        folder: Where the data set is, if that is said and there.
     """
 
     names: dict[int, str]
     points: int = 0
+    folder: Path | None = None
 
     def no_mask(self, words: Sequence[str]) -> str:
         """What a line of words is in place of a mask; empty for a mask."""
@@ -185,11 +220,20 @@ def _described(path: Path) -> Classes:
     points = value.get("kpt_shape") if isinstance(value, dict) else None
     is_pose = isinstance(points, list) and len(points) == 2 and all(type(one) is int and one > 0 for one in points)
     count = points[0] * points[1] if isinstance(points, list) and is_pose else 0
+    folder = _named_folder(path, value.get("path") if isinstance(value, dict) else None)
     if names is None:
-        return Classes({}, count)
+        return Classes({}, count, folder)
     if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         raise InputError(f"{str(path)!r} has no names of classes: expected names, a list, or names by number")
-    return Classes({int(number): str(name) for number, name in names.items()}, count)
+    return Classes({int(number): str(name) for number, name in names.items()}, count, folder)
+
+
+def _named_folder(description: Path, name: Any) -> Path | None:
+    """The folder that a description names as its own, relative to the description's."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
+    folder = Path(os.path.normpath(description.parent / name))
+    return folder if os.path.isdir(folder) else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from ..formats.documents import AnnotatedPhoto, Contents, Document, Format, Inst
 from ..formats.masks import encode_mask, kept_value
 from ..formats.photos import PhotoFinder
 from ..formats.recognition import SINGLE_FILE, WRITERS, form_of, read
+from ..formats.yolo import YoloDocument
 from ..imaging.coco_masks import decode_rle, encode_rle, tight_box
 from ..imaging.files import Json
 from ..imaging.json_files import read_json
@@ -66,7 +68,10 @@ def annotations_job(
     contents = document.contents
     same = to in (None, document.format)
     goal = document.format if same or to is None else to
-    check_target(source, target, images, single=_is_single(document, source, goal, same))
+    is_single = _is_single(document, source, goal, same)
+    check_target(source, target, images, single=is_single)
+    if isinstance(document, YoloDocument):
+        check_target(document.root, target, images, single=is_single)
     if images is not None and not images.is_dir():
         raise InputError(f"{images} is no folder")
     found = _Items(contents, goal, same, kind, crowds)
@@ -77,6 +82,8 @@ def annotations_job(
             left_out[_told(photo)] = "the file has no mask of it"
         found.add(photo, finder)
     left_out |= finder.unused()
+    if not contents.photos and not contents.failures and not left_out:
+        left_out[str(source)] = "it lists no mask"
 
     def finish(results: dict[str, Any]) -> None:
         if same:
@@ -85,7 +92,9 @@ def annotations_job(
             WRITERS[goal](target, contents.labels, found.written(results))
 
     work = AnnotationProcessor(target.absolute().parent, options)
-    return Job(found.items, work, finish, contents.failures | found.failures, left_out, contents.notes, _is_result)
+    failures = contents.failures | found.failures
+    notes = contents.notes + found.notes()
+    return Job(found.items, work, finish, failures, left_out, notes, _is_result, writes_file=is_single)
 
 
 class _Items:
@@ -96,6 +105,7 @@ class _Items:
         self._marks_crowds = same or goal in ("coco", "lvis")
         self._photos: list[tuple[AnnotatedPhoto, str]] = []
         self._taken: set[str] = set()
+        self._entries: Counter[Path] = Counter()
         self.items: list[Item] = []
         self.failures: dict[str, str] = {}
 
@@ -122,7 +132,7 @@ class _Items:
             return
         try:
             path, name = finder.find(photo)
-            if not self._same and self._goal not in SINGLE_FILE:
+            if not self._same and self._goal not in SINGLE_FILE and path not in self._entries:
                 check_place(name, self._taken)
         except SegRefinerError as error:
             self.failures[_told(photo)] = f"{error} ({_count(photo)})"
@@ -130,10 +140,24 @@ class _Items:
         payload = {"size": photo.size, "masks": masks, "same": self._same, "embedded": path == photo.embedded}
         self.items.append(Item(photo.key, (path,), payload))
         self._photos.append((photo, name))
+        self._entries[path] += 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Which photos the document lists several times, that a new one lists once."""
+        several = {path: count for path, count in self._entries.items() if count > 1 and not self._same}
+        return tuple(
+            f"{count} entries are of {path}: it is written once, with their masks" for path, count in several.items()
+        )
 
     def written(self, results: dict[str, Any]) -> list[WrittenPhoto]:
-        """The photos of a new document."""
-        return [_written(photo, name, results[photo.key]) for photo, name in self._photos if photo.key in results]
+        """The photos of a new document, each once."""
+        photos: dict[str, WrittenPhoto] = {}
+        for photo, name in self._photos:
+            if photo.key in results:
+                new = _written(photo, name, results[photo.key])
+                before = photos.get(name)
+                photos[name] = replace(new, objects=[*before.objects, *new.objects]) if before else new
+        return list(photos.values())
 
 
 def _is_single(document: Document, source: Path, goal: Format, same: bool) -> bool:

@@ -97,6 +97,8 @@ class Job:
         left_out: Inputs that no item has, such as masks without a photo: names and why.
         notes: What the user should know.
         accepts: Whether a result is one that `finish` can use; one of a damaged manifest may not be.
+        writes_file: Whether `finish` writes one file, beside which the job's state lies, and not a folder, in which it
+            does.
     """
 
     items: Sequence[Item]
@@ -106,6 +108,7 @@ class Job:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     accepts: Callable[[Item, Any], bool] = lambda item, result: True
+    writes_file: bool = False
 
     def account(self, damaged: int = 0) -> Account:
         """What is to be said of what is no item's, with a manifest that has so many damaged lines."""

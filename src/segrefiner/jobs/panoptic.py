@@ -4,6 +4,7 @@ Every segment is refined, then one is decided for each pixel. Pixels of no segme
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -139,10 +140,29 @@ def _item(row: Any, entries: dict[str, Json], maps: Names, images: Names, output
         raise InputError(f"file_name is {name!r}: expected the name of a PNG")
     if not isinstance(segments, list):
         raise InputError("segments_info is no list")
-    files = inside(images.folder, images.find(photo)), inside(maps.folder, maps.find(name))
+    files = _photo(photo, images), inside(maps.folder, maps.find(name))
     item = Item(name, files, segments)
     _target(item, output)
     return item
+
+
+_CITYSCAPES = re.compile(r"(([^_/\\]+)_.+)_gt(?:Fine|Coarse)_leftImg8bit(\.\w+)$")
+"""How Cityscapes' script calls photos in its panoptic files: by the names of the maps, which no photo has."""
+
+
+def _photo(name: str, images: Names) -> Path:
+    """The file of a photo; Cityscapes' are without `_gtFine`, in a folder for each city, and mostly for each split."""
+    path = inside(images.folder, images.find(name))
+    found = _CITYSCAPES.match(name)
+    if not found or path.exists():
+        return path
+    photo, city = f"{found[1]}_leftImg8bit{found[3]}", found[2]
+    splits = (f"{split}/{city}" for split in ("train", "val", "test"))
+    for folder in (".", city, *splits):
+        other = inside(images.folder, images.find(f"{folder}/{photo}"))
+        if other.exists():
+            return other
+    return path
 
 
 def _target(item: Item, output: Path) -> Path:

@@ -9,7 +9,7 @@ import torch
 from helpers.outputs import HEIGHT, WIDTH, Shrinks
 from helpers.tiny import TINY, restless
 from segrefiner import Refiner, refine_outputs
-from segrefiner.errors import InputWarning
+from segrefiner.errors import InputError, InputWarning
 from segrefiner.model.unet import DenoisingUNet
 from segrefiner.refinement.label_maps import refine_labels
 
@@ -93,3 +93,11 @@ def test_a_segment_of_which_nothing_is_left_is_told() -> None:
     with pytest.warns(InputWarning, match="of segment 5 no pixel is left"):
         refined = refine_outputs(Shrinks(), PHOTO, transformers_of(found, 1, 2, 5))["segmentation"]
     assert not (refined == 5).any()
+
+
+@pytest.mark.parametrize("listed", [[{"label_id": 1}], [{"id": None}], [{"id": "1"}], [{"id": 1.5}], [None], [1]])
+def test_segments_without_an_id_are_told(listed: list[Any], tiny: Refiner) -> None:
+    found = segments(0, 1, 2)
+    for outputs in ({"segmentation": found, "segments_info": listed}, {"panoptic_seg": (found, listed)}):
+        with pytest.raises(InputError, match=r"segment 0 of segments_info has the id .*: expected a whole number"):
+            refine_outputs(tiny, PHOTO, outputs)

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import InputError
 from .arrays import is_stack, like, names_of_planes, plane, size_of
 from .libraries import refined_instances
-from .maps import is_label_map, refined_labels, refined_panoptic, refined_segments
+from .maps import is_label_map, refined_labels, refined_panoptic, refined_segments, segment_ids
 from .notes import note_left
 from .photo_refinement import PhotoRefinement
 from .stacks import MaskChange, decoded, encoded, encoded_rle, followed_areas, followed_boxes, refined_stack
@@ -73,7 +73,7 @@ def refined_dict(photo: PhotoRefinement, given: Mapping[str, Any]) -> Any:
     refined: Any = copy.copy(given)
     if "segments_info" in given and "segmentation" in given:
         if given["segmentation"] is not None and given["segments_info"]:
-            ids = (segment["id"] for segment in given["segments_info"])
+            ids = segment_ids(given["segments_info"])
             refined["segmentation"] = refined_segments(photo, given["segmentation"], ids)
             return refined
         return given

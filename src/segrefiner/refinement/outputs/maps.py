@@ -1,13 +1,13 @@
 """Maps of what each pixel belongs to: label maps of semantic segmentation, and maps of segments with a list of them."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import MaskError
+from ...errors import InputError, MaskError
 from ...imaging.codecs.arrays import as_numpy
 from ...imaging.reading import warn_of
 from .arrays import is_stack, like
@@ -83,10 +83,19 @@ def refined_segments(photo: PhotoRefinement, given: Any, ids: Iterable[int]) -> 
     return refined
 
 
+def segment_ids(listed: Iterable[Any]) -> list[int]:
+    """The ids of segments that a library lists. Raises `InputError` where one has none."""
+    ids = [one.get("id") if isinstance(one, Mapping) else None for one in listed]
+    for index, value in enumerate(ids):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise InputError(f"segment {index} of segments_info has the id {value!r:.40}: expected a whole number")
+    return [int(value) for value in ids if value is not None]
+
+
 def refined_panoptic(photo: PhotoRefinement, given: tuple[Any, Any]) -> tuple[Any, Any]:
     """Detectron2's `panoptic_seg`: a map of segments with a list of them, whose areas follow; or with none."""
     segments, listed = given
-    ids = [one["id"] for one in listed] if listed is not None else np.unique(as_numpy(segments)).tolist()
+    ids = segment_ids(listed) if listed is not None else np.unique(as_numpy(segments)).tolist()
     ids = [one for one in ids if one != _VOID]
     if not ids:
         return given
