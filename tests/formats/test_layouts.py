@@ -320,3 +320,20 @@ def test_photos_of_a_split_lie_in_the_folder_of_its_name(split: str, photos: str
     (tmp_path / "moved").rename(images)
     source.rename(place)
     assert {path.parent for path in found(place)} == {images}
+
+
+def test_a_polygon_of_coco_may_lack_the_list_around_it(tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    document = json.loads(source.read_text())
+    (polygon,) = document["annotations"][0]["segmentation"]
+    before = decode_mask(read(source).contents.photos[0].instances[0].mask, SIZE)
+    document["annotations"][0]["segmentation"] = polygon
+    source.write_text(json.dumps(document))
+    after = decode_mask(read(source).contents.photos[0].instances[0].mask, SIZE)
+    assert after[1] == before[1] == () and (after[0] == before[0]).all()
+    mask = disc(12, 30, 20)
+    photo = read(source).contents.photos[0]
+    new = new_masks(read(source), {(photo.key, photo.instances[0].key): mask})
+    read(source).write(tmp_path / "out.json", new)
+    written = read(tmp_path / "out.json").contents.photos[0].instances[0].mask
+    assert isinstance(written["polygons"][0], list) and (decode_mask(written, SIZE)[0] == mask).all()

@@ -128,7 +128,7 @@ def test_a_list_of_results_finds_its_photos_with_and_without_annotations(
         {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]}, {"size": [HEIGHT, WIDTH], "counts": "Zk"},
         {"size": [HEIGHT, WIDTH], "counts": "é"}, {"size": [HEIGHT, WIDTH]}, {"counts": [HEIGHT * WIDTH]}, {},
         [[1, 1, 2, 2]], [[1, 1, 2, math.nan, 3, 3]], [[1, 1, 2, math.inf, 3, 3]], [[1, 1, 2, 2, 3, 1e9]],
-        [1, 2, 3, 4, 5, 6], [{}], "text", 5, True,
+        [1, 2, 3, 4], [1, 2, "3", 4, 5, 6], [{}], "text", 5, True,
     ],
 )  # fmt: skip
 def test_a_malformed_mask_fails_alone_and_stays(

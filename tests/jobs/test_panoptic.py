@@ -367,6 +367,14 @@ def test_photos_of_cityscapes_are_found_in_the_folders_of_their_cities(
     assert (summary.done, failures) == (3, {})
 
 
+def test_results_without_images_are_of_the_photos_that_are_called_as_their_maps(place: Place, refiner: Refiner) -> None:
+    del place.document["images"]
+    (place.images / "b.jpg").rename(place.images / "B.JPG")
+    assert [item.inputs[0].name for item in place.job().items] == ["a.jpg", "B.JPG", "c.jpg"]
+    summary, failures = place.finished(refiner)
+    assert (summary.done, failures) == (3, {}) and "images" not in place.written()
+
+
 def test_a_photo_of_cityscapes_that_is_nowhere_fails_alone(place: Place, refiner: Refiner) -> None:
     place.document["images"][1]["file_name"] = "ulm_000001_000019_gtFine_leftImg8bit.png"
     summary, failures = place.finished(refiner)

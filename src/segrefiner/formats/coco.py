@@ -287,8 +287,11 @@ def _instance(index: int, row: Json, names: dict[str, str]) -> Instance:
 
 
 def stored_segmentation(segmentation: Any) -> Json:
-    """A segmentation in the form that `masks.decode_mask` reads."""
-    return {"rle": segmentation} if isinstance(segmentation, dict) else {"polygons": segmentation}
+    """A segmentation in the form that `masks.decode_mask` reads; VIA writes polygons without the list around them."""
+    if isinstance(segmentation, dict):
+        return {"rle": segmentation}
+    is_flat = isinstance(segmentation, list) and segmentation and not any(isinstance(one, list) for one in segmentation)
+    return {"polygons": [segmentation] if is_flat else segmentation}
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:

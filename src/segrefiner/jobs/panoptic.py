@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def panoptic_job(
     """Refines panoptic maps.
 
     Args:
-        source: The JSON file, with "images" and "annotations".
+        source: The JSON file, with "annotations". Results may lack "images": photos are called as the maps are, then.
         maps: Folder of the PNGs.
         images: Folder of the photos.
         output: Folder for PNGs of the same names, and the JSON file under its own.
@@ -64,9 +64,10 @@ def panoptic_job(
     if output.resolve() in (maps.resolve(), images.resolve(), source.resolve().parent):
         raise InputError(f"the output {output} is a folder of inputs: choose another one")
     document, odd = read_odd(source)
-    if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "annotations")):
+    lists = [document.get("images", []), document.get("annotations")] if isinstance(document, dict) else [None]
+    if not all(isinstance(one, list) for one in lists) or not ("images" in document or document["annotations"]):
         raise InputError(f'{source} is no panoptic file: expected "images" and "annotations"')
-    entries, failures = image_entries(document["images"])
+    entries, failures = image_entries(document["images"]) if "images" in document else (None, {})
     items, rows = [], {}
     places, photos = Names(maps), Names(images)
     taken = Counter(_place(row, places) for row in document["annotations"])
@@ -131,15 +132,18 @@ def _place(row: Any, maps: Names) -> str:
     return os.path.normpath(name).lower()
 
 
-def _item(row: Any, entries: dict[str, Json], maps: Names, images: Names, output: Path) -> Item:
+def _item(row: Any, entries: dict[str, Json] | None, maps: Names, images: Names, output: Path) -> Item:
     if not isinstance(row, dict) or not {"image_id", "file_name", "segments_info"} <= row.keys():
         raise InputError("expected an object with image_id, file_name and segments_info")
     name, segments = row["file_name"], row["segments_info"]
-    photo = file_name(str(image_key(row["image_id"])), entries)
     if not isinstance(name, str) or Path(name).suffix.lower() != ".png":
         raise InputError(f"file_name is {name!r}: expected the name of a PNG")
     if not isinstance(segments, list):
         raise InputError("segments_info is no list")
+    if entries is None:
+        photo = images.find_picture(PurePosixPath(name).with_suffix("").as_posix())
+    else:
+        photo = file_name(str(image_key(row["image_id"])), entries)
     files = _photo(photo, images), inside(maps.folder, maps.find(name))
     item = Item(name, files, segments)
     _target(item, output)
