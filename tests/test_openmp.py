@@ -72,6 +72,7 @@ def test_what_the_user_has_set_is_kept(way: str, stand_in: Path) -> None:
     assert done.stdout.splitlines()[:1] == ["torch is loaded with active"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_api_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
     code = (
         "import os, segrefiner\nprint(os.environ.get('OMP_WAIT_POLICY'))\n"
@@ -84,6 +85,7 @@ def test_the_api_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
         assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_inherit_it(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "import os\nfrom multiprocessing import get_context\nfrom click.testing import CliRunner\n"

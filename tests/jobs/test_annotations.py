@@ -411,6 +411,7 @@ def test_masks_are_replaced_from_python(name: str, tmp_path: Path) -> None:
             np.testing.assert_array_equal(decode_mask(one.mask, SIZE)[0], shifted[photo.key, one.key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("to", "is_file"), [("coco", True), ("cvat", True), ("yolo", False), ("labelme", False)])
 def test_the_format_says_whether_the_target_is_a_file(to: Any, is_file: bool, still: Refiner, tmp_path: Path) -> None:
     """A name may have any suffix, or none: the job's state must not make a folder where its file goes."""

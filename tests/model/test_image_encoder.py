@@ -149,6 +149,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
         conversion.with_image_encoder(DenoisingUNet(TINY), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["compact-fourth", "finetune", "compact"])
 def test_a_run_that_asks_for_an_encoder_has_one_that_knows_photos(
     recipe: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -193,6 +193,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_the_real_hub_library_is_understood(hub: str, tmp_path: Path) -> None:
     # Another process, because the library reads its address once, when it is imported.
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}

@@ -154,6 +154,7 @@ def test_an_upload_that_trickles_is_ended(server: Server) -> None:
         assert answer(connection)[0] == 408
 
 
+@pytest.mark.slow
 def test_who_sends_slowly_holds_no_place(server: Server) -> None:
     header = (HEAD + FORM + "Content-Length: 100000\r\n\r\n").encode() + PHOTO_PART
     slow = [server.connect() for _ in range(20)]
@@ -178,6 +179,7 @@ def test_after_an_error_the_connection_is_closed(server: Server, path: str) -> N
     assert received.count(b"HTTP/1.1 ") == 1 and b"connection: close" in received.lower()
 
 
+@pytest.mark.slow
 def test_a_header_that_trickles_is_ended(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n")
@@ -380,6 +382,7 @@ def test_many_at_once_are_answered_or_told_to_come_back(server: Server) -> None:
     assert all(one == MASK.shape or "try again later (in about" in one for one in answers)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_requests(server: Server) -> None:
     asking, photo = Client(server.url, KEY, timeout=20), encoded(PHOTO) + bytes(900_000)
     for _ in range(5):

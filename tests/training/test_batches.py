@@ -57,6 +57,7 @@ def test_processes_together_see_what_one_sees(discs_pack: PackedPhotos) -> None:
         assert torch.equal(torch.cat([p.coarse for p in parts]), whole.coarse)
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing() -> None:
     for one, two in zip(streamed(STREAMED, range(3)), streamed(STREAMED, range(3), workers=2), strict=True):
         assert same(one, two)

@@ -128,6 +128,7 @@ def test_all_of_a_large_picture_goes_out(unbuffered: str) -> None:
     assert len(done.stdout) == 1 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "closed", "code"),
     [

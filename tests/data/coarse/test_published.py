@@ -122,6 +122,7 @@ def test_grabcut_leaves_no_mask_empty(size: tuple[int, int]) -> None:
             assert make_coarse(image, truth, "grabcut", seed).any()
 
 
+@pytest.mark.slow
 def test_masks_of_a_data_set_are_made_once_whatever_the_workers(tmp_path: Path) -> None:
     source = open_source(miniature.folder(tmp_path / "own", coarse=False))
     for name, workers in (("one", 0), ("two", 2)):

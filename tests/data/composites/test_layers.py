@@ -187,6 +187,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thin", [False, True])
 def test_composites_are_the_same_whatever_the_workers_and_go_on_after_a_stop(
     inputs: tuple[Path, Path], tmp_path: Path, thin: bool
