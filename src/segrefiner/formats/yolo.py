@@ -44,18 +44,28 @@ class YoloDocument:
     def format(self) -> Format:  # noqa: D102 - described by the protocol
         return "yolo"
 
-    @cached_property
+    @property
     def root(self) -> Path:
         """The folder in which the texts are: that of the description, or the one that its `path` names."""
-        if self.source.is_dir() or label_files(self.source.parent):
-            return self.source if self.source.is_dir() else self.source.parent
-        named = read_classes(self.source).folder
-        return named if named and _texts(named) else self.source.parent
+        return self._place[0]
 
-    @cached_property
+    @property
     def labels(self) -> dict[str, Path]:
         """The texts, by their paths below the root."""
-        return _texts(self.root)
+        return self._place[1]
+
+    @cached_property
+    def _place(self) -> tuple[Path, dict[str, Path]]:
+        """The root and its texts."""
+        if self.source.is_dir():
+            return self.source, _texts(self.source)
+        beside = self.source.parent
+        if found := label_files(beside):
+            return beside, found
+        named = read_classes(self.source).folder
+        if named and (found := _texts(named)):
+            return named, found
+        return beside, _texts(beside)
 
     @cached_property
     def contents(self) -> Contents:  # noqa: D102

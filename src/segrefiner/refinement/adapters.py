@@ -35,7 +35,8 @@ def refine_outputs(
 ) -> Outputs:
     """Refines all masks that another library found in a photo, or in several, in shared batches.
 
-    Refined masks of a photo overlap at most where those found do (`instances.separate`), those of one object apart.
+    Refined masks of a photo overlap at most where those found do; see `instances.separate`. Several masks of one
+    object, `(N, K, H, W)`, do not compete.
 
     Args:
         refiner: Refines the masks.

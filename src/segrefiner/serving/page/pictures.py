@@ -35,7 +35,7 @@ HELD_COLOURS = {
 """Of the reasons for which a change was held back."""
 
 _MARKS = 300
-"""Parts of a picture's longer side of which a mark of one pixel reaches over one in each direction."""
+"""A marked pixel is spread by the picture's longer side over this, in pixels, in each direction."""
 
 _CHECKS = ((205, 205, 205), (235, 235, 235))
 _FRAME = 480
